@@ -1,0 +1,43 @@
+"""Experiments with autoencoders, driven by configs.
+
+>>> import vaelab
+>>> config = vaelab.compose(["model=ae", "latent_dim=8"])
+>>> config.latent_dim
+8
+
+`vaelab.train(config)` trains it and returns a `Run`, `vaelab.load(run)` its model, `vaelab.evaluate(run)` its metrics.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vaelab.errors import ConfigError, DataError, RunError, UserError
+    from vaelab.experiment.compose import compose
+    from vaelab.experiment.run import Run, evaluate, load, train
+
+__version__ = "0.1.0"
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "Run",
+    "RunError",
+    "UserError",
+    "compose",
+    "evaluate",
+    "load",
+    "train",
+]
+
+# Lightning takes seconds to import: `import vaelab` and the command line wait for it only when they need it.
+_HOMES = {
+    "compose": "vaelab.experiment.compose",
+    **dict.fromkeys(["Run", "evaluate", "load", "train"], "vaelab.experiment.run"),
+    **dict.fromkeys(["ConfigError", "DataError", "RunError", "UserError"], "vaelab.errors"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vaelab' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,110 @@
+"""The command line. Heavy imports happen inside the commands: help and a misspelt key are answered at once."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from vaelab.errors import UserError
+from vaelab.experiment.compose import compose_with_hydra, groups, options, without_hydra
+
+app = typer.Typer(
+    name="vaelab",
+    help="Experiments with autoencoders, driven by configs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Trust = Annotated[
+    list[str] | None, typer.Option("--trust", help="A package of your own whose classes a config may name.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="What differs from conf/train.yaml: key=value, group=option.")
+]
+
+
+@app.callback()
+def vaelab() -> None:
+    """Experiments with autoencoders, driven by configs."""
+
+
+_GROUPS = "\n\n".join(
+    ["Groups and their options:", *(f"{name}: {', '.join(options(name))}" for name in groups())]
+)
+
+
+@app.command(epilog=_GROUPS)
+def train(
+    overrides: Overrides = None,
+    multirun: Annotated[
+        bool, typer.Option("--multirun", "-m", help="Sweep: one job for each combination of a=1,2 b=3,4.")
+    ] = False,
+    config_dir: Annotated[
+        Path | None, typer.Option(help="A folder of your own config groups, searched as well.")
+    ] = None,
+    trust: Trust = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the config and stop.")] = False,
+) -> None:
+    """Train a model: `vaelab train model=vae latent_dim=8 trainer.max_epochs=5`."""
+    overrides, trust = overrides or [], trust or []
+    if multirun:
+        from vaelab.experiment.multirun import multirun as run_multirun
+
+        typer.echo(run_multirun(overrides, config_dir=config_dir, trust=trust))
+        return
+    config = compose_with_hydra(overrides, config_dir=config_dir)
+    own = without_hydra(config)
+    if show:
+        typer.echo(OmegaConf.to_yaml(own), nl=False)
+        return
+    from vaelab.experiment.check import check
+
+    check(own, trust=trust)  # needs torch, but not yet Lightning
+    from vaelab.experiment.run import train_into
+
+    chosen = any(text.startswith("hydra.run.dir=") for text in overrides)
+    run = train_into(config.hydra.run.dir, own, exact=chosen, trust=trust)
+    _print_metrics(run.metrics)
+    for path in [*run.figures, run.folder]:
+        typer.echo(path)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    trust: Trust = None,
+) -> None:
+    """The metrics of a run's model on its test images, computed anew."""
+    from vaelab.experiment.run import evaluate as evaluate_run
+
+    _print_metrics(evaluate_run(run, trust=trust or []))
+
+
+def main() -> None:
+    """Run a command; a user's mistake is printed without a traceback and exits with 2, Ctrl-C with 130."""
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        for line in str(error).splitlines():
+            Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(line)}", highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted")
+        sys.exit(130)
+
+
+def _print_metrics(metrics: Mapping[str, float]) -> None:
+    table = Table(box=None, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.6g}")
+    Console().print(table)

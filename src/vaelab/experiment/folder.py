@@ -1,0 +1,130 @@
+"""A run folder: what it holds, written so that a crash leaves either the old file or the new one."""
+
+import json
+import math
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from vaelab.errors import RunError
+
+
+class RunFolder:
+    """The paths and files of one run.
+
+    config.yaml (resolved), manifest.json, status.json, metrics.json, checkpoints/, figures/, tensorboard/ and
+    train.log.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.figures = self.path / "figures"
+        self.log = self.path / "train.log"
+
+    @classmethod
+    def claim(cls, path: str | Path, *, exact: bool = False) -> "RunFolder":
+        """A new folder at `path` or, where that is taken, with -2, -3, ... appended.
+
+        Raises:
+            RunError: the folder cannot be made, or `exact` and it is taken.
+        """
+        wanted, number = Path(path), 1
+        while True:
+            candidate = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+            try:
+                candidate.mkdir(parents=True)
+                return cls(candidate)
+            except FileExistsError as error:
+                if candidate.is_dir() and not any(candidate.iterdir()):
+                    return cls(candidate)  # Hydra makes the folder of a multirun's job
+                if exact:
+                    raise RunError(
+                        f"{candidate} is there already, and a run never overwrites one: choose another folder"
+                    ) from error
+                number += 1
+            except OSError as error:
+                raise RunError(f"the run folder {candidate} cannot be made: {error.strerror}") from error
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """The folder of a run that was started.
+
+        Raises:
+            RunError: `path` is no run folder.
+        """
+        folder = cls(path)
+        if not (folder.path / "config.yaml").is_file():
+            raise RunError(f"{path} is not a run folder: it has no config.yaml; `vaelab train` makes them")
+        return folder
+
+    @property
+    def config(self) -> DictConfig:
+        """The resolved config.
+
+        Raises:
+            RunError: it cannot be read, or holds interpolations.
+        """
+        try:
+            config = OmegaConf.load(self.path / "config.yaml")
+        except Exception as error:
+            raise RunError(f"{self.path / 'config.yaml'} cannot be read: {error}") from error
+        if not isinstance(config, DictConfig):
+            raise RunError(f"{self.path / 'config.yaml'} is not a config: it should hold keys and values")
+        return config
+
+    def best_checkpoint(self) -> Path:
+        """best.ckpt, or last.ckpt where there was no validation split.
+
+        Raises:
+            RunError: there is neither.
+        """
+        for name in ("best.ckpt", "last.ckpt"):
+            if (self.checkpoints / name).is_file():
+                return self.checkpoints / name
+        raise RunError(f"{self.path} has no checkpoint: the run did not finish its first epoch")
+
+    def write_config(self, config: DictConfig) -> None:
+        """config.yaml."""
+        write_text(self.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """`name`.json, replaced as a whole."""
+        write_text(self.path / f"{name}.json", json.dumps(_finite(content), indent=2) + "\n")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """What `name`.json holds; nothing where it does not exist."""
+        path = self.path / f"{name}.json"
+        content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        return content
+
+    def update_status(self, state: str, **details: Any) -> None:
+        """Set status.json to `state`, with the time, keeping what it says already."""
+        status = self.read_json("status") | {"state": state} | details
+        status[f"{state}_at"] = datetime.now().astimezone().isoformat(timespec="seconds")
+        self.write_json("status", status)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name, flush it to the disk, and rename it into place."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _finite(content: Any) -> Any:
+    """JSON has no NaN and no infinity: they become their names, so that every reader can read the file."""
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, float) and not math.isfinite(content):
+        return str(content)
+    return content

@@ -1,0 +1,61 @@
+"""What a run was made of: command, code, versions, data, hardware."""
+
+import os
+import platform
+import subprocess
+import sys
+from hashlib import blake2b
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+import vaelab
+from vaelab.data import ImageData
+
+PACKAGES = ("vaelab", "torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "numpy")
+
+
+def manifest(data: ImageData, *, seed: int) -> dict[str, Any]:
+    """Everything but the config that a run's numbers may depend on, in JSON's types."""
+    return {
+        "command": sys.argv,
+        "folder": os.getcwd(),
+        "seed": seed,
+        "git": _git(),
+        "packages": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "data": {name: _checksum(images.pixels) for name, images in data.splits._asdict().items()},
+        "hardware": {
+            "platform": platform.platform(),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        },
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return vaelab.__version__ if package == "vaelab" else None
+
+
+def _checksum(pixels: torch.Tensor) -> str:
+    return blake2b(pixels.numpy(), digest_size=16).hexdigest()
+
+
+def _git() -> dict[str, str] | None:
+    """The commit of the folder that the command ran in, and what differs from it."""
+    commit, diff = _output("git", "rev-parse", "HEAD"), _output("git", "diff", "HEAD")
+    return None if commit is None else {"commit": commit, "diff": diff or ""}
+
+
+def _output(*command: str) -> str | None:
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None

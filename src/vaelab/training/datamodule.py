@@ -1,0 +1,49 @@
+"""The splits of a dataset as Lightning takes them."""
+
+import pytorch_lightning as pl
+
+from vaelab.data import Batches, ImageData, Images
+
+EVALUATION_BATCH = 1000  # images; a constant, since the noise of an evaluation is drawn batch by batch
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Batches of `data`, resident on the device that trains.
+
+    Training starts at the batch where Lightning's progress stands, in the order of f(seed, epoch), so that a
+    resumed run sees what an undisturbed one would have seen.
+    """
+
+    def __init__(self, data: ImageData, *, seed: int) -> None:
+        super().__init__()
+        self.data = data
+        self.seed = seed
+
+    def train_dataloader(self) -> Batches:
+        """The training images, in an order of their own each epoch."""
+        return Batches(
+            self._resident(self.data.splits.train),
+            batch_size=self.data.batch_size,
+            seed=self.seed,
+            dynamic=self.data.binarize == "dynamic",
+            position=self._position,
+        )
+
+    def val_dataloader(self) -> Batches | list[Batches]:
+        """The validation images; an empty list where none are set aside."""
+        images = self.data.splits.validation
+        return Batches(self._resident(images), batch_size=EVALUATION_BATCH) if len(images) else []
+
+    def test_dataloader(self) -> Batches:
+        """The test images."""
+        return Batches(self._resident(self.data.splits.test), batch_size=EVALUATION_BATCH)
+
+    def _resident(self, images: Images) -> Images:
+        assert self.trainer is not None
+        return images.to(self.trainer.strategy.root_device)
+
+    def _position(self) -> tuple[int, int]:
+        assert self.trainer is not None
+        # `ready` counts the batches that were started, in all epochs; it is part of Lightning's checkpoints.
+        ready = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        return divmod(ready, int(self.trainer.num_training_batches))

@@ -1,0 +1,143 @@
+"""What a config sets of Lightning: typed functions that import it only when they are called.
+
+Names and meanings are Lightning's own. What the experiment gives is taken by position, what a config says by
+keyword.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from pytorch_lightning.loggers import Logger
+
+Positive = Annotated[int, Field(gt=0)]
+Epochs = Annotated[int, Field(ge=-1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Batches = Annotated[int, Field(ge=0)] | Share
+Clip = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1)]
+
+Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
+Precision = Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"]
+Devices = Positive | Literal["auto"] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+def trainer(
+    callbacks: Sequence["pl.Callback"],
+    loggers: Sequence["Logger"],
+    /,
+    *,
+    max_epochs: Epochs = 20,
+    max_steps: Epochs = -1,
+    accelerator: Accelerator = "auto",
+    devices: Devices = "auto",
+    num_nodes: Positive = 1,
+    strategy: Literal["auto", "ddp"] = "auto",
+    precision: Precision = "32-true",
+    gradient_clip_val: Clip | None = None,
+    gradient_clip_algorithm: Literal["norm", "value"] = "norm",
+    accumulate_grad_batches: Positive = 1,
+    limit_train_batches: Batches = 1.0,
+    limit_val_batches: Batches = 1.0,
+    limit_test_batches: Batches = 1.0,
+    check_val_every_n_epoch: Positive = 1,
+    log_every_n_steps: Positive = 50,
+    deterministic: bool = True,
+    detect_anomaly: bool = False,
+) -> "pl.Trainer":
+    """Lightning's Trainer, with checkpoints written atomically and nothing that draws from a shared generator."""
+    import pytorch_lightning as pl
+
+    from vaelab.training.checkpoints import AtomicCheckpointIO
+
+    return pl.Trainer(
+        callbacks=list(callbacks),
+        logger=list(loggers),
+        plugins=[AtomicCheckpointIO()],
+        max_epochs=max_epochs,
+        max_steps=max_steps,
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy=strategy,
+        precision=precision,
+        gradient_clip_val=gradient_clip_val,
+        gradient_clip_algorithm=gradient_clip_algorithm,
+        accumulate_grad_batches=accumulate_grad_batches,
+        limit_train_batches=limit_train_batches,
+        limit_val_batches=limit_val_batches,
+        limit_test_batches=limit_test_batches,
+        check_val_every_n_epoch=check_val_every_n_epoch,
+        log_every_n_steps=log_every_n_steps,
+        deterministic=deterministic,
+        detect_anomaly=detect_anomaly,
+        use_distributed_sampler=False,  # our batches know their rank
+        num_sanity_val_steps=0,  # the config was checked; a full validation follows the first epoch
+        enable_model_summary=False,  # print(model) names the parts
+        enable_checkpointing=any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
+        enable_progress_bar=any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks),
+    )
+
+
+def checkpoints(folder: Path, /, *, monitor: Text = "val/loss") -> "pl.Callback":
+    """`last.ckpt` after every epoch, `best.ckpt` by the lowest `monitor`."""
+    from vaelab.training.checkpoints import Checkpoints
+
+    return Checkpoints(folder / "checkpoints", monitor=monitor)
+
+
+def early_stopping(
+    folder: Path,
+    /,
+    *,
+    monitor: Text = "val/loss",
+    patience: Positive = 10,
+    min_delta: NonNegative = 0.0,
+) -> "pl.Callback":
+    """Stop once `monitor` has not fallen by more than `min_delta` for `patience` validations."""
+    from pytorch_lightning.callbacks import EarlyStopping
+
+    return EarlyStopping(monitor, patience=patience, min_delta=min_delta, mode="min")
+
+
+def progress_bar(folder: Path, /, *, refresh_rate: Positive = 20) -> "pl.Callback":
+    """A bar with the terms in it, drawn anew every `refresh_rate` batches."""
+    from vaelab.training.progress import TermsProgressBar
+
+    return TermsProgressBar(refresh_rate=refresh_rate)
+
+
+def tensorboard(folder: Path, /) -> "Logger":
+    """Event files in the run folder's `tensorboard/`."""
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(folder / "tensorboard", name="", version="", default_hp_metric=False)
+
+
+def csv(folder: Path, /) -> "Logger":
+    """`metrics.csv` in the run folder's `csv/`."""
+    from pytorch_lightning.loggers import CSVLogger
+
+    return CSVLogger(folder / "csv", name="", version="")
+
+
+def wandb(folder: Path, /, *, project: Text = "vaelab", offline: bool = False) -> "Logger":
+    """Weights & Biases, its files in the run folder's `wandb/`; needs the extra vaelab[wandb]."""
+    from pytorch_lightning.loggers import WandbLogger
+
+    return WandbLogger(name=folder.name, save_dir=folder, project=project, offline=offline)
+
+
+def mlflow(
+    folder: Path, /, *, tracking_uri: Text | None = None, experiment_name: Text = "vaelab"
+) -> "Logger":
+    """MLflow, at `tracking_uri` or in the run folder's `mlflow.db`; needs the extra vaelab[mlflow]."""
+    from pytorch_lightning.loggers import MLFlowLogger
+
+    uri = tracking_uri or f"sqlite:///{(folder / 'mlflow.db').absolute()}"
+    return MLFlowLogger(experiment_name, run_name=folder.name, tracking_uri=uri)

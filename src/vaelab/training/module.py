@@ -1,0 +1,157 @@
+"""The one LightningModule: an autoencoder, its objective and its optimizer."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from vaelab.autoencoder import Autoencoder
+from vaelab.data import Batch
+from vaelab.objectives import Objective, Terms
+from vaelab.seeding import derive_seed
+
+OptimizerOf = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+FactorOf = Callable[[int, int], Callable[[int], float]]
+
+
+class AutoencoderModule(pl.LightningModule):
+    """Minimises `objective` over `model`.
+
+    The noise of a training batch is f(seed, number of the batch), that of an evaluation f(seed, split, batch), so
+    that neither depends on what ran before. Terms stay on the device; their means over the images of the last
+    `trainer.log_every_n_steps` batches are logged together, as `train/<term>` at the optimizer's step.
+
+    Args:
+        model: what is trained.
+        objective: the loss and its terms.
+        optimizer: parameters -> optimizer.
+        scheduler: (steps of the run, steps of an epoch) -> factor of the learning rate at a step.
+        seed: the run's.
+    """
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        objective: Objective,
+        optimizer: OptimizerOf,
+        scheduler: FactorOf | None = None,
+        *,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.seed = seed
+        self.shown: dict[str, float] = {}  # the newest terms, for the progress bar
+        self._window = TermMeans()
+        self._evaluation = TermMeans()
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, and the learning rate's factor at every step."""
+        optimizer = self.optimizer(self.model.parameters())
+        if self.scheduler is None:
+            return optimizer
+        total = int(self.trainer.estimated_stepping_batches)
+        per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        factor = self.scheduler(total, per_epoch)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one batch, under the noise of its number."""
+        number = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        torch.manual_seed(derive_seed(self.seed, "noise", number))
+        terms = self.objective(self.model, batch.images, self.global_step)
+        self._window.add(terms, len(batch.images))
+        return terms["loss"]
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log the terms, now and then."""
+        if len(self._window) >= self.trainer.log_every_n_steps or self.trainer.is_last_batch:
+            self.shown = self._window.means("train/")
+            self._window = TermMeans()
+            for logger in self.loggers:
+                logger.log_metrics(self.shown, step=self.global_step)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The terms of one batch of the validation split."""
+        self._evaluate(batch, "val", batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over the validation split."""
+        self._log_evaluation("val/")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """The terms of one batch of the test split."""
+        self._evaluate(batch, "test", batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the means over the test split."""
+        self._log_evaluation("test/")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the terms that have not been logged yet."""
+        checkpoint["window"] = self._window.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the terms that had not been logged yet."""
+        self._window = TermMeans(checkpoint["window"])
+
+    def _evaluate(self, batch: Batch, split: str, number: int) -> None:
+        torch.manual_seed(derive_seed(self.seed, split, number))
+        terms = dict(self.objective(self.model, batch.images, math.inf))
+        if "kl" in terms:
+            terms["elbo"] = -(terms["reconstruction"] + terms["kl"])
+        # Mean squared error per pixel, of the decoded mean of q(z|x).
+        terms["mse"] = nn.functional.mse_loss(self.model.reconstruct(batch.images), batch.images)
+        self._evaluation.add(terms, len(batch.images))
+
+    def _log_evaluation(self, prefix: str) -> None:
+        means = self._evaluation.means(prefix)
+        self._evaluation = TermMeans()
+        self.shown |= means
+        self.log_dict(means)
+
+
+class TermMeans:
+    """Means over images of the terms of batches, kept where the terms are until someone asks.
+
+    >>> means = TermMeans()
+    >>> means.add({"loss": torch.tensor(2.0)}, 1)
+    >>> means.add({"loss": torch.tensor(4.0)}, 3)
+    >>> means.means("train/")
+    {'train/loss': 3.5}
+    """
+
+    def __init__(self, batches: Iterable[tuple[dict[str, Tensor], int]] = ()) -> None:
+        self._batches = list(batches)
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return len(self._batches)
+
+    def add(self, terms: Terms, images: int) -> None:
+        """Take in the mean terms of a batch of so many images."""
+        self._batches.append(({name: term.detach() for name, term in terms.items()}, images))
+
+    def means(self, prefix: str) -> dict[str, float]:
+        """`prefix` + name -> mean over all images; one transfer from the device."""
+        names = list(self._batches[0][0])
+        terms = torch.stack([torch.stack([batch[name] for name in names]) for batch, _ in self._batches])
+        weights = torch.tensor([images for _, images in self._batches], dtype=torch.float64)
+        means = weights @ terms.double().cpu() / weights.sum()
+        return {prefix + name: mean for name, mean in zip(names, means.tolist(), strict=True)}
+
+    def state(self) -> list[tuple[dict[str, Tensor], int]]:
+        """What a new one can be made from."""
+        return self._batches
+
+
+def plain(metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """Lightning's logged metrics as numbers."""
+    return {name: value.item() for name, value in metrics.items()}

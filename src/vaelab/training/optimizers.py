@@ -1,0 +1,47 @@
+"""Optimizers of `torch.optim`, with the types and ranges of what a config may set.
+
+Each takes the parameters to train by position and its knobs by keyword. `fused` kernels give the same update in
+one pass over the memory, twice as fast or more on small models.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import nn
+
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Parameters = Iterable[nn.Parameter]
+
+
+def adam(
+    parameters: Parameters,
+    *,
+    lr: Rate = 1e-3,
+    betas: tuple[Decay, Decay] = (0.9, 0.999),
+    eps: Rate = 1e-8,
+    weight_decay: Rate = 0.0,
+) -> torch.optim.Optimizer:
+    """Adam (Kingma & Ba 2015); `weight_decay` is an L2 penalty in the gradient."""
+    return torch.optim.Adam(parameters, lr, betas, eps, weight_decay, fused=True)
+
+
+def adamw(
+    parameters: Parameters,
+    *,
+    lr: Rate = 1e-3,
+    betas: tuple[Decay, Decay] = (0.9, 0.999),
+    eps: Rate = 1e-8,
+    weight_decay: Rate = 0.01,
+) -> torch.optim.Optimizer:
+    """Adam with weight decay apart from the gradient (Loshchilov & Hutter 2019)."""
+    return torch.optim.AdamW(parameters, lr, betas, eps, weight_decay, fused=True)
+
+
+def sgd(
+    parameters: Parameters, *, lr: Rate = 1e-2, momentum: Decay = 0.9, weight_decay: Rate = 0.0
+) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with momentum."""
+    return torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, fused=True)

@@ -1,0 +1,47 @@
+"""Learning-rate schedules: the optimizer's rates times a factor of the step.
+
+Each takes the number of optimizer steps of the whole run and of an epoch by position, its knobs by keyword, and
+returns the factor as a function of the step.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Annotated
+
+from pydantic import Field
+
+Factor = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+def cosine(
+    total_steps: int, steps_per_epoch: int, /, *, warmup_steps: Count = 0, final: Factor = 0.0
+) -> Callable[[int], float]:
+    """Up in a line over `warmup_steps`, then half a cosine wave down to `final` at the run's end.
+
+    Loshchilov & Hutter 2017, equation 5, without restarts.
+
+    >>> factor = cosine(100, 10, warmup_steps=0, final=0.0)
+    >>> factor(0), round(factor(50), 6), factor(100)
+    (1.0, 0.5, 0.0)
+    """
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        progress = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
+        return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+
+    return factor
+
+
+def multistep(
+    total_steps: int, steps_per_epoch: int, /, *, epochs: list[Positive], factor: Factor = 0.1
+) -> Callable[[int], float]:
+    """Times `factor` at the end of each of `epochs`.
+
+    >>> [multistep(100, 10, epochs=[2, 5], factor=0.5)(step) for step in (0, 19, 20, 50)]
+    [1.0, 1.0, 0.5, 0.25]
+    """
+    return lambda step: float(factor ** sum(step >= epoch * steps_per_epoch for epoch in epochs))
