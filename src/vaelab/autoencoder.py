@@ -40,11 +40,11 @@ class Autoencoder(nn.Module):
     def __init__(
         self,
         *,
-        encoder: nn.Module,
-        posterior: nn.Module,
-        decoder: nn.Module,
-        likelihood: nn.Module,
-        prior: nn.Module | None = None,
+        encoder: Callable[[Tensor], Tensor],
+        posterior: Posterior,
+        decoder: Callable[[Tensor], Tensor],
+        likelihood: Callable[[Tensor], Distribution],
+        prior: Callable[[], Distribution] | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder

@@ -36,9 +36,7 @@ def vaelab() -> None:
     """Experiments with autoencoders, driven by configs."""
 
 
-_GROUPS = "\n\n".join(
-    ["Groups and their options:", *(f"{name}: {', '.join(options(name))}" for name in groups())]
-)
+_GROUPS = "\n\n".join(["Groups and their options:", *(f"{name}: {', '.join(options(name))}" for name in groups())])
 
 
 @app.command(epilog=_GROUPS)

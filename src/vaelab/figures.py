@@ -41,7 +41,7 @@ def save(picture: np.ndarray, path: Path, *, title: str, rows: tuple[str, ...] =
     enlarged = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
     height, width = enlarged.shape[:2]
     dots = 100
-    left, top, edge = (130 if rows else 15), 45, 15
+    left, top, edge = (150 if rows else 15), 45, 15
     total_width, total_height = left + width + edge, top + height + edge
     with mpl.rc_context({"font.size": 13}):
         figure = Figure(figsize=(total_width / dots, total_height / dots), dpi=dots)

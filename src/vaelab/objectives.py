@@ -140,9 +140,7 @@ def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor:
         ValueError: q or p is not a product over its dimensions.
     """
     if not (isinstance(q, Independent) and isinstance(p, Independent)):
-        raise ValueError(
-            "the KL splits into dimensions only where posterior and prior are products over them"
-        )
+        raise ValueError("the KL splits into dimensions only where posterior and prior are products over them")
     return kl_divergence(q.base_dist, p.base_dist)
 
 
@@ -153,6 +151,4 @@ def _require_density(objective: str, model: Autoencoder) -> None:
             "infinite; take posterior=gaussian (model=vae), or objective=reconstruction for a plain autoencoder"
         )
     if model.prior is None:
-        raise ValueError(
-            f"objective={objective} needs a prior to take the KL divergence to: +prior=standard_normal"
-        )
+        raise ValueError(f"objective={objective} needs a prior to take the KL divergence to: +prior=standard_normal")

@@ -51,6 +51,4 @@ class Gaussian(nn.Module):
     def forward(self, features: Tensor) -> Distribution:
         """q(z|x) with independent dimensions: batch (B,), event (Z,)."""
         standard_deviation = (0.5 * self.log_variance(features)).exp()  # (B, Z)
-        return Independent(
-            Normal(self.mean(features), standard_deviation, validate_args=False), 1, validate_args=False
-        )
+        return Independent(Normal(self.mean(features), standard_deviation, validate_args=False), 1, validate_args=False)

@@ -55,7 +55,8 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the epoch, from the position on."""
         epoch, start = self.position()
-        for number, index in enumerate(self.order(epoch).split(self.batch_size)[start:], start):
+        batches = torch.split(self.order(epoch), self.batch_size)
+        for number, index in enumerate(batches[start:], start):
             x = self.images.pixels[index].float().div_(255)
             if self.dynamic:
                 generator = _generator(self.seed, f"binarize/{epoch}", number, x.device)

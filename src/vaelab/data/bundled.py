@@ -70,6 +70,7 @@ def _split_by_class(pixels: np.ndarray, labels: np.ndarray, data: MNIST5k | Scik
             index[name].append(chosen)
         index["train"].append(members)
     images = Images(torch.from_numpy(pixels.astype(np.uint8)), torch.from_numpy(labels.astype(np.int64)))
+    # In random order, so that the first images of a split are of all classes.
     return Splits(
-        *(images.take(torch.from_numpy(np.sort(np.concatenate(index[name])))) for name in Splits._fields)
+        *(images.take(torch.from_numpy(generator.permutation(np.concatenate(index[name])))) for name in Splits._fields)
     )

@@ -37,9 +37,7 @@ class _TorchvisionData(ImageData, ABC):
         try:
             dataset = dataset_class(root, train=train)
         except Exception as error:
-            raise DataError(
-                f"{where} is incomplete or damaged: {error}. Remove it to fetch it again"
-            ) from error
+            raise DataError(f"{where} is incomplete or damaged: {error}. Remove it to fetch it again") from error
         return Images(dataset.data.unsqueeze(1), dataset.targets)
 
     def _download(self, dataset_class: Any, where: str) -> None:

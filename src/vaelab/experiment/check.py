@@ -34,16 +34,15 @@ def check(config: DictConfig, *, trust: Sequence[str] = ()) -> Experiment:
         ConfigError: every mistake in it, with the allowed values or the nearest name.
     """
     try:
-        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError([str(error).splitlines()[0]]) from error
-    assert isinstance(values, dict)
     checker = _Checker(tuple(trust))
     arguments = checker.arguments("", Experiment, values)
     if checker.mistakes:
         raise ConfigError(checker.mistakes)
-    experiment = Experiment(**arguments)
     try:
+        experiment = Experiment(**arguments)
         with torch.device("meta"):
             model = experiment.model()
         experiment.objective.requires(model)
@@ -151,9 +150,7 @@ def _explain(path: str, annotation: Any, value: Any, error: ValidationError) -> 
             continue  # alternatives that a YAML value cannot be anyway
         index = "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
         message = re.sub(r"^(Input|String|List) should ", "", detail["msg"])
-        complaints.setdefault(index, []).append(
-            "have a value here" if detail["type"] == "missing" else message
-        )
+        complaints.setdefault(index, []).append("have a value here" if detail["type"] == "missing" else message)
     for index, messages in complaints.items():
         given = value
         for position in map(int, re.findall(r"\d+", index)):

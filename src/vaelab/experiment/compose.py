@@ -20,9 +20,7 @@ from vaelab.errors import ConfigError, did_you_mean
 
 PACKAGE = Path(__file__).parents[1]
 # Beside the package in a wheel, at the top of the project in a checkout (and so in an editable install).
-CONF = next(
-    path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if (path / "train.yaml").is_file()
-)
+CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if (path / "train.yaml").is_file())
 
 
 def compose(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None) -> DictConfig:

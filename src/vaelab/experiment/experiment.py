@@ -44,6 +44,12 @@ class Experiment:
     callbacks: Mapping[str, PartOfFolder | None] | None = None
     logger: Mapping[str, PartOfFolder | None] | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what each part allows but not both together."""
+        stopping = (self.callbacks or {}).get("early_stopping")
+        if stopping is not None and self.data.validation == 0:
+            raise ValueError("callbacks=early_stopping watches the validation loss, and data.validation=0 leaves none")
+
     def model(self) -> Autoencoder:
         """A new autoencoder, whose weights are f(seed)."""
         torch.manual_seed(derive_seed(self.seed, "weights"))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ def manifest(data: ImageData, *, seed: int) -> dict[str, Any]:
     """Everything but the config that a run's numbers may depend on, in JSON's types."""
     return {
         "command": sys.argv,
-        "folder": os.getcwd(),
+        "folder": str(Path.cwd()),
         "seed": seed,
         "git": _git(),
         "packages": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
@@ -44,7 +45,7 @@ def _version(package: str) -> str | None:
 
 
 def _checksum(pixels: torch.Tensor) -> str:
-    return blake2b(pixels.numpy(), digest_size=16).hexdigest()
+    return blake2b(pixels.numpy().data, digest_size=16).hexdigest()
 
 
 def _git() -> dict[str, str] | None:

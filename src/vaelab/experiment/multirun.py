@@ -20,9 +20,7 @@ from vaelab.experiment.folder import RunFolder
 TRUST = "VAELAB_TRUST"  # how the workers of a launcher learn what the command line trusts
 
 
-def multirun(
-    overrides: Sequence[str], *, config_dir: str | Path | None = None, trust: Sequence[str] = ()
-) -> Path:
+def multirun(overrides: Sequence[str], *, config_dir: str | Path | None = None, trust: Sequence[str] = ()) -> Path:
     """One run for each combination of the swept values, into one sweep folder, which is returned.
 
     Hydra runs every job even where one fails; it then exits with 1.

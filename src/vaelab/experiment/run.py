@@ -13,9 +13,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from vaelab import figures
 from vaelab.autoencoder import Autoencoder
@@ -109,9 +109,16 @@ def _fit(experiment: Experiment, folder: RunFolder) -> Run:
     callbacks = experiment.made_for(folder.path, experiment.callbacks)
     trainer = experiment.trainer([*callbacks, _EpochLog()], loggers)
     module = AutoencoderModule(
-        model, experiment.objective, experiment.optimizer, experiment.scheduler, seed=experiment.seed
+        model,
+        experiment.objective,
+        experiment.optimizer,
+        experiment.scheduler,
+        seed=experiment.seed,
+        log_every=trainer.log_every_n_steps,
     )
     log.info("%s", model)
+    if not len(experiment.data.splits.validation):
+        trainer.limit_val_batches = 0
     trainer.fit(module, ImageDataModule(experiment.data, seed=experiment.seed), weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -221,9 +228,7 @@ def _recorded(folder: RunFolder) -> Iterator[None]:
         log.warning("interrupted")
         raise
     except BaseException as error:
-        folder.update_status(
-            "failed", error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()
-        )
+        folder.update_status("failed", error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
         log.exception("failed")
         raise
     finally:

@@ -57,7 +57,8 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, F) of images (B, C, H, W)."""
-        return self.layers(x)
+        result: Tensor = self.layers(x)
+        return result
 
 
 class ConvDecoder(nn.Module):
@@ -101,9 +102,7 @@ class ConvDecoder(nn.Module):
         for (channels_in, channels_out), size in zip(pairwise([*widths, shape[0]]), sizes[1:], strict=True):
             odd = (size[0] % 2, size[1] % 2)
             layers += [
-                nn.ConvTranspose2d(
-                    channels_in, channels_out, kernel_size=4, stride=2, padding=1, output_padding=odd
-                ),
+                nn.ConvTranspose2d(channels_in, channels_out, kernel_size=4, stride=2, padding=1, output_padding=odd),
                 activation_module(activation),
             ]
         layers[-1] = activation_module(output_activation) if output_activation else nn.Identity()
@@ -112,7 +111,8 @@ class ConvDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Parameters of p(x|z), (*batch, *shape), of latents (*batch, Z)."""
         batch = z.shape[:-1]
-        return self.layers(z.flatten(0, -2)).unflatten(0, batch)
+        result: Tensor = self.layers(z.flatten(0, -2)).unflatten(0, batch)
+        return result
 
 
 def _halvings(shape: Sequence[int], times: int) -> list[tuple[int, int]]:

@@ -22,9 +22,7 @@ class MLPEncoder(nn.Module):
         activation: applied after every hidden layer.
     """
 
-    def __init__(
-        self, shape: Sequence[int], *, hidden: Widths | None = None, activation: Activation = "relu"
-    ) -> None:
+    def __init__(self, shape: Sequence[int], *, hidden: Widths | None = None, activation: Activation = "relu") -> None:
         super().__init__()
         widths = [prod(shape), *(hidden if hidden is not None else [400])]
         self.layers = nn.Sequential(nn.Flatten(), *_layers(widths, activation))
@@ -32,7 +30,8 @@ class MLPEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, F) of images (B, C, H, W)."""
-        return self.layers(x)
+        result: Tensor = self.layers(x)
+        return result
 
 
 class MLPDecoder(nn.Module):
@@ -64,7 +63,8 @@ class MLPDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Parameters of p(x|z), (*batch, *shape), of latents (*batch, Z)."""
-        return self.layers(z)
+        result: Tensor = self.layers(z)
+        return result
 
 
 def _layers(widths: Sequence[int], activation: Activation) -> list[nn.Module]:

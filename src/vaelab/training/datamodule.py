@@ -29,10 +29,9 @@ class ImageDataModule(pl.LightningDataModule):
             position=self._position,
         )
 
-    def val_dataloader(self) -> Batches | list[Batches]:
-        """The validation images; an empty list where none are set aside."""
-        images = self.data.splits.validation
-        return Batches(self._resident(images), batch_size=EVALUATION_BATCH) if len(images) else []
+    def val_dataloader(self) -> Batches:
+        """The validation images."""
+        return Batches(self._resident(self.data.splits.validation), batch_size=EVALUATION_BATCH)
 
     def test_dataloader(self) -> Batches:
         """The test images."""

@@ -133,9 +133,7 @@ def wandb(folder: Path, /, *, project: Text = "vaelab", offline: bool = False) -
     return WandbLogger(name=folder.name, save_dir=folder, project=project, offline=offline)
 
 
-def mlflow(
-    folder: Path, /, *, tracking_uri: Text | None = None, experiment_name: Text = "vaelab"
-) -> "Logger":
+def mlflow(folder: Path, /, *, tracking_uri: Text | None = None, experiment_name: Text = "vaelab") -> "Logger":
     """MLflow, at `tracking_uri` or in the run folder's `mlflow.db`; needs the extra vaelab[mlflow]."""
     from pytorch_lightning.loggers import MLFlowLogger
 

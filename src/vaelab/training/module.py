@@ -22,7 +22,7 @@ class AutoencoderModule(pl.LightningModule):
 
     The noise of a training batch is f(seed, number of the batch), that of an evaluation f(seed, split, batch), so
     that neither depends on what ran before. Terms stay on the device; their means over the images of the last
-    `trainer.log_every_n_steps` batches are logged together, as `train/<term>` at the optimizer's step.
+    `log_every` batches are logged together, as `train/<term>` at the optimizer's step.
 
     Args:
         model: what is trained.
@@ -30,6 +30,7 @@ class AutoencoderModule(pl.LightningModule):
         optimizer: parameters -> optimizer.
         scheduler: (steps of the run, steps of an epoch) -> factor of the learning rate at a step.
         seed: the run's.
+        log_every: batches whose terms are logged together.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class AutoencoderModule(pl.LightningModule):
         scheduler: FactorOf | None = None,
         *,
         seed: int = 0,
+        log_every: int = 50,
     ) -> None:
         super().__init__()
         self.model = model
@@ -47,6 +49,7 @@ class AutoencoderModule(pl.LightningModule):
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.seed = seed
+        self.log_every = log_every
         self.shown: dict[str, float] = {}  # the newest terms, for the progress bar
         self._window = TermMeans()
         self._evaluation = TermMeans()
@@ -72,7 +75,7 @@ class AutoencoderModule(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the terms, now and then."""
-        if len(self._window) >= self.trainer.log_every_n_steps or self.trainer.is_last_batch:
+        if len(self._window) >= self.log_every or self.trainer.is_last_batch:
             self.shown = self._window.means("train/")
             self._window = TermMeans()
             for logger in self.loggers:
