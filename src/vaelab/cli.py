@@ -1,5 +1,6 @@
 """The command line. Heavy imports happen inside the commands: help and a misspelt key are answered at once."""
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,6 +71,8 @@ def train(
 
     chosen = any(text.startswith("hydra.run.dir=") for text in overrides)
     run = train_into(config.hydra.run.dir, own, exact=chosen, trust=trust)
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+        return
     _print_metrics(run.metrics)
     for path in [*run.figures, run.folder]:
         typer.echo(path)

@@ -29,6 +29,8 @@ class Batches:
         seed: what the order of an epoch and dynamic binarization are drawn from; None keeps the order.
         dynamic: draw each pixel anew, 1 with a probability of its grey value (Salakhutdinov & Murray 2008).
         position: called when an iteration starts; the (epoch, batch) to start at.
+        rank: which of the processes that share every batch this one is.
+        world_size: how many they are; process r takes the images r, r + world_size, ... of a batch.
     """
 
     def __init__(
@@ -39,6 +41,8 @@ class Batches:
         seed: int | None = None,
         dynamic: bool = False,
         position: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         if dynamic and seed is None:
             raise ValueError("dynamic binarization draws: it needs a seed")
@@ -47,6 +51,8 @@ class Batches:
         self.seed = seed
         self.dynamic = dynamic
         self.position = position
+        self.rank = rank
+        self.world_size = world_size
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -57,11 +63,23 @@ class Batches:
         epoch, start = self.position()
         batches = torch.split(self.order(epoch), self.batch_size)
         for number, index in enumerate(batches[start:], start):
-            x = self.images.pixels[index].float().div_(255)
+            own = self._own(index)
+            x = self.images.pixels[own].float().div_(255)
             if self.dynamic:
                 generator = _generator(self.seed, f"binarize/{epoch}", number, x.device)
-                x = torch.bernoulli(x, generator=generator)
-            yield Batch(x, self.images.labels[index])
+                # Drawn for the whole batch: an image's pixels do not depend on the number of processes.
+                thresholds = torch.rand(len(index), *x.shape[1:], generator=generator, device=x.device)
+                x = (self._own(thresholds) < x).float()
+            yield Batch(x, self.images.labels[own])
+
+    def share(self, number: int) -> float:
+        """Images of batch `number` in this process over the mean of all processes: its weight in their mean."""
+        size = min(self.batch_size, len(self.images) - number * self.batch_size)
+        return len(range(self.rank, size, self.world_size)) * self.world_size / size
+
+    def _own(self, batch: Tensor) -> Tensor:
+        """What of a batch this process takes; never nothing: where there is none, its share is 0."""
+        return batch[self.rank :: self.world_size] if self.rank < len(batch) else batch[:1]
 
     def order(self, epoch: int) -> Tensor:
         """The images' numbers in the order of an epoch, (N,)."""

@@ -37,7 +37,9 @@ class _TorchvisionData(ImageData, ABC):
         try:
             dataset = dataset_class(root, train=train)
         except Exception as error:
-            raise DataError(f"{where} is incomplete or damaged: {error}. Remove it to fetch it again") from error
+            raise DataError(
+                f"{where} is incomplete or damaged: {_one_line(error)}. Remove that folder to fetch it again"
+            ) from error
         return Images(dataset.data.unsqueeze(1), dataset.targets)
 
     def _download(self, dataset_class: Any, where: str) -> None:
@@ -53,9 +55,13 @@ class _TorchvisionData(ImageData, ABC):
             if made is not None:
                 shutil.rmtree(made, ignore_errors=True)
             raise DataError(
-                f"{where} is not there and could not be downloaded: {error}. Connect to a network, "
+                f"{where} is not there and could not be downloaded: {_one_line(error)}. Connect to a network, "
                 "point data.root to a folder that has it, or take data=mnist_5k or data=digits, which need none"
             ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
 
 
 class MNIST(_TorchvisionData):

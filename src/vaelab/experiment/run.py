@@ -1,6 +1,7 @@
 """Training a config into a run folder, and coming back to what was trained."""
 
 import logging
+import os
 import time
 import traceback
 import warnings
@@ -28,6 +29,7 @@ from vaelab.seeding import derive_seed
 from vaelab.training.datamodule import ImageDataModule
 from vaelab.training.module import AutoencoderModule, plain
 
+FOLDER = "VAELAB_RUN_FOLDER"
 log = logging.getLogger("vaelab")
 
 
@@ -65,13 +67,15 @@ def train_into(folder: str | Path, config: DictConfig, *, exact: bool, trust: Se
         experiment = check(config, trust=trust)
         _ask_devices(experiment)
         _ = experiment.data.splits  # read before anything is written
+        if FOLDER in os.environ:  # another process of a run that the first one has begun
+            return _fit(experiment, RunFolder(os.environ[FOLDER]))
         run_folder = RunFolder.claim(folder, exact=exact)
         config = config.copy()
         if "root" in config.data:
             config.data.root = str(Path(config.data.root).absolute())  # usable from any folder
         run_folder.write_config(config)
         run_folder.write_json("manifest", manifest(experiment.data, seed=experiment.seed))
-        with _recorded(run_folder):
+        with _recorded(run_folder), _shared(run_folder):
             return _fit(experiment, run_folder)
 
 
@@ -129,6 +133,8 @@ def _fit(experiment: Experiment, folder: RunFolder) -> Run:
     metrics["steps"] = trainer.global_step
     for logger in loggers:
         logger.log_metrics({name: metrics[name] for name in metrics if "/" in name}, step=trainer.global_step)
+    if not trainer.is_global_zero:
+        return Run(folder.path, metrics)
     drawn = _draw(experiment, model, folder, loggers, trainer.global_step)
     for logger in loggers:
         logger.finalize("success")
@@ -203,10 +209,22 @@ def _quiet_lightning() -> Iterator[None]:
     with warnings.catch_warnings():
         # Lightning 2.6 under torch 2.14
         warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
+        # The last batch of an epoch is logged however short the epoch is.
+        warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
         try:
             yield
         finally:
             chatter.setLevel(level)
+
+
+@contextmanager
+def _shared(folder: RunFolder) -> Iterator[None]:
+    """Let the processes that Lightning starts for several devices know the folder of their run."""
+    os.environ[FOLDER] = str(folder.path.absolute())
+    try:
+        yield
+    finally:
+        del os.environ[FOLDER]
 
 
 @contextmanager
@@ -243,6 +261,8 @@ class _EpochLog(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the terms as they stand."""
+        if not trainer.is_global_zero:
+            return
         assert isinstance(pl_module, AutoencoderModule)
         terms = ", ".join(f"{name} {value:.4f}" for name, value in pl_module.shown.items())
         log.info("epoch %d, step %d: %s", trainer.current_epoch, trainer.global_step, terms)

@@ -20,17 +20,20 @@ class ImageDataModule(pl.LightningDataModule):
         self.seed = seed
 
     def train_dataloader(self) -> Batches:
-        """The training images, in an order of their own each epoch."""
+        """The training images, in an order of their own each epoch; every process takes its share of a batch."""
+        assert self.trainer is not None
         return Batches(
             self._resident(self.data.splits.train),
             batch_size=self.data.batch_size,
             seed=self.seed,
             dynamic=self.data.binarize == "dynamic",
             position=self._position,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
         )
 
     def val_dataloader(self) -> Batches:
-        """The validation images."""
+        """The validation images: all of them in every process, so that the number of processes changes nothing."""
         return Batches(self._resident(self.data.splits.validation), batch_size=EVALUATION_BATCH)
 
     def test_dataloader(self) -> Batches:

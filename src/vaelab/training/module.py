@@ -6,10 +6,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import Strategy
 from torch import Tensor, nn
 
 from vaelab.autoencoder import Autoencoder
-from vaelab.data import Batch
+from vaelab.data import Batch, Batches
 from vaelab.objectives import Objective, Terms
 from vaelab.seeding import derive_seed
 
@@ -68,15 +69,21 @@ class AutoencoderModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch, under the noise of its number."""
         number = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        torch.manual_seed(derive_seed(self.seed, "noise", number))
+        purpose = f"noise/{self.global_rank}" if self.global_rank else "noise"
+        torch.manual_seed(derive_seed(self.seed, purpose, number))
         terms = self.objective(self.model, batch.images, self.global_step)
         self._window.add(terms, len(batch.images))
-        return terms["loss"]
+        if self.trainer.world_size == 1:
+            return terms["loss"]
+        # The gradients' plain mean over the processes is then the mean over all images of the batch.
+        batches = self.trainer.train_dataloader
+        assert isinstance(batches, Batches)
+        return terms["loss"] * batches.share(batch_idx)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the terms, now and then."""
         if len(self._window) >= self.log_every or self.trainer.is_last_batch:
-            self.shown = self._window.means("train/")
+            self.shown = self._window.means("train/", self.trainer.strategy)
             self._window = TermMeans()
             for logger in self.loggers:
                 logger.log_metrics(self.shown, step=self.global_step)
@@ -118,7 +125,7 @@ class AutoencoderModule(pl.LightningModule):
         means = self._evaluation.means(prefix)
         self._evaluation = TermMeans()
         self.shown |= means
-        self.log_dict(means)
+        self.log_dict(means, sync_dist=True)
 
 
 class TermMeans:
@@ -142,13 +149,17 @@ class TermMeans:
         """Take in the mean terms of a batch of so many images."""
         self._batches.append(({name: term.detach() for name, term in terms.items()}, images))
 
-    def means(self, prefix: str) -> dict[str, float]:
-        """`prefix` + name -> mean over all images; one transfer from the device."""
+    def means(self, prefix: str, processes: Strategy | None = None) -> dict[str, float]:
+        """`prefix` + name -> mean over all images, of all processes; one transfer from the device."""
         names = list(self._batches[0][0])
         terms = torch.stack([torch.stack([batch[name] for name in names]) for batch, _ in self._batches])
         weights = torch.tensor([images for _, images in self._batches], dtype=torch.float64)
-        means = weights @ terms.double().cpu() / weights.sum()
-        return {prefix + name: mean for name, mean in zip(names, means.tolist(), strict=True)}
+        sums = torch.cat([weights @ terms.double().cpu(), weights.sum()[None]])
+        if processes is not None:
+            reduced = processes.reduce(sums.to(processes.root_device), reduce_op="sum")
+            assert isinstance(reduced, Tensor)
+            sums = reduced.cpu()
+        return {prefix + name: mean for name, mean in zip(names, (sums[:-1] / sums[-1]).tolist(), strict=True)}
 
     def state(self) -> list[tuple[dict[str, Tensor], int]]:
         """What a new one can be made from."""

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Install what the tests need into .venv and run all checks. Arguments go to pytest: scripts/test.sh -m "not slow".
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+.venv/bin/ruff format --check .
+.venv/bin/ruff check .
+.venv/bin/mypy
+# One process a core, and one thread a process.
+OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --dist worksteal "$@"
