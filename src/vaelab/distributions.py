@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 
 
 class Delta(Distribution):
@@ -20,6 +20,7 @@ class Delta(Distribution):
     Shapes: `value` (*batch, *event), with `event_dims` dimensions of event; samples (*sample, *batch, *event).
     """
 
+    arg_constraints = {"value": constraints.real}  # noqa: RUF012 (as torch declares them)
     has_rsample = True
 
     def __init__(self, value: Tensor, event_dims: int = 1) -> None:
@@ -40,3 +41,7 @@ class Delta(Distribution):
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """The point, repeated: (*sample_shape, *batch, *event)."""
         return self.value.expand(self._extended_shape(torch.Size(sample_shape)))
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """`rsample`, without its gradient."""
+        return self.rsample(sample_shape).detach()

@@ -36,11 +36,14 @@ class _TorchvisionData(ImageData, ABC):
             self._download(dataset_class, where)
         try:
             dataset = dataset_class(root, train=train)
+            images = Images(dataset.data.unsqueeze(1), dataset.targets)
+            if images.pixels.shape != (len(images.labels), *self.shape):
+                raise ValueError(f"{len(images.labels)} labels for images {tuple(images.pixels.shape)}")
         except Exception as error:
             raise DataError(
                 f"{where} is incomplete or damaged: {_one_line(error)}. Remove that folder to fetch it again"
             ) from error
-        return Images(dataset.data.unsqueeze(1), dataset.targets)
+        return images
 
     def _download(self, dataset_class: Any, where: str) -> None:
         """Download the dataset as a whole or, where that fails, leave nothing behind."""

@@ -110,9 +110,8 @@ class ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Parameters of p(x|z), (*batch, *shape), of latents (*batch, Z)."""
-        batch = z.shape[:-1]
-        result: Tensor = self.layers(z.flatten(0, -2)).unflatten(0, batch)
-        return result
+        images: Tensor = self.layers(z.reshape(-1, z.shape[-1]))
+        return images.reshape(*z.shape[:-1], *images.shape[1:])
 
 
 def _halvings(shape: Sequence[int], times: int) -> list[tuple[int, int]]:

@@ -1,0 +1,22 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def raw_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 training and 30 test images of noise in torchvision's layout, under each of its datasets' names."""
+    root = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(0)
+    for name in ("MNIST", "FashionMNIST", "KMNIST"):
+        raw = root / name / "raw"
+        raw.mkdir(parents=True)
+        for part, count in (("train", 300), ("t10k", 30)):
+            pixels = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+            labels = generator.integers(0, 10, count, dtype=np.uint8)
+            header = np.array([0x803, count, 28, 28], ">i4").tobytes()
+            (raw / f"{part}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
+            header = np.array([0x801, count], ">i4").tobytes()
+            (raw / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+    return root

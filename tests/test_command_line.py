@@ -1,0 +1,264 @@
+"""The command line as a user meets it: real processes, their output, exit codes and files."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from vaelab.cli import main
+
+import vaelab
+
+QUICK = ["data=digits", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+
+
+def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "vaelab", *arguments],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_train_prints_the_metrics_and_where_they_are(tmp_path: Path) -> None:
+    result = run("train", *QUICK, "latent_dim=3", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (folder,) = (tmp_path / "outputs" / "runs").iterdir()
+    assert folder.name.endswith("_vae")
+    assert str(folder.relative_to(tmp_path)) in result.stdout
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["test/elbo"] == pytest.approx(-metrics["test/reconstruction"] - metrics["test/kl"])
+    assert f"{metrics['test/elbo']:.6g}" in result.stdout
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {
+        "config.yaml",
+        "manifest.json",
+        "status.json",
+        "metrics.json",
+        "checkpoints",
+        "figures",
+        "tensorboard",
+        "train.log",
+    }
+    assert {path.name for path in (folder / "checkpoints").iterdir()} >= {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (folder / "figures").iterdir()} == {"reconstructions.png", "samples.png"}
+
+
+def test_a_plain_autoencoder_draws_no_samples(tmp_path: Path) -> None:
+    result = run("train", "model=ae", *QUICK, "hydra.run.dir=here", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert {path.name for path in (tmp_path / "here" / "figures").iterdir()} == {"reconstructions.png"}
+
+
+def test_python_and_the_command_line_get_the_same_numbers(tmp_path: Path) -> None:
+    assert run("train", *QUICK, "hydra.run.dir=cli", cwd=tmp_path).returncode == 0
+    trained = vaelab.train(vaelab.compose([*QUICK, "callbacks.progress_bar=null"]), folder=tmp_path / "python")
+    assert json.loads((tmp_path / "cli" / "metrics.json").read_text()) == trained.metrics
+    test_metrics = {name: value for name, value in trained.metrics.items() if name.startswith("test/")}
+    assert vaelab.evaluate(trained) == vaelab.evaluate(tmp_path / "cli") == test_metrics
+    model = vaelab.load(tmp_path / "cli")
+    assert all(part in str(model) for part in ("encoder", "posterior", "decoder", "likelihood", "prior"))
+    images = torch.rand(5, 1, 8, 8)
+    assert model.reconstruct(images).shape == images.shape
+    assert model.sample(7).shape == (7, 1, 8, 8)
+
+
+def test_a_resolved_config_is_enough_to_run_again(tmp_path: Path) -> None:
+    from omegaconf import OmegaConf
+
+    config = vaelab.compose([*QUICK, "callbacks.progress_bar=null", "model=iwae", "seed=3"])
+    first = vaelab.train(config, folder=tmp_path / "first")
+    again = vaelab.train(OmegaConf.load(first.folder / "config.yaml"), folder=tmp_path / "again")  # type: ignore[arg-type]
+    assert again.metrics == first.metrics
+
+
+def test_evaluate_prints_the_numbers_of_metrics_json(tmp_path: Path) -> None:
+    assert run("train", *QUICK, "hydra.run.dir=here", cwd=tmp_path).returncode == 0
+    result = run("evaluate", "here", cwd=tmp_path)
+    metrics = json.loads((tmp_path / "here" / "metrics.json").read_text())
+    assert result.returncode == 0
+    assert f"{metrics['test/elbo']:.6g}" in result.stdout
+    result = run("evaluate", "nowhere", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "nowhere is not a run folder" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_multirun_runs_each_combination_into_one_sweep_folder(launcher: str, tmp_path: Path) -> None:
+    sweep = ["model=ae,vae", "latent_dim=2,8", "experiment=quickstart", "trainer.max_epochs=1"]
+    quick = ["encoder=mlp", "decoder=mlp", "trainer.limit_train_batches=5"]
+    result = run("train", "-m", *sweep, *quick, f"hydra/launcher={launcher}", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    assert str(folder.relative_to(tmp_path)) in result.stdout
+    jobs = sorted(path for path in folder.iterdir() if path.is_dir())
+    assert [job.name for job in jobs] == ["0", "1", "2", "3"]
+    assert [json.loads((job / "status.json").read_text())["state"] for job in jobs] == ["done"] * 4
+    assert ["test/elbo" in json.loads((job / "metrics.json").read_text()) for job in jobs] == [False, False, True, True]
+    # What ran before in the same process leaves no trace.
+    alone = [*quick, "model=vae", "latent_dim=8", "experiment=quickstart", "trainer.max_epochs=1"]
+    assert run("train", *alone, "hydra.run.dir=alone", cwd=tmp_path, OMP_NUM_THREADS="1").returncode == 0
+    expected = json.loads((tmp_path / "alone" / "metrics.json").read_text())
+    assert json.loads((jobs[3] / "metrics.json").read_text()) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_hydras_folders_are_honoured(tmp_path: Path) -> None:
+    quick = ["trainer=debug", "data=digits"]
+    assert run("train", *quick, "hydra.run.dir=a/b", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "a" / "b" / "metrics.json").is_file()
+    sweep = ["seed=1,2", "hydra.sweep.dir=c", "hydra.sweep.subdir=seed${seed}"]
+    assert run("train", "-m", *quick, *sweep, cwd=tmp_path).returncode == 0
+    assert {path.name for path in (tmp_path / "c").iterdir() if path.is_dir()} == {"seed1", "seed2"}
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_run_folder_is_never_overwritten(tmp_path: Path) -> None:
+    arguments = ["train", "trainer=debug", "data=digits", "hydra.run.dir=here"]
+    assert run(*arguments, cwd=tmp_path).returncode == 0
+    before = (tmp_path / "here" / "metrics.json").stat()
+    result = run(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "never overwrites" in result.stderr
+    assert (tmp_path / "here" / "metrics.json").stat() == before
+
+
+def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:
+    from vaelab.experiment.folder import RunFolder
+
+    folders = []
+    for _ in range(3):
+        folder = RunFolder.claim(tmp_path / "run")
+        (folder.path / "config.yaml").touch()
+        folders.append(folder.path.name)
+    assert folders == ["run", "run-2", "run-3"]
+
+
+MISTAKES = {
+    "model=vea": ["model=vea", "did you mean vae?"],
+    "latent_dim=-3": ["latent_dim=-3", "greater than 0"],
+    "optimzer.lr=1": ["optimzer", "did you mean optimizer?"],
+    "optimizer.lrr=1": ["optimizer has no lrr", "did you mean lr?"],
+    "optimizer.lr=-1": ["optimizer.lr=-1", "greater than or equal to 0"],
+    "data.root=no_such_folder": ["no_such_folder", "data.root", "data=mnist_5k"],
+    "model=ae objective=elbo": ["objective=elbo", "posterior=deterministic", "infinite"],
+    "model=ae objective.kl_weight=2": ["objective has no kl_weight"],
+    "data.binarize=fixd": ["data.binarize=fixd", "'none', 'fixed' or 'dynamic'", "did you mean fixed?"],
+    "trainer.precision=bf16": ["trainer.precision=bf16", "'bf16-mixed'"],
+    "encoder.activation=rellu": ["encoder.activation=rellu", "did you mean relu?"],
+    "objective.kl_weight=abc": ["objective.kl_weight=abc", "number"],
+    "+encoder.foo=1": ["encoder.foo", "has no foo", "hidden"],
+    "+foo=1": ["foo: the config has no foo"],
+    "~prior": ["objective=elbo", "prior"],
+    "prior=null": ["~prior"],
+    "latent_dim": ["latent_dim", "key=value"],
+    "seed=1,2": ["seed=1,2", "--multirun"],
+    "encoder=conv encoder.channels=[1,2,3,4,5]": ["28 x 28", "at most 4"],
+    "encoder._target_=os.system": ["os.system", "--trust"],
+    "name=../out": ["name=../out"],
+    "data.validation=0 callbacks=early_stopping": ["early_stopping", "data.validation=0"],
+    "model=vea latent_dim=-3 optimzer.lr=1": ["did you mean vae?", "did you mean optimizer?"],
+    "latent_dim=-3 data.batch_size=0 encoder.hidden=[4,x]": [
+        "latent_dim=-3",
+        "data.batch_size=0",
+        "encoder.hidden[1]=x",
+    ],
+    "-m latent_dim=2,-3 model=ae,vea": ["latent_dim=-3", "did you mean vae?"],
+    "--config-dir missing": ["missing", "no such folder"],
+}
+
+
+@pytest.mark.parametrize("overrides", MISTAKES)
+def test_a_mistake_is_one_clear_message_and_writes_nothing(
+    overrides: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["vaelab", "train", *overrides.split()])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    errors = capsys.readouterr().err
+    assert all(words in errors for words in MISTAKES[overrides]), errors
+    assert all(line.startswith("error: ") for line in errors.splitlines())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_ends_a_real_process_with_2_and_no_traceback(tmp_path: Path) -> None:
+    result = run("train", "model=vea", "latent_dim=-3", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == "error: model=vea: no such option; did you mean vae?\n"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU to give")
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    result = run("train", "trainer=gpu", "data=digits", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "trainer: " in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_and_a_misspelt_key_do_not_wait_for_torch(tmp_path: Path) -> None:
+    script = (
+        "import sys; from vaelab.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'pytorch_lightning', 'matplotlib', 'sklearn') if m in sys.modules])"
+    )
+    for arguments in (["--help"], ["train", "--help"], ["train", "model=vea"], ["train", "optimizer.lrr=1"]):
+        result = subprocess.run(
+            [sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=60
+        )
+        assert result.stdout.splitlines()[-1] == "[]", arguments
+
+
+def test_a_wrong_value_does_not_wait_for_lightning(tmp_path: Path) -> None:
+    script = (
+        "import sys; from vaelab.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: print(end.code, 'pytorch_lightning' in sys.modules, 'torchvision' in sys.modules)"
+    )
+    for mistake in (
+        "latent_dim=-1",
+        "trainer.max_epochs=x",
+        "callbacks.checkpoints.monitor=3",
+        "model=ae objective=elbo",
+    ):
+        result = subprocess.run(
+            [sys.executable, "-c", script, "train", *mistake.split()],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=60,
+        )
+        assert result.stdout.split() == ["2", "False", "False"], (mistake, result.stderr)
+
+
+@pytest.mark.slow
+def test_two_processes_see_the_losses_of_one(tmp_path: Path) -> None:
+    """At the same global batch, whose last one is odd; a model without noise, which each process draws for itself."""
+    arguments = [
+        "train",
+        "model=ae",
+        *QUICK,
+        "data.batch_size=99",
+        "trainer.max_epochs=2",
+        "trainer.log_every_n_steps=1",
+    ]
+    assert run(*arguments, "logger=csv", "hydra.run.dir=one", cwd=tmp_path).returncode == 0
+    result = run(*arguments, "logger=csv", "trainer=ddp", "hydra.run.dir=two", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    one, two = (
+        [[float(cell or "nan") for cell in line.split(",")] for line in path.read_text().splitlines()[1:]]
+        for path in (tmp_path / name / "csv" / "metrics.csv" for name in ("one", "two"))
+    )
+    assert len(one) == len(two) > 20
+    torch.testing.assert_close(torch.tensor(two), torch.tensor(one), rtol=1e-5, atol=0, equal_nan=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}

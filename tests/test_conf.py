@@ -1,0 +1,106 @@
+"""Every option of every config group, composed and run for two batches by the real thing."""
+
+import inspect
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import vaelab
+from vaelab.experiment.compose import CONF, groups, options
+
+TWO_BATCHES = ["trainer=debug", "data=digits", "callbacks.progress_bar=null"]
+
+
+def every_option() -> Iterator[tuple[str, str]]:
+    return ((group, option) for group in groups() for option in options(group))
+
+
+def overrides_for(group: str, option: str, raw_sets: Path) -> list[str]:
+    """What `group`=`option` needs around it to run on small data."""
+    on_disk = [f"data.root={raw_sets}", "data.validation=50"]
+    if group == "schedule":
+        return [*TWO_BATCHES, f"+schedule@objective.kl_weight={option}"]
+    if group == "data":
+        extra = on_disk if option in ("mnist", "fashion_mnist", "kmnist") else []
+        return ["trainer=debug", f"data={option}", "callbacks.progress_bar=null", *extra]
+    if group == "experiment":
+        extra = on_disk if "mnist" in option else []
+        return ["trainer=debug", "callbacks.progress_bar=null", f"experiment={option}", *extra]
+    if group == "trainer":
+        # A preset's own limits are what is tested, but for the length of the run.
+        extra = ["trainer.max_steps=2", "trainer.limit_test_batches=2"]
+        extra += ["trainer.accelerator=cpu"] if option == "ddp" else []
+        return ["data=digits", "callbacks.progress_bar=null", f"trainer={option}", *extra]
+    extra = {
+        ("posterior", "deterministic"): ["model=ae"],
+        ("objective", "reconstruction"): ["model=ae"],
+        ("logger", "wandb"): ["logger.wandb.offline=true"],
+    }.get((group, option), [])
+    return [*TWO_BATCHES, *extra, f"{group}={option}"]
+
+
+def parameter(group: str, option: str) -> object:
+    # wandb and mlflow use what their own dependencies have deprecated.
+    foreign = [pytest.mark.filterwarnings("ignore::DeprecationWarning")] if option in ("wandb", "mlflow") else []
+    return pytest.param(group, option, marks=foreign)
+
+
+@pytest.mark.parametrize(("group", "option"), [parameter(*pair) for pair in every_option()])
+def test_every_option_of_every_group_trains_tests_and_draws(
+    group: str, option: str, raw_sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if option == "gpu" and not torch.cuda.is_available():
+        pytest.skip("trainer=gpu needs a GPU, and there is none here")
+    overrides = overrides_for(group, option, raw_sets)
+    folder = tmp_path / "run"
+    if option == "ddp":  # its processes are started anew from the command line
+        command = [sys.executable, "-m", "vaelab", "train", *overrides, f"hydra.run.dir={folder}"]
+        subprocess.run(command, check=True, cwd=tmp_path, capture_output=True, timeout=120)
+    else:
+        monkeypatch.chdir(tmp_path)
+        vaelab.train(vaelab.compose(overrides), folder=folder)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["steps"] == 2
+    assert np.isfinite(list(metrics.values())).all()
+    assert (folder / "figures" / "reconstructions.png").is_file()
+    assert json.loads((folder / "status.json").read_text())["state"] == "done"
+
+
+def test_conf_has_no_option_that_the_shipped_groups_miss() -> None:
+    files = {path.relative_to(CONF) for path in CONF.rglob("*.yaml")} - {Path("train.yaml")}
+    assert files == {Path(group, f"{option}.yaml") for group, option in every_option()}
+
+
+@pytest.mark.parametrize("preset", options("model"))
+def test_a_copy_of_a_preset_in_a_folder_of_ones_own_works_under_its_new_name(preset: str, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    shutil.copy(CONF / "model" / f"{preset}.yaml", tmp_path / "model" / "mine.yaml")
+    mine = vaelab.compose(["model=mine"], config_dir=tmp_path)
+    assert mine == vaelab.compose([f"model={preset}"])
+
+
+def test_every_knob_of_every_shipped_part_stands_in_its_config() -> None:
+    """So that it can be overridden without a `+`, and is seen by who reads the file."""
+    for path in CONF.rglob("*.yaml"):
+        for node in nodes_with_target(OmegaConf.to_container(OmegaConf.load(path))):
+            module, _, name = node["_target_"].rpartition(".")
+            parameters = inspect.signature(getattr(import_module(module), name)).parameters.values()
+            knobs = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+            assert set(node) - {"_target_"} == knobs - {"defaults"}, path
+
+
+def nodes_with_target(node: object) -> Iterator[dict[str, object]]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node
+        for child in node.values():
+            yield from nodes_with_target(child)

@@ -1,0 +1,334 @@
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from vaelab.autoencoder import Autoencoder
+from vaelab.data import Batches, ImageData, Images, Splits
+from vaelab.likelihoods import Bernoulli
+from vaelab.networks import MLPDecoder, MLPEncoder
+from vaelab.objectives import ELBO, Reconstruction
+from vaelab.posteriors import Deterministic, Gaussian
+from vaelab.priors import StandardNormal
+from vaelab.schedules import Linear
+from vaelab.seeding import derive_seed
+from vaelab.training.checkpoints import AtomicCheckpointIO
+from vaelab.training.datamodule import ImageDataModule
+from vaelab.training.module import AutoencoderModule, TermMeans
+from vaelab.training.optimizers import adam
+
+SHAPE, TRAIN, VALIDATION, TEST, BATCH = (1, 3, 3), 22, 1005, 7, 8
+
+
+@dataclass(kw_only=True, eq=False)
+class Toy(ImageData):
+    shape: ClassVar[tuple[int, int, int]] = SHAPE
+    batch_size: int = BATCH
+
+    def read(self):
+        generator = torch.Generator().manual_seed(0)
+        return Splits(
+            *(
+                Images(torch.randint(0, 256, (n, *SHAPE), dtype=torch.uint8, generator=generator), torch.zeros(n).long())
+                for n in (TRAIN, VALIDATION, TEST)
+            )
+        )
+
+
+class Recorder(pl.loggers.logger.DummyLogger):
+    """Keeps what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.logged = []
+
+    def log_metrics(self, metrics, step=None):
+        self.logged.append((step, dict(metrics)))
+
+
+def variational(seed=0):
+    torch.manual_seed(seed)
+    encoder = MLPEncoder(SHAPE, hidden=[6])
+    return Autoencoder(
+        encoder=encoder,
+        posterior=Gaussian(encoder.features, 2),
+        decoder=MLPDecoder(2, SHAPE, hidden=[6]),
+        likelihood=Bernoulli(SHAPE),
+        prior=StandardNormal(2),
+    )
+
+
+def plain(seed=0):
+    torch.manual_seed(seed)
+    encoder = MLPEncoder(SHAPE, hidden=[6])
+    return Autoencoder(
+        encoder=encoder,
+        posterior=Deterministic(encoder.features, 2),
+        decoder=MLPDecoder(2, SHAPE, hidden=[6]),
+        likelihood=Bernoulli(SHAPE),
+    )
+
+
+def module_of(model, objective=None, *, seed=0, log_every=50, scheduler=None):
+    return AutoencoderModule(
+        model,
+        objective or ELBO(),
+        lambda parameters: adam(parameters, lr=0.01),
+        scheduler,
+        seed=seed,
+        log_every=log_every,
+    )
+
+
+def trainer_of(epochs=2, recorder=None, **settings):
+    return pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=recorder or False,
+        plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        log_every_n_steps=1,
+        **settings,
+    )
+
+
+def fit(model, *, seed=0, data=None, objective=None, log_every=50, recorder=None, **settings):
+    trainer = trainer_of(recorder=recorder, **settings)
+    trainer.fit(
+        module_of(model, objective, seed=seed, log_every=log_every), ImageDataModule(data or Toy(), seed=seed)
+    )
+    return trainer
+
+
+def weights(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def by_hand(model, *, seed=0, epochs=2, objective=None):
+    """The training loop in plain PyTorch; the terms and the number of images of every batch."""
+    objective, optimizer, number, history = objective or ELBO(), adam(model.parameters(), lr=0.01), 0, []
+    for epoch in range(epochs):
+        for batch in Batches(Toy().splits.train, batch_size=BATCH, seed=seed, position=lambda e=epoch: (e, 0)):
+            torch.manual_seed(derive_seed(seed, "noise", number))
+            terms = objective(model, batch.images, number)
+            optimizer.zero_grad()
+            terms["loss"].backward()
+            optimizer.step()
+            history.append(({name: term.item() for name, term in terms.items()}, len(batch.images)))
+            number += 1
+    return history
+
+
+def weighted(history, name):
+    return sum(terms[name] * n for terms, n in history) / sum(n for _, n in history)
+
+
+class TestTraining:
+    @pytest.mark.parametrize("objective", [ELBO(), ELBO(kl_weight=Linear(steps=4)), ELBO(free_bits=0.1)])
+    def test_it_is_the_plain_loop_to_the_bit(self, objective):
+        ours, theirs = variational(), variational()
+
+        fit(ours, objective=objective)
+        by_hand(theirs, objective=objective)
+
+        assert weights(ours).equal(weights(theirs))
+        assert not weights(ours).equal(weights(variational()))
+
+    def test_it_is_a_function_of_the_seed_whatever_state_the_global_generator_is_in(self):
+        results = []
+        for seed, state in [(0, 1), (0, 2), (5, 1)]:
+            model = variational()
+            torch.manual_seed(state)
+            fit(model, seed=seed)
+            results.append(weights(model))
+
+        assert results[0].equal(results[1])
+        assert not results[0].equal(results[2])
+
+    def test_the_noise_of_every_batch_is_its_own(self):
+        class Listening(ELBO):
+            def __call__(self, model, x, step):
+                drawn.append(tuple(torch.randn(3).tolist()))
+                return super().__call__(model, x, step)
+
+        runs = []
+        for seed in (0, 0, 1):
+            drawn = []
+            fit(variational(), objective=Listening(), seed=seed, limit_val_batches=0)
+            runs.append(drawn)
+
+        assert runs[0] == runs[1]
+        assert len({*runs[0], *runs[2]}) == 12  # 2 seeds, 2 epochs, 3 batches
+
+    def test_the_objective_sees_the_optimizers_step(self):
+        class Listening(ELBO):
+            def __call__(self, model, x, step):
+                steps.append(step)
+                return super().__call__(model, x, step)
+
+        steps = []
+        fit(variational(), objective=Listening(), limit_val_batches=0)
+        assert steps == [0, 1, 2, 3, 4, 5]
+
+        steps = []
+        fit(variational(), objective=Listening(), limit_val_batches=0, accumulate_grad_batches=3)
+        assert steps == [0, 0, 0, 1, 1, 1]
+
+    @pytest.mark.parametrize("settings", [{"limit_val_batches": 0}, {"check_val_every_n_epoch": 2}])
+    def test_validating_less_often_or_never_does_not_shift_it(self, settings):
+        validated, other = variational(), variational()
+
+        fit(validated)
+        fit(other, **settings)
+
+        assert weights(validated).equal(weights(other))
+
+    def test_the_learning_rate_is_that_of_the_schedule(self):
+        asked = []
+
+        def scheduler(total, per_epoch):
+            asked.append((total, per_epoch))
+            return lambda step: 0.5**step
+
+        module = module_of(variational(), scheduler=scheduler)
+        trainer = trainer_of(limit_val_batches=0)
+        trainer.fit(module, ImageDataModule(Toy(), seed=0))
+
+        assert asked == [(6, 3)]
+        assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01 * 0.5**6)
+
+
+class TestLogging:
+    def test_logged_terms_are_means_over_images_also_when_the_last_batch_is_smaller(self):
+        recorder = Recorder()
+        fit(variational(), recorder=recorder, limit_val_batches=0)
+        history = by_hand(variational())
+
+        logged = [(step, metrics) for step, metrics in recorder.logged if "train/loss" in metrics]
+        assert [step for step, _ in logged] == [3, 6]
+        assert [n for _, n in history] == [8, 8, 6] * 2
+        for (_, metrics), epoch in zip(logged, (history[:3], history[3:]), strict=True):
+            for name in ("loss", "reconstruction", "kl"):
+                assert metrics[f"train/{name}"] == pytest.approx(weighted(epoch, name), rel=1e-6)
+
+    def test_terms_are_logged_every_so_many_batches_and_none_is_left_out(self):
+        recorder = Recorder()
+        fit(variational(), recorder=recorder, log_every=2, limit_val_batches=0)
+        history = by_hand(variational())
+
+        logged = [(step, metrics["train/loss"]) for step, metrics in recorder.logged if "train/loss" in metrics]
+        windows = [history[0:2], history[2:3], history[3:5], history[5:6]]
+        assert [step for step, _ in logged] == [2, 3, 5, 6]
+        assert [loss for _, loss in logged] == pytest.approx([weighted(w, "loss") for w in windows], rel=1e-6)
+
+    def test_terms_are_unweighted(self):
+        recorder = Recorder()
+        fit(variational(), objective=ELBO(kl_weight=4.0), recorder=recorder, limit_val_batches=0)
+
+        metrics = next(metrics for _, metrics in recorder.logged if "train/loss" in metrics)
+        expected = metrics["train/reconstruction"] + 4 * metrics["train/kl"]
+        assert metrics["train/loss"] == pytest.approx(expected, rel=1e-6)
+        assert metrics["train/kl"] > 0
+
+
+class TestEvaluation:
+    def numbers(self, model, objective=None, *, seed=0, run="test"):
+        trainer = trainer_of()
+        getattr(trainer, run)(module_of(model, objective, seed=seed), ImageDataModule(Toy(), seed=seed), verbose=False)
+        return {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+    @pytest.mark.parametrize("run", ["test", "validate"])
+    def test_it_gives_the_same_numbers_twice(self, run):
+        model = variational()
+        torch.manual_seed(1)
+        first = self.numbers(model, run=run)
+        torch.manual_seed(2)
+
+        assert self.numbers(model, run=run) == first
+        assert self.numbers(model, run=run, seed=1) != first
+
+    def test_it_does_not_change_the_model(self):
+        model = variational()
+        before = weights(model)
+
+        self.numbers(model)
+
+        assert weights(model).equal(before)
+
+    def test_means_are_over_all_images_though_the_last_batch_is_smaller(self):
+        model, images = plain(), Toy().splits.validation.pixels / 255
+        logits = model.decoder(model.posterior.code(model.encoder(images)))
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, images, reduction="sum") / VALIDATION
+        mse = ((logits.sigmoid() - images) ** 2).mean()
+
+        numbers = self.numbers(model, Reconstruction(), run="validate")
+
+        assert numbers == pytest.approx(
+            {"val/loss": loss.item(), "val/reconstruction": loss.item(), "val/mse": mse.item()}, rel=1e-5
+        )
+
+    def test_the_elbo_is_unweighted_and_z_is_sampled(self):
+        model, x = variational(), Toy().splits.test.pixels / 255
+        torch.manual_seed(derive_seed(0, "test", 0))
+        terms = ELBO()(model, x, math.inf)
+
+        numbers = self.numbers(model, ELBO(kl_weight=4.0))
+
+        assert numbers["test/elbo"] == pytest.approx(-terms["loss"].item(), rel=1e-6)
+        assert numbers["test/loss"] == pytest.approx((terms["reconstruction"] + 4 * terms["kl"]).item(), rel=1e-6)
+        assert numbers["test/mse"] == pytest.approx(((model.reconstruct(x) - x) ** 2).mean().item(), rel=1e-6)
+
+    def test_a_plain_autoencoder_has_no_elbo(self):
+        assert set(self.numbers(plain(), Reconstruction())) == {"test/loss", "test/reconstruction", "test/mse"}
+
+    def test_weights_are_final_and_free_bits_off(self):
+        annealed = ELBO(kl_weight=Linear(start=0, end=2, steps=10**6), free_bits=5.0)
+
+        assert self.numbers(variational(), annealed) == self.numbers(variational(), ELBO(kl_weight=2.0))
+
+    def test_validation_in_a_run_gives_the_numbers_of_validation_after_it(self):
+        model = variational()
+        trainer = fit(model)
+        during = {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+        assert self.numbers(model, run="validate") == during
+
+
+class TestTermMeans:
+    def test_a_batch_counts_by_its_images(self):
+        means = TermMeans()
+        for loss, kl, images in [(1.0, 4.0, 8), (2.0, 0.0, 8), (10.0, 1.0, 1)]:
+            means.add({"loss": torch.tensor(loss), "kl": torch.tensor(kl)}, images)
+
+        assert len(means) == 3
+        assert means.means("x/") == pytest.approx({"x/loss": 34 / 17, "x/kl": 33 / 17}, rel=1e-12)
+
+    def test_it_holds_no_graph(self):
+        means, weight = TermMeans(), torch.ones((), requires_grad=True)
+        means.add({"loss": weight * 2}, 1)
+
+        assert not means.state()[0][0]["loss"].requires_grad
+
+    def test_small_differences_survive_many_batches(self):
+        means = TermMeans()
+        for number in range(10_000):
+            means.add({"loss": torch.tensor(1000.0 + number % 2)}, 1)
+
+        assert means.means("")["loss"] == pytest.approx(1000.5, abs=1e-9)
+
+    def test_it_can_be_made_again_from_its_state(self):
+        means = TermMeans()
+        means.add({"loss": torch.tensor(1.0)}, 3)
+        again = TermMeans(means.state())
+        again.add({"loss": torch.tensor(5.0)}, 1)
+
+        assert again.means("") == {"loss": 2.0}
+        assert len(means) == 1

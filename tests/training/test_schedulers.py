@@ -1,0 +1,53 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from vaelab.training.schedulers import cosine, multistep
+
+
+def test_cosine_falls_from_one_to_final_along_half_a_wave():
+    factor = cosine(80, 10, final=0.2)
+
+    for step in range(81):
+        # cos^2(a / 2) = (1 + cos a) / 2
+        assert factor(step) == pytest.approx(0.2 + 0.8 * math.cos(math.pi / 2 * step / 80) ** 2, abs=1e-12)
+
+
+def test_cosine_stays_at_final_after_the_end():
+    factor = cosine(80, 10, final=0.2)
+
+    assert [factor(step) for step in (80, 81, 1000)] == pytest.approx([0.2] * 3)
+
+
+def test_the_warmup_climbs_in_equal_steps_and_never_stands_at_zero():
+    factor = cosine(100, 10, warmup_steps=4)
+
+    assert [factor(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert factor(52) == pytest.approx(0.5)
+    assert factor(100) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("warmup_steps", [10, 50])
+def test_a_warmup_as_long_as_the_run_or_longer_is_no_division_by_zero(warmup_steps):
+    factor = cosine(10, 10, warmup_steps=warmup_steps)
+
+    assert all(0 < factor(step) <= 1 for step in range(10))
+
+
+@pytest.mark.parametrize("epochs", [[2, 5], [5, 2]])
+def test_multistep_multiplies_at_the_end_of_each_epoch_named(epochs):
+    factor = multistep(100, 10, epochs=epochs, factor=0.1)
+
+    assert [factor(step) for step in (0, 19, 20, 49, 50, 99)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_multistep_is_torchs_stepped_epoch_by_epoch():
+    factor = multistep(60, 10, epochs=[1, 4], factor=0.5)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 4], gamma=0.5)
+    for epoch in range(6):
+        assert factor(10 * epoch) == factor(10 * epoch + 9) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
