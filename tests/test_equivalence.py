@@ -81,8 +81,8 @@ TUTORIALS = {"ae_mnist": TutorialAE, "vae_mnist": TutorialVAE}
 class Pair:
     """One tutorial's program and ours, with the same weights."""
 
-    def __init__(self, name, dtype):
-        self.experiment = check(vaelab.compose([f"experiment={name}"]))
+    def __init__(self, name, dtype, overrides=()):
+        self.experiment = check(vaelab.compose([f"experiment={name}", *overrides]))
         self.ours = self.experiment.model().to(dtype)
         torch.manual_seed(0)
         self.theirs = TUTORIALS[name]().to(dtype)
@@ -208,3 +208,21 @@ def test_adams_eps_grows_with_the_loss():
     eps = pair.experiment.optimizer(pair.ours.parameters()).defaults["eps"]
 
     assert eps == pytest.approx(1e-8 * pair.factor, rel=1e-9)
+
+
+def test_with_eps_divided_by_the_batch_size_the_vae_takes_the_steps_of_the_undivided_loss(digits):
+    """The tutorial's program minimises the sum over the batch; Adam divides that out of its steps, but for eps."""
+    pair = Pair("vae_mnist", torch.float64, [f"optimizer.eps={1e-8 / BATCH}"])
+    their_optimizer = torch.optim.Adam(pair.theirs.parameters(), lr=1e-3)
+    our_optimizer = pair.experiment.optimizer(pair.ours.parameters())
+
+    for step in range(STEPS):
+        x = digits[torch.arange(step * BATCH, (step + 1) * BATCH) % len(digits)]
+        theirs, ours = pair.losses(x, seed=step)
+        for loss, optimizer in ((BATCH * theirs, their_optimizer), (ours, our_optimizer)):
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    for parameter, of_theirs, of_ours in pair.parameters():
+        assert relative_difference(of_ours, of_theirs) < TOLERANCE, parameter

@@ -35,7 +35,7 @@ def test_an_epoch_has_every_image_once_the_last_batch_taking_what_is_left(images
 
     assert [len(batch) for batch in seen] == sizes
     assert len(batches) == len(sizes)
-    assert sorted(sum(seen, [])) == list(range(10))
+    assert sorted(number for batch in seen for number in batch) == list(range(10))
 
 
 def test_pixels_become_floats_between_0_and_1_and_keep_their_labels():

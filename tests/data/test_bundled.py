@@ -21,9 +21,7 @@ def originals(data_class):
 
 
 def pairs(images):
-    return [
-        (image.numpy().tobytes(), int(label)) for image, label in zip(images.pixels, images.labels, strict=True)
-    ]
+    return [(image.numpy().tobytes(), int(label)) for image, label in zip(images.pixels, images.labels, strict=True)]
 
 
 @pytest.fixture(scope="module", params=[MNIST5k, ScikitDigits])
@@ -87,7 +85,7 @@ def test_a_split_that_cannot_have_the_classes_in_equal_numbers_is_an_error(name)
 
 
 def test_splits_that_leave_a_class_nothing_to_train_on_are_an_error():
-    with pytest.raises(DataError, match="nothing to train on.*174"):
+    with pytest.raises(DataError, match=r"nothing to train on.*174"):
         _ = ScikitDigits(validation=1000, test=740).splits
 
     assert ScikitDigits(validation=1000, test=730).splits.train.labels.bincount().min() == 1
