@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vaelab.autoencoder import Autoencoder
 from vaelab.data import Batch, Batches
 from vaelab.objectives import Objective, Terms
-from vaelab.seeding import derive_seed
+from vaelab.seeding import derive_seed, seed_noise
 
 OptimizerOf = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 FactorOf = Callable[[int, int], Callable[[int], float]]
@@ -70,7 +70,7 @@ class AutoencoderModule(pl.LightningModule):
         """The loss of one batch, under the noise of its number."""
         number = self.trainer.fit_loop.epoch_loop.total_batch_idx
         purpose = f"noise/{self.global_rank}" if self.global_rank else "noise"
-        torch.manual_seed(derive_seed(self.seed, purpose, number))
+        seed_noise(self.device, derive_seed(self.seed, purpose, number))
         terms = self.objective(self.model, batch.images, self.global_step)
         self._window.add(terms, len(batch.images))
         if self.trainer.world_size == 1:
@@ -113,7 +113,7 @@ class AutoencoderModule(pl.LightningModule):
         self._window = TermMeans(checkpoint["window"])
 
     def _evaluate(self, batch: Batch, split: str, number: int) -> None:
-        torch.manual_seed(derive_seed(self.seed, split, number))
+        seed_noise(self.device, derive_seed(self.seed, split, number))
         terms = dict(self.objective(self.model, batch.images, math.inf))
         if "kl" in terms:
             terms["elbo"] = -(terms["reconstruction"] + terms["kl"])

@@ -1,0 +1,70 @@
+"""What a training step may not do: counted, not timed."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import vaelab
+from vaelab.experiment.check import check
+from vaelab.experiment.run import train_into
+from vaelab.training.module import AutoencoderModule
+
+
+def test_a_step_asks_no_tensor_for_its_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each such question makes the host wait for the device; terms are read once a logging interval."""
+    waits: list[str] = []
+    training_step = AutoencoderModule.training_step
+    inside = False
+
+    def step(self: AutoencoderModule, batch: object, batch_idx: int) -> torch.Tensor:
+        nonlocal inside
+        inside = True
+        loss = training_step(self, batch, batch_idx)  # type: ignore[arg-type]
+        inside = False
+        return loss
+
+    def counted(name: str) -> None:
+        original = getattr(torch.Tensor, name)
+
+        def method(tensor: torch.Tensor, *args: object) -> object:
+            if inside:
+                waits.append(name)
+            return original(tensor, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, method)
+
+    monkeypatch.setattr(AutoencoderModule, "training_step", step)
+    for name in ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__"):
+        counted(name)
+    config = vaelab.compose(["data=digits", "trainer=debug", "callbacks.progress_bar=null"])
+    train_into(tmp_path / "run", config, exact=True, trust=())
+    assert waits == []
+
+
+def test_seeding_a_step_formats_no_traceback_and_looks_for_no_library() -> None:
+    """Either costs a small model several hundredths of its step."""
+    called: set[str] = set()
+    experiment = check(vaelab.compose(["data=digits"]))
+    model = experiment.model()
+    module = AutoencoderModule(model, experiment.objective, experiment.optimizer)
+    trainer = experiment.trainer([], [])
+    optimizer = experiment.optimizer(model.parameters())
+    del trainer
+    from vaelab.seeding import seed_noise
+
+    def profile(frame: object, event: str, argument: object) -> None:
+        if event == "call":
+            called.add(frame.f_code.co_filename)  # type: ignore[attr-defined]
+
+    x = torch.rand(4, 1, 8, 8)
+    sys.setprofile(profile)
+    try:
+        seed_noise(module.device, 1)
+        experiment.objective(model, x, 0)["loss"].backward()
+        optimizer.step()
+    finally:
+        sys.setprofile(None)
+    assert called
+    assert not [name for name in called if name.endswith(("traceback.py", "ctypes/__init__.py"))]
