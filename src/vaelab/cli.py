@@ -1,7 +1,7 @@
 """The command line. Heavy imports happen inside the commands: help and a misspelt key are answered at once."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -76,6 +76,25 @@ def train(
 
 
 @app.command()
+def resume(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    trust: Trust = None,
+) -> None:
+    """Continue a run that was stopped, to the same end as if it had not been."""
+    from vaelab.experiment.folder import RunFolder
+
+    if RunFolder.open(run).done:
+        typer.echo(f"{run} is done: there is nothing to resume")
+        return
+    from vaelab.experiment.run import resume as resume_run
+
+    resumed = resume_run(run, trust=trust or [])
+    _print_metrics(resumed.metrics)
+    for path in [*resumed.figures, resumed.folder]:
+        typer.echo(path)
+
+
+@app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     trust: Trust = None,
@@ -86,14 +105,18 @@ def evaluate(
     _print_metrics(evaluate_run(run, trust=trust or []))
 
 
-def main() -> None:
-    """Run a command; a user's mistake is printed without a traceback and exits with 2, Ctrl-C with 130."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command, by default that of sys.argv.
+
+    Exits with 2 after a user's mistake, which is printed without a traceback, with 1 where a disk is full, with 3
+    where the loss is NaN or infinite, with 130 after Ctrl-C, with 143 after SIGTERM or SIGUSR1.
+    """
     try:
-        app(standalone_mode=True)
+        app(arguments, standalone_mode=True)
     except UserError as error:
         for line in str(error).splitlines():
             Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(line)}", highlight=False)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")
         sys.exit(130)
