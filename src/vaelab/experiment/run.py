@@ -163,10 +163,12 @@ def _fit_until(stop: pl.Callback, experiment: Experiment, folder: RunFolder) -> 
         trainer.limit_val_batches = 0
     data = ImageDataModule(experiment.data, seed=experiment.seed)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    progress = trainer.fit_loop.epoch_progress.current
+    progress.completed = progress.processed  # Lightning does so only where there was something left to train
     if any(folder.checkpoints.glob("*.ckpt")):
         _load_weights(model, folder.best_checkpoint())
     metrics = _test(experiment, model, trainer)
-    metrics["epochs"] = trainer.fit_loop.epoch_progress.current.processed
+    metrics["epochs"] = trainer.current_epoch
     metrics["steps"] = trainer.global_step
     for logger in loggers:
         logger.log_metrics({name: metrics[name] for name in metrics if "/" in name}, step=trainer.global_step)

@@ -56,10 +56,20 @@ class Checkpoints(Checkpoint):
         self.every_n_steps = every_n_steps
         self.best: float | None = None
         self.stopped = False
+        self.max_steps = -1
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Do not go on with a run that was stopped early; Lightning forgets that it was."""
+        """Put right what Lightning (2.6) makes of a checkpoint that it is about to take its progress from.
+
+        It forgets that a run was stopped early, and where `max_steps` is set it takes an epoch that was over for one
+        to be gone on with, and counts it twice.
+        """
         trainer.should_stop = self.stopped
+        self.max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Set the limit of steps again: the progress has been taken over."""
+        trainer.fit_loop.epoch_loop.max_steps = self.max_steps
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
