@@ -19,6 +19,16 @@ def test_a_lock_leaves_nothing_but_the_log(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["train.log"]
 
 
+def test_fragments_of_a_killed_process_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.checkpoints.mkdir()
+    kept = [tmp_path / ".notes.md.bak", tmp_path / "status.json", folder.checkpoints / "last.ckpt"]
+    for path in [*kept, tmp_path / ".status.json.123", folder.checkpoints / ".last.ckpt.123"]:
+        path.touch()
+    folder.remove_fragments()
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+
+
 def test_an_error_that_is_past_leaves_the_status(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.update_status("failed", error="something", traceback="somewhere")

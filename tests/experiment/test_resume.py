@@ -96,14 +96,13 @@ def some_moments(seed: int, batches: int) -> list[str]:
     ("config", "moments"),
     [
         ("dynamic", ["start9"]),  # before there is a checkpoint
-        ("dynamic", ["val1", "start60"]),
-        ("dynamic", ["end65", "test"]),
+        ("dynamic", ["val1", "end65", "test"]),
         ("everything", ["start4", "end5", "start25"]),
         ("everything", ["val0", "val3"]),
         ("everything", ["test"]),  # after the early stop
         ("steps", ["start30", "end47"]),
-        *[pytest.param("dynamic", some_moments(seed, 88), marks=pytest.mark.slow) for seed in range(2)],
-        *[pytest.param("everything", some_moments(seed, 119), marks=pytest.mark.slow) for seed in range(3)],
+        *[pytest.param("dynamic", some_moments(seed, 88), marks=pytest.mark.slow) for seed in range(1)],
+        *[pytest.param("everything", some_moments(seed, 119), marks=pytest.mark.slow) for seed in range(2)],
     ],
 )
 def test_a_killed_run_resumes_to_the_bits_of_an_undisturbed_one(
@@ -121,13 +120,16 @@ def test_a_run_killed_while_it_writes_checkpoints_resumes_to_the_same_bits(tmp_p
     folder, other = tmp_path / "killed", tmp_path / "undisturbed"
     assert train(other, "dynamic", *large, output=tmp_path / "output") == 0
     process = start("train", *CONFIGS["dynamic"], *TINY, f"hydra.run.dir={folder}", *large)
+    fragment = f"checkpoints/.*.{process.pid}"
     for _ in range(2):
-        while process.is_alive() and not list(folder.glob("checkpoints/.*")):
+        while process.is_alive() and not list(folder.glob(fragment)):
             time.sleep(0.0001)
         process.kill()
         assert finish(process) == -signal.SIGKILL
         process = start("resume", folder)
+        fragment = f"checkpoints/.*.{process.pid}"
     assert finish(process) == 0
+    assert not list(folder.glob("checkpoints/.*"))
     assert differences(other, folder) == []
 
 
@@ -185,7 +187,7 @@ def flip_a_bit_of_a_weight(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [truncate, flip_a_bit_of_a_weight, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit_of_a_weight])
 def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
     damage: Callable[[Path], None], undisturbed: Callable[[str], Path], tmp_path: Path, output: Path
 ) -> None:
@@ -252,13 +254,22 @@ def test_a_run_that_is_done_is_left_as_it_is(undisturbed: Callable[[str], Path],
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_a_run_folder_in_use_is_refused(undisturbed: Callable[[str], Path], tmp_path: Path, output: Path) -> None:
+def test_a_run_folder_in_use_is_refused(tmp_path: Path, output: Path) -> None:
     folder = tmp_path / "run"
     assert disturbed(folder, "start30") == -signal.SIGKILL
     with RunFolder(folder).locked():
         assert run("resume", folder, output=output) == 2
         assert "in use" in output.read_text()
-    assert run("resume", folder) == 0
+
+
+def test_a_run_taken_to_another_machine_is_resumed_with_a_warning(tmp_path: Path, output: Path) -> None:
+    folder = tmp_path / "run"
+    assert disturbed(folder, "start30") == -signal.SIGKILL
+    manifest = RunFolder(folder).read_json("manifest")
+    manifest["hardware"]["threads"] = 64
+    RunFolder(folder).write_json("manifest", manifest)
+    assert run("resume", folder, output=output) == 0
+    assert "threads 64 -> " in output.read_text()
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path: Path, output: Path) -> None:

@@ -105,6 +105,12 @@ class RunFolder:
                 raise RunError(f"{self.path} is in use: another process is training it") from error
             yield
 
+    def remove_fragments(self) -> None:
+        """Remove what a killed process was about to write; only for who holds the lock."""
+        for path in [*self.path.glob(".*.*.*"), *self.checkpoints.glob(".*.ckpt.*")]:
+            if path.suffix[1:].isdigit():  # the process's id
+                path.unlink()
+
     def best_checkpoint(self) -> Path:
         """best.ckpt, or last.ckpt where there was no validation split.
 

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import threading
 import time
 import traceback
 import warnings
@@ -104,6 +105,7 @@ def resume(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Run:
         experiment = check(folder.config, trust=trust)
         _ask_devices(experiment)
         _ = experiment.data.splits
+        folder.remove_fragments()
         with _recorded(folder):
             _compare(folder.read_json("manifest"), manifest(experiment.data, seed=experiment.seed))
             return _fit(experiment, folder)
@@ -287,18 +289,30 @@ def _quiet_lightning() -> Iterator[None]:
 @contextmanager
 def _room_for(folder: RunFolder) -> Iterator[None]:
     """Say in one line that the disk took no more, wherever that came up."""
+    report = threading.excepthook
+    # TensorBoard's thread passes its error on to the main one; a traceback of its own would only come on top.
+    threading.excepthook = lambda failure: None if _no_room(failure.exc_value) else report(failure)
     try:
         yield
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not (isinstance(cause, OSError) and cause.errno in NO_ROOM):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
+        reason = _no_room(error)
+        if reason is None:
             raise
         raise StorageError(
-            f"{folder.path} cannot be written to ({os.strerror(cause.errno or 0)}); what was written before is "
-            f"intact: make room, then `vaelab resume {folder.path}`"
+            f"{folder.path} cannot be written to ({reason}); what was written before is intact: "
+            f"make room, then `vaelab resume {folder.path}`"
         ) from error
+    finally:
+        threading.excepthook = report
+
+
+def _no_room(error: BaseException | None) -> str | None:
+    """How the system says that a disk is full, where that is what an error came from."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return os.strerror(error.errno)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @contextmanager
