@@ -12,28 +12,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vaelab.errors import ConfigError, DataError, RunError, UserError
+    from vaelab.errors import ConfigError, DataError, DivergenceError, RunError, StorageError, UserError
     from vaelab.experiment.compose import compose
-    from vaelab.experiment.run import Run, evaluate, load, train
+    from vaelab.experiment.run import Run, evaluate, load, resume, train
 
 __version__ = "0.1.0"
 __all__ = [
     "ConfigError",
     "DataError",
+    "DivergenceError",
     "Run",
     "RunError",
+    "StorageError",
     "UserError",
     "compose",
     "evaluate",
     "load",
+    "resume",
     "train",
 ]
 
 # Lightning takes seconds to import: `import vaelab` and the command line wait for it only when they need it.
 _HOMES = {
     "compose": "vaelab.experiment.compose",
-    **dict.fromkeys(["Run", "evaluate", "load", "train"], "vaelab.experiment.run"),
-    **dict.fromkeys(["ConfigError", "DataError", "RunError", "UserError"], "vaelab.errors"),
+    **dict.fromkeys(["Run", "evaluate", "load", "resume", "train"], "vaelab.experiment.run"),
+    **dict.fromkeys(
+        ["ConfigError", "DataError", "DivergenceError", "RunError", "StorageError", "UserError"], "vaelab.errors"
+    ),
 }
 
 

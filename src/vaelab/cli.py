@@ -2,9 +2,9 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from omegaconf import OmegaConf
@@ -14,6 +14,9 @@ from rich.table import Table
 
 from vaelab.errors import UserError
 from vaelab.experiment.compose import compose_with_hydra, groups, options, without_hydra
+
+if TYPE_CHECKING:
+    from vaelab.experiment.run import Run
 
 app = typer.Typer(
     name="vaelab",
@@ -70,12 +73,23 @@ def train(
     from vaelab.experiment.run import train_into
 
     chosen = any(text.startswith("hydra.run.dir=") for text in overrides)
-    run = train_into(config.hydra.run.dir, own, exact=chosen, trust=trust)
-    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+    _report(train_into(config.hydra.run.dir, own, exact=chosen, trust=trust))
+
+
+@app.command()
+def resume(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    trust: Trust = None,
+) -> None:
+    """Continue a run that was stopped, to the same end as if it had not been."""
+    from vaelab.experiment.folder import RunFolder
+
+    if RunFolder.open(run).done:
+        typer.echo(f"{run} is done: there is nothing to resume")
         return
-    _print_metrics(run.metrics)
-    for path in [*run.figures, run.folder]:
-        typer.echo(path)
+    from vaelab.experiment.run import resume as resume_run
+
+    _report(resume_run(run, trust=trust or []))
 
 
 @app.command()
@@ -89,17 +103,30 @@ def evaluate(
     _print_metrics(evaluate_run(run, trust=trust or []))
 
 
-def main() -> None:
-    """Run a command; a user's mistake is printed without a traceback and exits with 2, Ctrl-C with 130."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command, by default that of sys.argv.
+
+    Exits with 2 after a user's mistake, which is printed without a traceback, with 1 where a disk is full, with 3
+    where the loss is NaN or infinite, with 130 after Ctrl-C, with 143 after SIGTERM or SIGUSR1.
+    """
     try:
-        app(standalone_mode=True)
+        app(arguments, standalone_mode=True)
     except UserError as error:
         for line in str(error).splitlines():
             Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(line)}", highlight=False)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")
         sys.exit(130)
+
+
+def _report(run: "Run") -> None:
+    """Print what a run ended with, and where it is; once, however many processes trained it."""
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+        return
+    _print_metrics(run.metrics)
+    for path in [*run.figures, run.folder]:
+        typer.echo(path)
 
 
 def _print_metrics(metrics: Mapping[str, float]) -> None:

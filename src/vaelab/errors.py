@@ -1,4 +1,4 @@
-"""What a user can do wrong. The command line prints such an error without a traceback and exits with 2."""
+"""What a user can do wrong or do something about. The command line prints such an error without a traceback."""
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -6,6 +6,8 @@ from difflib import get_close_matches
 
 class UserError(Exception):
     """What is wrong, where, and what would be right."""
+
+    exit_code = 2  # the command line's
 
 
 class ConfigError(UserError):
@@ -26,6 +28,18 @@ class DataError(UserError):
 
 class RunError(UserError):
     """A run folder that cannot be used in this way."""
+
+
+class StorageError(RunError):
+    """A disk that took no more."""
+
+    exit_code = 1
+
+
+class DivergenceError(UserError):
+    """A loss or a weight that is NaN or infinite."""
+
+    exit_code = 3
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

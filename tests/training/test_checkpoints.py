@@ -140,13 +140,13 @@ def test_best_is_the_epoch_of_the_lowest_loss_and_last_the_newest(losses, best, 
     assert epoch_of(tmp_path / "last.ckpt") == 2
     weight = torch.load(tmp_path / "best.ckpt", weights_only=True)["state_dict"]["weight"]
     assert weight.item() == -(best + 1)  # the weights of that epoch, not of today
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
 
 
 def test_without_the_monitored_metric_there_is_no_best(tmp_path):
     run(Prescribed([3.0, 1.0], name="val/other"), tmp_path, epochs=2)
 
-    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "previous.ckpt"}
 
 
 def test_a_resumed_run_remembers_the_lowest_loss(tmp_path):

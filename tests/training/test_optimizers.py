@@ -26,7 +26,7 @@ def trained(optimizer_of, steps=5):
         (sgd, torch.optim.SGD, {"lr": 0.01, "momentum": 0.9}),
         (sgd, torch.optim.SGD, {"lr": 0.01, "momentum": 0.0, "weight_decay": 0.3}),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else value.__name__,
 )
 def test_the_steps_are_those_of_torchs_plain_loop(ours, theirs, knobs):
     expected = trained(lambda parameters: theirs(parameters, **knobs, foreach=False, fused=False))

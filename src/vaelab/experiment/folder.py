@@ -3,6 +3,9 @@
 import json
 import math
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -76,6 +79,38 @@ class RunFolder:
             raise RunError(f"{self.path / 'config.yaml'} is not a config: it should hold keys and values")
         return config
 
+    @property
+    def done(self) -> bool:
+        """Whether the run has come to its end."""
+        return bool(self.read_json("status").get("state") == "done")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; the system lets go of it when the process ends, however it does.
+
+        The lock is on train.log, which is there anyway, so nothing is left behind that looks like a lock.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        if sys.platform == "win32":
+            yield
+            return
+        import fcntl
+
+        with self.log.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(f"{self.path} is in use: another process is training it") from error
+            yield
+
+    def remove_fragments(self) -> None:
+        """Remove what a killed process was about to write; only for who holds the lock."""
+        for path in [*self.path.glob(".*.*.*"), *self.checkpoints.glob(".*.ckpt.*")]:
+            if path.suffix[1:].isdigit():  # the process's id
+                path.unlink()
+
     def best_checkpoint(self) -> Path:
         """best.ckpt, or last.ckpt where there was no validation split.
 
@@ -96,14 +131,23 @@ class RunFolder:
         write_text(self.path / f"{name}.json", json.dumps(_finite(content), indent=2) + "\n")
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """What `name`.json holds; nothing where it does not exist."""
+        """What `name`.json holds; nothing where it does not exist.
+
+        Raises:
+            RunError: it cannot be read.
+        """
         path = self.path / f"{name}.json"
-        content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        try:
+            content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        except ValueError as error:
+            raise RunError(f"{path} cannot be read: {error}") from error
         return content
 
     def update_status(self, state: str, **details: Any) -> None:
-        """Set status.json to `state`, with the time, keeping what it says already."""
+        """Set status.json to `state`, with the time, keeping what it says already but for an error that is past."""
         status = self.read_json("status") | {"state": state} | details
+        if state != "failed":
+            status = {key: value for key, value in status.items() if key not in ("error", "traceback")}
         status[f"{state}_at"] = datetime.now().astimezone().isoformat(timespec="seconds")
         self.write_json("status", status)
 

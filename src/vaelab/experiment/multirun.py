@@ -10,7 +10,7 @@ import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from vaelab.errors import ConfigError
 from vaelab.experiment.check import check
@@ -26,20 +26,27 @@ def multirun(overrides: Sequence[str], *, config_dir: str | Path | None = None, 
     Hydra runs every job even where one fails; it then exits with 1.
 
     Raises:
-        ConfigError: a job's config has mistakes; none has been started.
+        ConfigError, DataError: a job cannot run; none has been started.
     """
     jobs = list(_jobs(overrides))
     mistakes: dict[str, None] = {}  # each once, in order
+    needs: dict[str, DictConfig] = {}  # one job for each choice of data and devices
     first: DictConfig | None = None
     for job in jobs:
         try:
             config = compose_with_hydra(job, config_dir=config_dir)
             first = first or config
-            check(without_hydra(config), trust=trust)
+            own = without_hydra(config)
+            check(own, trust=trust)
+            needs.setdefault(OmegaConf.to_yaml({"data": own.data, "trainer": own.trainer}), own)
         except ConfigError as error:
             mistakes |= dict.fromkeys(error.mistakes)
     if mistakes or first is None:
         raise ConfigError(list(mistakes) or ["nothing to run: a swept parameter has no values"])
+    from vaelab.experiment.run import ready
+
+    for own in needs.values():
+        ready(own, trust=trust)
     chosen = any(override.startswith("hydra.sweep.dir=") for override in overrides)
     folder = RunFolder.claim(first.hydra.sweep.dir, exact=chosen).path
     os.environ[TRUST] = ",".join(trust)

@@ -1,12 +1,14 @@
 """Training a config into a run folder, and coming back to what was trained."""
 
+import errno
 import logging
 import os
+import threading
 import time
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,17 +22,22 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from vaelab import figures
 from vaelab.autoencoder import Autoencoder
-from vaelab.errors import ConfigError, RunError
+from vaelab.errors import ConfigError, RunError, StorageError
 from vaelab.experiment.check import check
 from vaelab.experiment.experiment import Experiment
 from vaelab.experiment.folder import RunFolder
 from vaelab.experiment.manifest import manifest
 from vaelab.seeding import derive_seed
+from vaelab.training import events
+from vaelab.training.checkpoints import LAST, PREVIOUS, read
 from vaelab.training.datamodule import ImageDataModule
 from vaelab.training.module import AutoencoderModule, plain
+from vaelab.training.signals import graceful_stop
 
 FOLDER = "VAELAB_RUN_FOLDER"
 log = logging.getLogger("vaelab")
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -64,19 +71,59 @@ def train(config: DictConfig, *, folder: str | Path | None = None, trust: Sequen
 def train_into(folder: str | Path, config: DictConfig, *, exact: bool, trust: Sequence[str]) -> Run:
     """`train` into `folder` or, unless it has to be that `exact` one, into a free one beside it."""
     with _quiet_lightning():
-        experiment = check(config, trust=trust)
-        _ask_devices(experiment)
-        _ = experiment.data.splits  # read before anything is written
+        experiment = ready(config, trust=trust)
         if FOLDER in os.environ:  # another process of a run that the first one has begun
             return _fit(experiment, RunFolder(os.environ[FOLDER]))
         run_folder = RunFolder.claim(folder, exact=exact)
         config = config.copy()
         if "root" in config.data:
             config.data.root = str(Path(config.data.root).absolute())  # usable from any folder
-        run_folder.write_config(config)
-        run_folder.write_json("manifest", manifest(experiment.data, seed=experiment.seed))
-        with _recorded(run_folder), _shared(run_folder):
-            return _fit(experiment, run_folder)
+        with _room_for(run_folder), run_folder.locked():
+            run_folder.write_json("manifest", manifest(experiment.data, seed=experiment.seed))
+            run_folder.write_config(config)  # from now on it is a run folder, which can be resumed
+            with _recorded(run_folder), _shared(run_folder):
+                return _fit(experiment, run_folder)
+
+
+def ready(config: DictConfig, *, trust: Sequence[str] = ()) -> Experiment:
+    """The experiment of a config, its devices found and its data read: nothing has been written by then.
+
+    Raises:
+        ConfigError: the config has mistakes, or this machine has not the devices.
+        DataError: the data are missing or damaged.
+    """
+    experiment = check(config, trust=trust)
+    _ask_devices(experiment)
+    _ = experiment.data.splits
+    return experiment
+
+
+def resume(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Run:
+    """Continue a run that was stopped or killed, from its last checkpoint, or from the start where it has none.
+
+    It ends in the same bits as if it had not been stopped. A run that is done is left as it is.
+
+    Args:
+        run: the run, or its folder.
+        trust: packages of one's own whose classes the config may name.
+
+    Raises:
+        RunError: there is no run, another process is training it, or its checkpoints are damaged.
+        ConfigError, DataError: as in `train`.
+    """
+    folder = _folder_of(run)
+    if FOLDER in os.environ:  # another process of a run that the first one has taken up
+        with _quiet_lightning():
+            return _fit(ready(folder.config, trust=trust), folder)
+    with _quiet_lightning(), _room_for(folder), folder.locked():
+        if folder.done:
+            metrics = {name: float(value) for name, value in folder.read_json("metrics").items()}
+            return Run(folder.path, metrics, sorted(folder.figures.glob("*.png")))
+        experiment = ready(folder.config, trust=trust)
+        folder.remove_fragments()
+        with _recorded(folder), _shared(folder):
+            _compare(folder.read_json("manifest"), manifest(experiment.data, seed=experiment.seed))
+            return _fit(experiment, folder)
 
 
 def load(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Autoencoder:
@@ -107,11 +154,20 @@ def evaluate(run: Run | str | Path, *, trust: Sequence[str] = ()) -> dict[str, f
 
 
 def _fit(experiment: Experiment, folder: RunFolder) -> Run:
+    """Train from where the folder's checkpoints stand, test, draw."""
+    with graceful_stop() as stop:
+        return _fit_until(stop, experiment, folder)
+
+
+def _fit_until(stop: pl.Callback, experiment: Experiment, folder: RunFolder) -> Run:
     started = time.monotonic()
     model = experiment.model()
     loggers = experiment.made_for(folder.path, experiment.logger)
     callbacks = experiment.made_for(folder.path, experiment.callbacks)
-    trainer = experiment.trainer([*callbacks, _EpochLog()], loggers)
+    checkpoint = _newest_checkpoint(folder)
+    trainer = experiment.trainer([*callbacks, _EpochLog(), stop], loggers)
+    if trainer.is_global_zero:
+        events.rewind(loggers, torch.load(checkpoint, weights_only=True)["events"] if checkpoint else {})
     module = AutoencoderModule(
         model,
         experiment.objective,
@@ -123,9 +179,10 @@ def _fit(experiment: Experiment, folder: RunFolder) -> Run:
     log.info("%s", model)
     if not len(experiment.data.splits.validation):
         trainer.limit_val_batches = 0
-    trainer.fit(module, ImageDataModule(experiment.data, seed=experiment.seed), weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    data = ImageDataModule(experiment.data, seed=experiment.seed)
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    progress = trainer.fit_loop.epoch_progress.current
+    progress.completed = progress.processed  # Lightning does so only where there was something left to train
     if any(folder.checkpoints.glob("*.ckpt")):
         _load_weights(model, folder.best_checkpoint())
     metrics = _test(experiment, model, trainer)
@@ -178,6 +235,36 @@ def _draw(
     return paths
 
 
+def _newest_checkpoint(folder: RunFolder) -> Path | None:
+    """last.ckpt, or the one before it where that is damaged; None where there has been none yet."""
+    paths = [folder.checkpoints / name for name in (LAST, PREVIOUS)]
+    damage = {}
+    for path in filter(Path.is_file, paths):
+        try:
+            read(path)
+        except Exception as error:  # a damaged file may fail in any way
+            damage[path] = f"{path} is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            continue
+        for message in damage.values():
+            warnings.warn(f"{message}: going on from {path.name}", stacklevel=2)
+            log.warning("%s: going on from %s", message, path.name)
+        return path
+    if damage:
+        raise RunError("\n".join([*damage.values(), "no other checkpoint is left; remove them to start anew"]))
+    return None
+
+
+def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Warn of what a run's bits depend on and is no longer as it was."""
+    for part in ("packages", "data", "hardware"):
+        before, after = then.get(part, {}), now[part]
+        changes = [f"{key} {before[key]} -> {after[key]}" for key in before if before[key] != after.get(key)]
+        if changes:
+            message = f"not the {part} the run was started with, so its bits may differ: {'; '.join(changes)}"
+            warnings.warn(message, stacklevel=2)
+            log.warning(message)
+
+
 def _load_weights(model: Autoencoder, path: Path) -> None:
     """Weights alone, as plain tensors: nothing in a checkpoint is run."""
     try:
@@ -211,6 +298,8 @@ def _quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
         # The last batch of an epoch is logged however short the epoch is.
         warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
+        # Ours resumes: it starts where the progress stands.
+        warnings.filterwarnings("ignore", message="(?s).*your dataloader is not resumable")
         try:
             yield
         finally:
@@ -228,32 +317,67 @@ def _shared(folder: RunFolder) -> Iterator[None]:
 
 
 @contextmanager
+def _room_for(folder: RunFolder) -> Iterator[None]:
+    """Say in one line that the disk took no more, wherever that came up."""
+    report = threading.excepthook
+    # TensorBoard's thread passes its error on to the main one; a traceback of its own would only come on top.
+    threading.excepthook = lambda failure: None if _no_room(failure.exc_value) else report(failure)
+    try:
+        yield
+    except Exception as error:
+        reason = _no_room(error)
+        if reason is None:
+            raise
+        raise StorageError(
+            f"{folder.path} cannot be written to ({reason}); what was written before is intact: "
+            f"make room, then `vaelab resume {folder.path}`"
+        ) from error
+    finally:
+        threading.excepthook = report
+
+
+def _no_room(error: BaseException | None) -> str | None:
+    """How the system says that a disk is full, where that is what an error came from."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return os.strerror(error.errno)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextmanager
 def _recorded(folder: RunFolder) -> Iterator[None]:
     """Keep status.json and train.log while a run runs, however it ends."""
-    handler = logging.FileHandler(folder.log)
+    handler = _RunLog(folder.log)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     sources = [log, logging.getLogger("pytorch_lightning"), logging.getLogger("py.warnings")]
     level = log.level
     for source in sources:
         source.addHandler(handler)
     log.setLevel(logging.INFO)
-    folder.update_status("running")
     try:
+        folder.update_status("running")
         yield
         folder.update_status("done")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         folder.update_status("interrupted")
         log.warning("interrupted")
         raise
     except BaseException as error:
-        folder.update_status("failed", error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
         log.exception("failed")
+        with suppress(OSError):  # the disk may be full
+            folder.update_status("failed", error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
         raise
     finally:
         for source in sources:
             source.removeHandler(handler)
         log.setLevel(level)
         handler.close()
+
+
+class _RunLog(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Go without a line rather than print a traceback for it."""
 
 
 class _EpochLog(pl.Callback):

@@ -1,6 +1,8 @@
 """Checkpoints that a crash cannot damage and whose loading runs no code."""
 
 import os
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,16 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-LAST, BEST = "last.ckpt", "best.ckpt"
+from vaelab.training import events
+
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes to a temporary name, flushes to the disk, renames; loads plain tensors and containers only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write the checkpoint whole or not at all."""
+        """Write the checkpoint whole or not at all; the `last.ckpt` before it becomes `previous.ckpt`."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
@@ -25,6 +29,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
+            if target.name == LAST and target.exists():
+                _keep(target, target.with_name(PREVIOUS))
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -41,12 +47,36 @@ class Checkpoints(Checkpoint):
     Args:
         folder: where they go.
         monitor: a logged metric; a run that does not log it (no validation split) has no `best.ckpt`.
+        every_n_steps: steps of the optimizer after which there is a `last.ckpt` as well.
     """
 
-    def __init__(self, folder: Path, *, monitor: str = "val/loss") -> None:
+    def __init__(self, folder: Path, *, monitor: str = "val/loss", every_n_steps: int | None = None) -> None:
         self.folder = folder
         self.monitor = monitor
+        self.every_n_steps = every_n_steps
         self.best: float | None = None
+        self.stopped = False
+        self.max_steps = -1
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put right what Lightning (2.6) makes of a checkpoint that it is about to take its progress from.
+
+        It forgets that a run was stopped early, and where `max_steps` is set it takes an epoch that was over for one
+        to be gone on with, and counts it twice.
+        """
+        trainer.should_stop = self.stopped
+        self.max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Set the limit of steps again: the progress has been taken over."""
+        trainer.fit_loop.epoch_loop.max_steps = self.max_steps
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save, where it is time to."""
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0 and resumes_after(trainer, batch_idx):
+            self.save_last(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save; Lightning has validated by now."""
@@ -54,16 +84,68 @@ class Checkpoints(Checkpoint):
         improved = value is not None and (self.best is None or value.item() < self.best)
         if value is not None and improved:
             self.best = value.item()
-        for logger in trainer.loggers:
-            logger.save()
+        self.stopped = trainer.should_stop
         if improved:
             trainer.save_checkpoint(self.folder / BEST)
+        self.save_last(trainer)
+
+    def save_last(self, trainer: pl.Trainer) -> None:
+        """Write `last.ckpt`."""
         trainer.save_checkpoint(self.folder / LAST)
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Have everything that was logged on the disk before the checkpoint, and keep where it ends."""
+        for logger in trainer.loggers:
+            logger.save()
+        checkpoint["events"] = events.sizes(trainer.loggers)
+
     def state_dict(self) -> dict[str, Any]:
-        """The lowest value so far."""
-        return {"best": self.best}
+        """The lowest value so far, and whether training was stopped early."""
+        return {"best": self.best, "stopped": self.stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the lowest value so far."""
+        """Take up both."""
         self.best = state_dict["best"]
+        self.stopped = state_dict["stopped"]
+
+
+def resumes_after(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether a checkpoint after this batch of an epoch holds all: no gradient is pending, the epoch goes on.
+
+    After an epoch's last batch comes the validation, and the checkpoint after it.
+    """
+    return (
+        (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        and batch_idx + 1 < trainer.num_training_batches
+        and not 0 <= trainer.max_steps <= trainer.global_step
+    )
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint, every byte of it checked.
+
+    Raises:
+        Exception: of whatever kind; the file is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()  # torch.load does not look at the checksums
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} is wrong")
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return checkpoint
+
+
+def _keep(path: Path, other: Path) -> None:
+    """Give a file a second name in place of what had it; at no moment is there neither."""
+    temporary = other.with_name(f".{other.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, temporary)
+    try:
+        temporary.replace(other)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -88,11 +88,11 @@ def trainer(
     )
 
 
-def checkpoints(folder: Path, /, *, monitor: Text = "val/loss") -> "pl.Callback":
-    """`last.ckpt` after every epoch, `best.ckpt` by the lowest `monitor`."""
+def checkpoints(folder: Path, /, *, monitor: Text = "val/loss", every_n_steps: Positive | None = None) -> "pl.Callback":
+    """`last.ckpt` after every epoch and every so many steps, `best.ckpt` by the lowest `monitor`."""
     from vaelab.training.checkpoints import Checkpoints
 
-    return Checkpoints(folder / "checkpoints", monitor=monitor)
+    return Checkpoints(folder / "checkpoints", monitor=monitor, every_n_steps=every_n_steps)
 
 
 def early_stopping(

@@ -1,7 +1,7 @@
 """The one LightningModule: an autoencoder, its objective and its optimizer."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vaelab.autoencoder import Autoencoder
 from vaelab.data import Batch, Batches
+from vaelab.errors import DivergenceError
 from vaelab.objectives import Objective, Terms
 from vaelab.seeding import derive_seed, seed_noise
 
@@ -72,7 +73,7 @@ class AutoencoderModule(pl.LightningModule):
         purpose = f"noise/{self.global_rank}" if self.global_rank else "noise"
         seed_noise(self.device, derive_seed(self.seed, purpose, number))
         terms = self.objective(self.model, batch.images, self.global_step)
-        self._window.add(terms, len(batch.images))
+        self._window.add(terms, len(batch.images), self.global_step)
         if self.trainer.world_size == 1:
             return terms["loss"]
         # The gradients' plain mean over the processes is then the mean over all images of the batch.
@@ -80,13 +81,19 @@ class AutoencoderModule(pl.LightningModule):
         assert isinstance(batches, Batches)
         return terms["loss"] * batches.share(batch_idx)
 
+    def on_train_start(self) -> None:
+        """Log what a checkpoint caught between the end of a batch and its logging."""
+        if len(self._window) >= self.log_every:
+            self._log_window()
+
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Log the terms, now and then."""
+        """Log the terms, now and then.
+
+        Raises:
+            DivergenceError: a term is NaN or infinite.
+        """
         if len(self._window) >= self.log_every or self.trainer.is_last_batch:
-            self.shown = self._window.means("train/", self.trainer.strategy)
-            self._window = TermMeans()
-            for logger in self.loggers:
-                logger.log_metrics(self.shown, step=self.global_step)
+            self._log_window()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The terms of one batch of the validation split."""
@@ -105,7 +112,16 @@ class AutoencoderModule(pl.LightningModule):
         self._log_evaluation("test/")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the terms that have not been logged yet."""
+        """Keep the terms that have not been logged yet.
+
+        Raises:
+            DivergenceError: a term, a weight or a number of the optimizer is NaN or infinite.
+        """
+        self._window.require_finite("train/")
+        states = [state["state"] for state in checkpoint.get("optimizer_states", [])]
+        for what, tensors in [("the weights are", checkpoint["state_dict"]), ("the optimizer's state is", states)]:
+            if not all(bool(tensor.isfinite().all()) for tensor in _tensors(tensors)):
+                raise DivergenceError(f"{what} NaN or infinite after step {self.global_step}")
         checkpoint["window"] = self._window.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -119,10 +135,21 @@ class AutoencoderModule(pl.LightningModule):
             terms["elbo"] = -(terms["reconstruction"] + terms["kl"])
         # Mean squared error per pixel, of the decoded mean of q(z|x).
         terms["mse"] = nn.functional.mse_loss(self.model.reconstruct(batch.images), batch.images)
-        self._evaluation.add(terms, len(batch.images))
+        self._evaluation.add(terms, len(batch.images), self.global_step)
+
+    def _log_window(self) -> None:
+        self.shown = self._window.means("train/", self.trainer.strategy)
+        if not all(map(math.isfinite, self.shown.values())):
+            self._window.require_finite("train/")
+            raise DivergenceError(f"a term is NaN or infinite in another process by step {self.global_step}")
+        self._window = TermMeans()
+        for logger in self.loggers:
+            logger.log_metrics(self.shown, step=self.global_step)
 
     def _log_evaluation(self, prefix: str) -> None:
         means = self._evaluation.means(prefix)
+        if self.trainer.validating and not all(map(math.isfinite, means.values())):
+            self._evaluation.require_finite(prefix)
         self._evaluation = TermMeans()
         self.shown |= means
         self.log_dict(means, sync_dist=True)
@@ -138,22 +165,22 @@ class TermMeans:
     {'train/loss': 3.5}
     """
 
-    def __init__(self, batches: Iterable[tuple[dict[str, Tensor], int]] = ()) -> None:
+    def __init__(self, batches: Iterable[tuple[dict[str, Tensor], int, int]] = ()) -> None:
         self._batches = list(batches)
 
     def __len__(self) -> int:
         """The number of batches."""
         return len(self._batches)
 
-    def add(self, terms: Terms, images: int) -> None:
-        """Take in the mean terms of a batch of so many images."""
-        self._batches.append(({name: term.detach() for name, term in terms.items()}, images))
+    def add(self, terms: Terms, images: int, step: int = 0) -> None:
+        """Take in the mean terms of a batch of so many images at a step of the optimizer."""
+        self._batches.append(({name: term.detach() for name, term in terms.items()}, images, step))
 
     def means(self, prefix: str, processes: Strategy | None = None) -> dict[str, float]:
         """`prefix` + name -> mean over all images, of all processes; one transfer from the device."""
         names = list(self._batches[0][0])
-        terms = torch.stack([torch.stack([batch[name] for name in names]) for batch, _ in self._batches])
-        weights = torch.tensor([images for _, images in self._batches], dtype=torch.float64)
+        terms = torch.stack([torch.stack([batch[name] for name in names]) for batch, _, _ in self._batches])
+        weights = torch.tensor([images for _, images, _ in self._batches], dtype=torch.float64)
         sums = torch.cat([weights @ terms.double().cpu(), weights.sum()[None]])
         if processes is not None:
             reduced = processes.reduce(sums.to(processes.root_device), reduce_op="sum")
@@ -161,9 +188,27 @@ class TermMeans:
             sums = reduced.cpu()
         return {prefix + name: mean for name, mean in zip(names, (sums[:-1] / sums[-1]).tolist(), strict=True)}
 
-    def state(self) -> list[tuple[dict[str, Tensor], int]]:
+    def require_finite(self, prefix: str) -> None:
+        """Raise DivergenceError with the step and the name of the first term that is NaN or infinite."""
+        for terms, _, step in self._batches:
+            wrong = {name: term.item() for name, term in terms.items() if not term.isfinite()}
+            wrong = {name: value for name, value in wrong.items() if name != "loss"} or wrong  # the cause, not the sum
+            if wrong:
+                named = ", ".join(f"{prefix}{name} is {value}" for name, value in wrong.items())
+                raise DivergenceError(f"{named} at step {step}")
+
+    def state(self) -> list[tuple[dict[str, Tensor], int, int]]:
         """What a new one can be made from."""
         return self._batches
+
+
+def _tensors(content: Any) -> Iterator[Tensor]:
+    """The tensors in nested dicts and lists."""
+    if isinstance(content, Tensor):
+        yield content
+    elif isinstance(content, Mapping | list):
+        for value in content.values() if isinstance(content, Mapping) else content:
+            yield from _tensors(value)
 
 
 def plain(metrics: Mapping[str, Tensor]) -> dict[str, float]:

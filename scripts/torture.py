@@ -1,0 +1,135 @@
+"""Kill runs with SIGKILL at random moments, resume them, and compare them to the bit with undisturbed ones.
+
+    python scripts/torture.py
+    python scripts/torture.py --kills 200 --seed 1
+
+Prints a line a kill and a verdict, and exits with 1 where anything differs.
+A run is killed again and again, each time some random fraction of the undisturbed run's time after it began to
+train, until it comes to its end. Each configuration takes its share of the kills.
+"""
+
+import argparse
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from vaelab.cli import main
+from vaelab.experiment.differences import differences
+from vaelab.experiment.folder import RunFolder
+
+SMALL = ["data=digits", "trainer=cpu", "trainer.log_every_n_steps=7", "~callbacks.progress_bar", "latent_dim=4"]
+EVERYTHING = [
+    "model=annealed_vae",
+    "objective.kl_weight.steps=200",
+    "scheduler=cosine",
+    "callbacks=early_stopping",
+    "callbacks.early_stopping.patience=3",
+    "callbacks.early_stopping.min_delta=0.1",
+    "callbacks.checkpoints.every_n_steps=2",
+    "trainer.accumulate_grad_batches=3",
+    "trainer.limit_train_batches=0.9",
+    "trainer.max_epochs=40",
+    "data.batch_size=16",
+]
+CONFIGS = {
+    "dynamic VAE": ["data.binarize=dynamic", "trainer.max_epochs=30", "data.batch_size=32"],
+    "everything": EVERYTHING,
+    "large checkpoints": ["trainer.max_epochs=12", "encoder.hidden=[2000]", "callbacks.checkpoints.every_n_steps=3"],
+    "IWAE, steps": ["model=iwae", "objective.samples=3", "trainer.max_epochs=-1", "trainer.max_steps=700"],
+    "AE, no validation": ["model=ae", "data.validation=0", "trainer.max_epochs=60", "optimizer=sgd"],
+}
+# Forked from a process that has imported what takes seconds to import: a kill falls into training, not into that.
+PROCESSES = multiprocessing.get_context("forkserver")
+
+
+def command(arguments: list[str]) -> None:
+    """`vaelab ARGUMENTS`, silently."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    main(arguments)
+
+
+def start(*arguments: str) -> BaseProcess:
+    """A process of its own for a command."""
+    process = PROCESSES.Process(target=command, args=(list(arguments),))
+    process.start()
+    return process
+
+
+def wait_until_it_trains(process: BaseProcess, folder: Path, log_before: int) -> None:
+    """Return when the run has begun to write its log, or has ended."""
+    log = folder / "train.log"
+    while process.is_alive() and (not log.exists() or log.stat().st_size <= log_before):
+        time.sleep(0.001)
+
+
+def state(folder: Path) -> str:
+    """Where a killed run stands."""
+    names = sorted(path.name for path in folder.glob("checkpoints/*.ckpt") if not path.name.startswith("."))
+    partial = " (killed while writing one)" if list(folder.glob("checkpoints/.*")) else ""
+    epochs = (folder / "train.log").read_text().count(": epoch ") if (folder / "train.log").exists() else 0
+    return f"{epochs} epochs trained, {', '.join(names) or 'no checkpoint'}{partial}"
+
+
+def torture(root: Path, kills: int, seed: int) -> bool:
+    """Whether every run came to the bits of the undisturbed one."""
+    draw = random.Random(seed)
+    exact, killed, runs = True, 0, 0
+    times: dict[str, float] = {}
+    while killed < kills:
+        name, config = list(CONFIGS.items())[runs % len(CONFIGS)]
+        reference, folder = root / f"{name} undisturbed", root / f"{name} {runs}"
+        if name not in times:
+            process = start("train", *config, *SMALL, f"hydra.run.dir='{reference}'")
+            wait_until_it_trains(process, reference, 0)
+            began = time.monotonic()
+            process.join()
+            if process.exitcode != 0:
+                sys.exit(f"{name}: the undisturbed run failed with {process.exitcode}")
+            times[name] = time.monotonic() - began
+        process = start("train", *config, *SMALL, f"hydra.run.dir='{folder}'")
+        log_before = 0
+        for _ in range(3):  # then it may come to its end
+            wait_until_it_trains(process, folder, log_before)
+            wait = draw.random() * 0.7 * times[name]
+            process.join(wait)
+            process.kill()
+            process.join()
+            if process.exitcode != -signal.SIGKILL or RunFolder(folder).done:
+                break
+            killed += 1
+            print(f"kill {killed:3}  {name}: after {wait:.2f} s; {state(folder)}", flush=True)
+            log = folder / "train.log"
+            log_before = log.stat().st_size if log.exists() else 0
+            process = start("resume", str(folder))
+        process.join()
+        done = RunFolder(folder).done
+        found = differences(reference, folder) if done else [f"exit code {process.exitcode}"]
+        exact = exact and not found
+        print(f"          {name}: {'the same bits' if not found else 'DIFFERENT'}", flush=True)
+        for line in found:
+            print(f"            {line}")
+        shutil.rmtree(folder)
+        runs += 1
+    print(f"{killed} kills, {runs} runs: {'every run ended in the same bits' if exact else 'NOT EXACT'}")
+    return exact
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    PROCESSES.set_forkserver_preload(
+        ["vaelab.experiment.run", "sklearn.datasets", "torch.utils.tensorboard", "matplotlib.figure"]
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        sys.exit(not torture(Path(temporary), options.kills, options.seed))

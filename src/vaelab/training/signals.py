@@ -1,0 +1,97 @@
+"""Stopping for a signal with everything that was trained kept."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+
+from vaelab.training.checkpoints import Checkpoints, resumes_after
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+
+
+@contextmanager
+def graceful_stop() -> Iterator[pl.Callback]:
+    """A callback that stops training after the current step, `last.ckpt` written, at the first signal.
+
+    A second signal stops at once, as does the first where nothing is being trained. Handlers are those of the main
+    thread; elsewhere signals are left alone. They are restored afterwards.
+
+    Raises:
+        KeyboardInterrupt: it was SIGINT.
+        SystemExit: it was SIGTERM or SIGUSR1; 143, the shell's code for SIGTERM.
+    """
+    stop = _GracefulStop()
+    main = threading.current_thread() is threading.main_thread()
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS} if main else {}
+    try:
+        if main:
+            stop.install()
+        yield stop
+    except _Stopped as stopped:
+        if stopped.signum == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise SystemExit(128 + signal.SIGTERM) from None
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+class _Stopped(BaseException):
+    """A KeyboardInterrupt Lightning would answer by exiting, and every Exception is an error to it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+class _GracefulStop(pl.Callback):
+    def __init__(self) -> None:
+        self.installed = False
+        self.training = False
+        self.received: int | None = None
+
+    def install(self) -> None:
+        """Take the signals over."""
+        self.installed = True
+        for signum in SIGNALS:
+            signal.signal(signum, self._receive)
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        if self.received is not None or not self.training:
+            raise _Stopped(signum)
+        self.received = signum
+        with suppress(OSError):  # not print: the main thread may be printing
+            os.write(2, b"\nstopping after this step; a second signal stops at once\n")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """From here on a step can be finished. Lightning has by now put a handler of its own before ours."""
+        if self.installed:
+            self.install()
+        self.training = True
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save and stop."""
+        if self.received is not None and resumes_after(trainer, batch_idx):
+            for callback in trainer.checkpoint_callbacks:
+                if isinstance(callback, Checkpoints):
+                    callback.save_last(trainer)
+            raise _Stopped(self.received)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop: the end of the epoch before has been saved."""
+        if self.received is not None:
+            raise _Stopped(self.received)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop before the test: the end of training has been saved."""
+        self.training = False
+        if self.received is not None:
+            raise _Stopped(self.received)
