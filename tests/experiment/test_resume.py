@@ -88,6 +88,7 @@ def resume_to_the_end(folder: Path, code: int) -> int:
     return kills
 
 
+@pytest.mark.slow
 def test_a_csv_log_is_continued_to_the_same_rows(tmp_path: Path, output: Path) -> None:
     tables = []
     for name, moments in [("undisturbed", "[]"), ("killed", "[start50,test]")]:

@@ -132,16 +132,15 @@ class AutoencoderModule(pl.LightningModule):
 
     def _log_window(self) -> None:
         self.shown = self._window.means("train/")
-        if not all(map(math.isfinite, self.shown.values())):
-            self._window.require_finite("train/")
+        self._window.require_finite("train/", self.shown)
         self._window = TermMeans()
         for logger in self.loggers:
             logger.log_metrics(self.shown, step=self.global_step)
 
     def _log_evaluation(self, prefix: str) -> None:
         means = self._evaluation.means(prefix)
-        if self.trainer.validating and not all(map(math.isfinite, means.values())):
-            self._evaluation.require_finite(prefix)
+        if self.trainer.validating:
+            self._evaluation.require_finite(prefix, means)
         self._evaluation = TermMeans()
         self.shown |= means
         self.log_dict(means)
@@ -176,14 +175,21 @@ class TermMeans:
         means = weights @ terms.double().cpu() / weights.sum()
         return {prefix + name: mean for name, mean in zip(names, means.tolist(), strict=True)}
 
-    def require_finite(self, prefix: str) -> None:
-        """Raise DivergenceError with the step and the name of the first term that is NaN or infinite."""
+    def require_finite(self, prefix: str, means: Mapping[str, float] | None = None) -> None:
+        """Raise DivergenceError with the step and the name of the first term that is NaN or infinite.
+
+        Where the means are given, nothing is asked of the device as long as they are finite.
+        """
+        if means is not None and all(map(math.isfinite, means.values())):
+            return
         for terms, _, step in self._batches:
             wrong = {name: term.item() for name, term in terms.items() if not term.isfinite()}
             wrong = {name: value for name, value in wrong.items() if name != "loss"} or wrong  # the cause, not the sum
             if wrong:
                 named = ", ".join(f"{prefix}{name} is {value}" for name, value in wrong.items())
                 raise DivergenceError(f"{named} at step {step}")
+        if means is not None:
+            raise DivergenceError(f"{prefix}loss is {means.get(f'{prefix}loss')} in another process")
 
     def state(self) -> list[tuple[dict[str, Tensor], int, int]]:
         """What a new one can be made from."""
