@@ -1,3 +1,4 @@
+import csv
 import json
 import random
 import signal
@@ -85,6 +86,18 @@ def resume_to_the_end(folder: Path, code: int) -> int:
         code = run("resume", folder)
     assert code == 0
     return kills
+
+
+@pytest.mark.slow
+def test_a_csv_log_is_continued_to_the_same_rows(tmp_path: Path, output: Path) -> None:
+    tables = []
+    for name, moments in [("undisturbed", "[]"), ("killed", "[start50,test]")]:
+        folder = tmp_path / name
+        code = train(folder, "dynamic", "logger=[csv]", f"+callbacks.moments.moments={moments}", output=output)
+        resume_to_the_end(folder, code)
+        with (folder / "csv" / "metrics.csv").open(newline="") as file:
+            tables.append(list(csv.DictReader(file)))
+    assert tables[0] == tables[1]
 
 
 def some_moments(seed: int, batches: int) -> list[str]:

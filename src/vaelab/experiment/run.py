@@ -164,10 +164,10 @@ def _fit_until(stop: pl.Callback, experiment: Experiment, folder: RunFolder) -> 
     model = experiment.model()
     loggers = experiment.made_for(folder.path, experiment.logger)
     callbacks = experiment.made_for(folder.path, experiment.callbacks)
-    checkpoint = _newest_checkpoint(folder)
     trainer = experiment.trainer([*callbacks, _EpochLog(), stop], loggers)
-    if trainer.is_global_zero:
-        events.rewind(loggers, torch.load(checkpoint, weights_only=True)["events"] if checkpoint else {})
+    checkpoint = _newest_checkpoint(folder)
+    if trainer.is_global_zero:  # of several processes the one that logs
+        events.rewind(loggers, read(checkpoint)["events"] if checkpoint else {})
     module = AutoencoderModule(
         model,
         experiment.objective,

@@ -1,35 +1,57 @@
-"""TensorBoard's event files, taken back to where a checkpoint was written.
+"""What loggers have written, taken back to where a checkpoint was written.
 
 Steps alone could not say what to drop: the terms of the last step, the test's metrics and the pictures all have it.
 """
 
+import csv
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 
 def sizes(loggers: Iterable[Logger]) -> dict[str, int]:
-    """Name -> bytes of each event file; they are on the disk then."""
+    """Name -> bytes of each event file, and lines of metrics.csv; they are on the disk then."""
     found = {}
     for path in _files(loggers):
         with path.open("rb") as file:
             os.fsync(file.fileno())
-            found[path.name] = os.fstat(file.fileno()).st_size
+            found[path.name] = sum(1 for _ in file) if path.suffix == ".csv" else os.fstat(file.fileno()).st_size
     return found
 
 
 def rewind(loggers: Iterable[Logger], sizes: Mapping[str, int]) -> None:
-    """Cut the event files down to those sizes, and remove those that were not there yet."""
-    for path in _files(loggers):
+    """Cut event files and metrics.csv down to those sizes, and remove those that were not there yet."""
+    loggers = list(loggers)
+    for path in list(_files(loggers)):
         if path.name not in sizes:
             path.unlink()
-        elif path.stat().st_size > sizes[path.name]:
+        elif path.suffix != ".csv" and path.stat().st_size > sizes[path.name]:
             os.truncate(path, sizes[path.name])
+    for logger in loggers:
+        if isinstance(logger, CSVLogger):
+            _log_again(logger, sizes)
+
+
+def _log_again(logger: CSVLogger, sizes: Mapping[str, int]) -> None:
+    """Give a new CSVLogger the rows that it would remove."""
+    folder, rows = Path(logger.log_dir), []
+    for path in _files([logger]):
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))[: sizes[path.name] - 1]
+    for name in ("metrics.csv", "hparams.yaml"):  # Lightning warns where it finds anything
+        (folder / name).unlink(missing_ok=True)
+    for row in rows:
+        metrics: dict[str, Any] = {name: value for name, value in row.items() if value and name != "step"}
+        logger.experiment.log_metrics(metrics, int(row["step"]))
+    logger.save()
 
 
 def _files(loggers: Iterable[Logger]) -> Iterator[Path]:
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             yield from sorted(Path(logger.log_dir).glob("events.out.tfevents.*"))
+        elif isinstance(logger, CSVLogger):
+            yield from Path(logger.log_dir).glob("metrics.csv")

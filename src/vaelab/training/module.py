@@ -139,17 +139,15 @@ class AutoencoderModule(pl.LightningModule):
 
     def _log_window(self) -> None:
         self.shown = self._window.means("train/", self.trainer.strategy)
-        if not all(map(math.isfinite, self.shown.values())):
-            self._window.require_finite("train/")
-            raise DivergenceError(f"a term is NaN or infinite in another process by step {self.global_step}")
+        self._window.require_finite("train/", self.shown)
         self._window = TermMeans()
         for logger in self.loggers:
             logger.log_metrics(self.shown, step=self.global_step)
 
     def _log_evaluation(self, prefix: str) -> None:
         means = self._evaluation.means(prefix)
-        if self.trainer.validating and not all(map(math.isfinite, means.values())):
-            self._evaluation.require_finite(prefix)
+        if self.trainer.validating:
+            self._evaluation.require_finite(prefix, means)
         self._evaluation = TermMeans()
         self.shown |= means
         self.log_dict(means, sync_dist=True)
@@ -188,14 +186,23 @@ class TermMeans:
             sums = reduced.cpu()
         return {prefix + name: mean for name, mean in zip(names, (sums[:-1] / sums[-1]).tolist(), strict=True)}
 
-    def require_finite(self, prefix: str) -> None:
-        """Raise DivergenceError with the step and the name of the first term that is NaN or infinite."""
+    def require_finite(self, prefix: str, means: Mapping[str, float] | None = None) -> None:
+        """Raise DivergenceError with the step and the name of the first term that is NaN or infinite.
+
+        Where the means are given, nothing is asked of the device as long as they are finite.
+        """
+        if means is not None and all(map(math.isfinite, means.values())):
+            return
         for terms, _, step in self._batches:
             wrong = {name: term.item() for name, term in terms.items() if not term.isfinite()}
             wrong = {name: value for name, value in wrong.items() if name != "loss"} or wrong  # the cause, not the sum
             if wrong:
                 named = ", ".join(f"{prefix}{name} is {value}" for name, value in wrong.items())
                 raise DivergenceError(f"{named} at step {step}")
+        if means is not None:
+            raise DivergenceError("a term is NaN or infinite in another process of this run")
+        if means is not None:
+            raise DivergenceError(f"{prefix}loss is {means.get(f'{prefix}loss')} in another process")
 
     def state(self) -> list[tuple[dict[str, Tensor], int, int]]:
         """What a new one can be made from."""

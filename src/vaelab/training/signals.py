@@ -79,19 +79,24 @@ class _GracefulStop(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save and stop."""
-        if self.received is not None and resumes_after(trainer, batch_idx):
+        if resumes_after(trainer, batch_idx) and self._asked(trainer):
             for callback in trainer.checkpoint_callbacks:
                 if isinstance(callback, Checkpoints):
                     callback.save_last(trainer)
-            raise _Stopped(self.received)
+            raise _Stopped(self.received or signal.SIGTERM)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop: the end of the epoch before has been saved."""
-        if self.received is not None:
-            raise _Stopped(self.received)
+        if self._asked(trainer):
+            raise _Stopped(self.received or signal.SIGTERM)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop before the test: the end of training has been saved."""
         self.training = False
-        if self.received is not None:
-            raise _Stopped(self.received)
+        if self._asked(trainer):
+            raise _Stopped(self.received or signal.SIGTERM)
+
+    def _asked(self, trainer: pl.Trainer) -> bool:
+        """Whether a signal has come, to any of the processes: all of them stop after the same step."""
+        asked = self.received is not None
+        return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
