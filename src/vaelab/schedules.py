@@ -68,7 +68,7 @@ class Cyclical:
     there for the rest.
 
     >>> weight = Cyclical(start=0, end=1, steps=100, cycles=4, ramp=0.5)
-    >>> [weight(step) for step in (0, 5, 12.5, 24, 25, 30, 100)]
+    >>> [round(weight(step), 6) for step in (0, 5, 12.5, 24, 25, 30, 100)]
     [0.0, 0.4, 1.0, 1.0, 0.0, 0.4, 1.0]
     """
 
