@@ -130,17 +130,6 @@ def test_a_run_folder_is_never_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "here" / "metrics.json").stat() == before
 
 
-def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:
-    from vaelab.experiment.folder import RunFolder
-
-    folders = []
-    for _ in range(3):
-        folder = RunFolder.claim(tmp_path / "run")
-        (folder.path / "config.yaml").touch()
-        folders.append(folder.path.name)
-    assert folders == ["run", "run-2", "run-3"]
-
-
 MISTAKES = {
     "model=vea": ["model=vea", "did you mean vae?"],
     "latent_dim=-3": ["latent_dim=-3", "greater than 0"],

@@ -50,3 +50,27 @@ def test_claiming_a_taken_folder_takes_one_beside_it_or_refuses(tmp_path: Path) 
     assert RunFolder.claim(tmp_path / "run").path == tmp_path / "run-2"
     with pytest.raises(RunError, match="never overwrites"):
         RunFolder.claim(tmp_path / "run", exact=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("root: ${oc.env:HOME}", "holds an interpolation"),
+        ("- a\n- b", "is not a config"),
+        ("a: [1,", "cannot be read"),
+        ("a: !!python/object/apply:os.getcwd []", "cannot be read"),
+    ],
+)
+def test_a_config_that_no_run_has_written_is_refused(config: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(config)
+    with pytest.raises(RunError, match=words):
+        _ = RunFolder.open(tmp_path).config
+
+
+def test_a_folder_that_is_taken_gets_a_neighbour(tmp_path: Path) -> None:
+    names = [RunFolder.claim(tmp_path / "run").path.name for _ in range(3)]
+    assert names == ["run", "run-2", "run-3"]  # also where the first has not written anything yet
+    assert RunFolder.claim(tmp_path / "run", exact=True).path == tmp_path / "run"  # made by Hydra, say
+    (tmp_path / "run" / "config.yaml").touch()
+    with pytest.raises(RunError, match="never overwrites"):
+        RunFolder.claim(tmp_path / "run", exact=True)

@@ -42,7 +42,7 @@ class RunFolder:
                 candidate.mkdir(parents=True)
                 return cls(candidate)
             except FileExistsError as error:
-                if candidate.is_dir() and not any(candidate.iterdir()):
+                if exact and candidate.is_dir() and not any(candidate.iterdir()):
                     return cls(candidate)  # Hydra makes the folder of a multirun's job
                 if exact:
                     raise RunError(
@@ -69,14 +69,18 @@ class RunFolder:
         """The resolved config.
 
         Raises:
-            RunError: it cannot be read, or holds interpolations.
+            RunError: it cannot be read, or holds interpolations, which could look into who reads it.
         """
+        path = self.path / "config.yaml"
         try:
-            config = OmegaConf.load(self.path / "config.yaml")
+            config = OmegaConf.load(path)
+            text = OmegaConf.to_yaml(config, resolve=False)
         except Exception as error:
-            raise RunError(f"{self.path / 'config.yaml'} cannot be read: {error}") from error
+            raise RunError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
         if not isinstance(config, DictConfig):
-            raise RunError(f"{self.path / 'config.yaml'} is not a config: it should hold keys and values")
+            raise RunError(f"{path} is not a config: it should hold keys and values")
+        if "${" in text:
+            raise RunError(f"{path} holds an interpolation, ${{...}}: a run's config is resolved, so this is not one")
         return config
 
     @property
