@@ -284,7 +284,8 @@ def _ask_devices(experiment: Experiment) -> None:
     try:
         experiment.trainer([], [])
     except (MisconfigurationException, RuntimeError, ValueError) as error:
-        raise ConfigError([f"trainer: {' '.join(str(error).split())}"]) from error
+        message = f"trainer: {' '.join(str(error).split())}; trainer.accelerator=auto takes what this machine has"
+        raise ConfigError([message]) from error
 
 
 @contextmanager
