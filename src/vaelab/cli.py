@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,7 +74,7 @@ def train(
     from vaelab.experiment.run import train_into
 
     chosen = any(text.startswith("hydra.run.dir=") for text in overrides)
-    _report(train_into(config.hydra.run.dir, own, exact=chosen, trust=trust))
+    _report(partial(train_into, config.hydra.run.dir, own, exact=chosen, trust=trust))
 
 
 @app.command()
@@ -89,7 +90,7 @@ def resume(
         return
     from vaelab.experiment.run import resume as resume_run
 
-    _report(resume_run(run, trust=trust or []))
+    _report(partial(resume_run, run, trust=trust or []))
 
 
 @app.command()
@@ -120,8 +121,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _report(run: "Run") -> None:
+def _report(trained: Callable[[], "Run"]) -> None:
     """Print what a run ended with, and where it is; once, however many processes trained it."""
+    try:
+        run = trained()
+    except KeyboardInterrupt as stopped:
+        if stopped.args:
+            typer.echo(f"\ninterrupted: `vaelab resume {stopped.args[0]}` goes on", err=True)
+        raise typer.Exit(130) from None
     if int(os.environ.get("LOCAL_RANK", 0)) > 0:
         return
     _print_metrics(run.metrics)

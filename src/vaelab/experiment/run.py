@@ -360,9 +360,11 @@ def _recorded(folder: RunFolder) -> Iterator[None]:
         folder.update_status("running")
         yield
         folder.update_status("done")
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as stopped:
         folder.update_status("interrupted")
         log.warning("interrupted")
+        if isinstance(stopped, KeyboardInterrupt):
+            stopped.args = (str(folder.path),)  # what there is to resume
         raise
     except BaseException as error:
         log.exception("failed")
