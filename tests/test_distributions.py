@@ -1,8 +1,8 @@
 import pytest
 import torch
-from torch.distributions import Independent, Normal, kl_divergence
+from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
-from vaelab.distributions import Delta
+from vaelab.distributions import BernoulliImage, Delta
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,30 @@ def test_its_kl_divergence_to_a_density_is_an_error_and_not_zero():
 
 def test_it_can_be_printed():
     assert "Delta" in repr(Delta(torch.zeros(5, 3)))
+
+
+@pytest.mark.parametrize("batch", [(), (4,), (5, 4)])
+def test_a_bernoulli_image_is_torchs_independent_bernoullis(batch):
+    logits = torch.randn(*batch, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    x = torch.rand(4, 3, 5, 4, dtype=torch.float64) if batch else torch.rand(3, 5, 4, dtype=torch.float64)
+    ours, theirs = BernoulliImage(logits), Independent(Bernoulli(logits=logits, validate_args=False), 3)
+    theirs._validate_args = False  # grey pixels
+
+    assert (ours.batch_shape, ours.event_shape) == (theirs.batch_shape, theirs.event_shape) == (batch, (3, 5, 4))
+    for name in ("mean", "variance"):
+        torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-12, atol=0)
+    torch.testing.assert_close(ours.log_prob(x), theirs.log_prob(x), rtol=1e-12, atol=0)
+    (gradient,) = torch.autograd.grad(ours.log_prob(x).sum(), logits)
+    (expected,) = torch.autograd.grad(theirs.log_prob(x).sum(), logits)
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_a_bernoulli_image_draws_black_and_white_with_its_probabilities():
+    torch.manual_seed(0)
+    logits = torch.tensor([-2.0, 0.0, 3.0]).reshape(1, 1, 1, 3)
+    drawn = BernoulliImage(logits).sample((20_000,))
+
+    assert drawn.shape == (20_000, 1, 1, 1, 3)
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    # Four standard errors of a mean of 20,000 draws with probability 1/2.
+    torch.testing.assert_close(drawn.mean(0), logits.sigmoid(), rtol=0, atol=4 * 0.5 / 20_000**0.5)

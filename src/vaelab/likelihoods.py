@@ -11,8 +11,9 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Distribution, Independent, Normal
+
+from vaelab.distributions import BernoulliImage
 
 ImageShape = tuple[int, int, int]  # channels, height, width
 PositiveScale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -32,7 +33,7 @@ class Bernoulli(nn.Module):
 
     def forward(self, logits: Tensor) -> Distribution:
         """p(x|z) from logits (*batch, C, H, W)."""
-        return Independent(BernoulliDistribution(logits=logits, validate_args=False), 3, validate_args=False)
+        return BernoulliImage(logits)
 
 
 class Gaussian(nn.Module):
