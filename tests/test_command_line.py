@@ -185,6 +185,14 @@ def test_a_mistake_ends_a_real_process_with_2_and_no_traceback(tmp_path: Path) -
     assert result.stderr == "error: model=vea: no such option; did you mean vae?\n"
 
 
+def test_a_multirun_looks_for_data_before_the_first_job(tmp_path: Path) -> None:
+    result = run("train", "-m", "seed=1,2", "data.root=no_such_folder", cwd=tmp_path)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: MNIST in ")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU to give")
 def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     result = run("train", "trainer=gpu", "data=digits", cwd=tmp_path)

@@ -92,10 +92,11 @@ def ready(config: DictConfig, *, trust: Sequence[str] = ()) -> Experiment:
         ConfigError: the config has mistakes, or this machine has not the devices.
         DataError: the data are missing or damaged.
     """
-    experiment = check(config, trust=trust)
-    _ask_devices(experiment)
-    _ = experiment.data.splits
-    return experiment
+    with _quiet_lightning():
+        experiment = check(config, trust=trust)
+        _ask_devices(experiment)
+        _ = experiment.data.splits
+        return experiment
 
 
 def resume(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Run:
