@@ -102,6 +102,8 @@ def test_multirun_runs_each_combination_into_one_sweep_folder(launcher: str, tmp
     assert [job.name for job in jobs] == ["0", "1", "2", "3"]
     assert [json.loads((job / "status.json").read_text())["state"] for job in jobs] == ["done"] * 4
     assert ["test/elbo" in json.loads((job / "metrics.json").read_text()) for job in jobs] == [False, False, True, True]
+    made_of = json.loads((jobs[3] / "manifest.json").read_text())
+    assert {"model=vae", "latent_dim=8", "experiment=quickstart"} < set(made_of["overrides"])
     # What ran before in the same process leaves no trace.
     alone = [*quick, "model=vae", "latent_dim=8", "experiment=quickstart", "trainer.max_epochs=1"]
     assert run("train", *alone, "hydra.run.dir=alone", cwd=tmp_path, OMP_NUM_THREADS="1").returncode == 0

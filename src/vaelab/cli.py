@@ -74,7 +74,7 @@ def train(
     from vaelab.experiment.run import train_into
 
     chosen = any(text.startswith("hydra.run.dir=") for text in overrides)
-    _report(partial(train_into, config.hydra.run.dir, own, exact=chosen, trust=trust))
+    _report(partial(train_into, config.hydra.run.dir, own, exact=chosen, trust=trust, overrides=overrides))
 
 
 @app.command()

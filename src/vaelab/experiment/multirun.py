@@ -63,10 +63,12 @@ def multirun(overrides: Sequence[str], *, config_dir: str | Path | None = None, 
 
 def run_job(config: DictConfig) -> None:
     """One job of a multirun, in whatever process the launcher has put it."""
-    from vaelab.experiment.run import train
+    from vaelab.experiment.run import train_into
 
     trust = [package for package in os.environ.get(TRUST, "").split(",") if package]
-    train(without_hydra(config), folder=HydraConfig.get().runtime.output_dir, trust=trust)
+    job = HydraConfig.get()
+    overrides = list(job.overrides.task)
+    train_into(job.runtime.output_dir, without_hydra(config), exact=True, trust=trust, overrides=overrides)
 
 
 def _jobs(overrides: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -68,8 +68,13 @@ def train(config: DictConfig, *, folder: str | Path | None = None, trust: Sequen
     return train_into(Path("outputs", "runs", name), config, exact=False, trust=trust)
 
 
-def train_into(folder: str | Path, config: DictConfig, *, exact: bool, trust: Sequence[str]) -> Run:
-    """`train` into `folder` or, unless it has to be that `exact` one, into a free one beside it."""
+def train_into(
+    folder: str | Path, config: DictConfig, *, exact: bool, trust: Sequence[str], overrides: Sequence[str] = ()
+) -> Run:
+    """`train` into `folder` or, unless it has to be that `exact` one, into a free one beside it.
+
+    The manifest keeps the `overrides` that the config was composed with.
+    """
     with _quiet_lightning():
         experiment = ready(config, trust=trust)
         if FOLDER in os.environ:  # another process of a run that the first one has begun
@@ -79,7 +84,8 @@ def train_into(folder: str | Path, config: DictConfig, *, exact: bool, trust: Se
         if "root" in config.data:
             config.data.root = str(Path(config.data.root).absolute())  # usable from any folder
         with _room_for(run_folder), run_folder.locked():
-            run_folder.write_json("manifest", manifest(experiment.data, seed=experiment.seed))
+            made_of = {"overrides": list(overrides)} | manifest(experiment.data, seed=experiment.seed)
+            run_folder.write_json("manifest", made_of)
             run_folder.write_config(config)  # from now on it is a run folder, which can be resumed
             with _recorded(run_folder), _shared(run_folder):
                 return _fit(experiment, run_folder)
