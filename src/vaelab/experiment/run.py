@@ -1,14 +1,10 @@
 """Training a config into a run folder, and coming back to what was trained."""
 
-import errno
 import logging
 import os
-import threading
 import time
-import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -22,11 +18,12 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from vaelab import figures
 from vaelab.autoencoder import Autoencoder
-from vaelab.errors import ConfigError, RunError, StorageError
+from vaelab.errors import ConfigError, RunError
 from vaelab.experiment.check import check
 from vaelab.experiment.experiment import Experiment
 from vaelab.experiment.folder import RunFolder
 from vaelab.experiment.manifest import manifest
+from vaelab.experiment.surroundings import FOLDER, quiet_lightning, recorded, room_for, shared
 from vaelab.seeding import derive_seed
 from vaelab.training import events
 from vaelab.training.checkpoints import LAST, PREVIOUS, read
@@ -34,10 +31,7 @@ from vaelab.training.datamodule import ImageDataModule
 from vaelab.training.module import AutoencoderModule, plain
 from vaelab.training.signals import graceful_stop
 
-FOLDER = "VAELAB_RUN_FOLDER"
 log = logging.getLogger("vaelab")
-
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -75,7 +69,7 @@ def train_into(
 
     The manifest keeps the `overrides` that the config was composed with.
     """
-    with _quiet_lightning():
+    with quiet_lightning():
         experiment = ready(config, trust=trust)
         if FOLDER in os.environ:  # another process of a run that the first one has begun
             return _fit(experiment, RunFolder(os.environ[FOLDER]))
@@ -83,11 +77,11 @@ def train_into(
         config = config.copy()
         if "root" in config.data:
             config.data.root = str(Path(config.data.root).absolute())  # usable from any folder
-        with _room_for(run_folder), run_folder.locked():
+        with room_for(run_folder), run_folder.locked():
             made_of = {"overrides": list(overrides)} | manifest(experiment.data, seed=experiment.seed)
             run_folder.write_json("manifest", made_of)
             run_folder.write_config(config)  # from now on it is a run folder, which can be resumed
-            with _recorded(run_folder), _shared(run_folder):
+            with recorded(run_folder), shared(run_folder):
                 return _fit(experiment, run_folder)
 
 
@@ -98,7 +92,7 @@ def ready(config: DictConfig, *, trust: Sequence[str] = ()) -> Experiment:
         ConfigError: the config has mistakes, or this machine has not the devices.
         DataError: the data are missing or damaged.
     """
-    with _quiet_lightning():
+    with quiet_lightning():
         experiment = check(config, trust=trust)
         _ask_devices(experiment)
         _ = experiment.data.splits
@@ -120,15 +114,15 @@ def resume(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Run:
     """
     folder = _folder_of(run)
     if FOLDER in os.environ:  # another process of a run that the first one has taken up
-        with _quiet_lightning():
+        with quiet_lightning():
             return _fit(ready(folder.config, trust=trust), folder)
-    with _quiet_lightning(), _room_for(folder), folder.locked():
+    with quiet_lightning(), room_for(folder), folder.locked():
         if folder.done:
             metrics = {name: float(value) for name, value in folder.read_json("metrics").items()}
             return Run(folder.path, metrics, sorted(folder.figures.glob("*.png")))
         experiment = ready(folder.config, trust=trust)
         folder.remove_fragments()
-        with _recorded(folder), _shared(folder):
+        with recorded(folder), shared(folder):
             _compare(folder.read_json("manifest"), manifest(experiment.data, seed=experiment.seed))
             return _fit(experiment, folder)
 
@@ -153,7 +147,7 @@ def evaluate(run: Run | str | Path, *, trust: Sequence[str] = ()) -> dict[str, f
         DataError: the data are missing or damaged.
     """
     folder = _folder_of(run)
-    with _quiet_lightning():
+    with quiet_lightning():
         experiment = check(folder.config, trust=trust)
         model = experiment.model()
         _load_weights(model, folder.best_checkpoint())
@@ -293,101 +287,6 @@ def _ask_devices(experiment: Experiment) -> None:
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         message = f"trainer: {' '.join(str(error).split())}; trainer.accelerator=auto takes what this machine has"
         raise ConfigError([message]) from error
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Leave out Lightning's remarks about what it found and how it was called; warnings stay."""
-    chatter = logging.getLogger("pytorch_lightning")
-    level = chatter.level
-    chatter.setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        # Lightning 2.6 under torch 2.14
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
-        # The last batch of an epoch is logged however short the epoch is.
-        warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
-        # Ours resumes: it starts where the progress stands.
-        warnings.filterwarnings("ignore", message="(?s).*your dataloader is not resumable")
-        try:
-            yield
-        finally:
-            chatter.setLevel(level)
-
-
-@contextmanager
-def _shared(folder: RunFolder) -> Iterator[None]:
-    """Let the processes that Lightning starts for several devices know the folder of their run."""
-    os.environ[FOLDER] = str(folder.path.absolute())
-    try:
-        yield
-    finally:
-        del os.environ[FOLDER]
-
-
-@contextmanager
-def _room_for(folder: RunFolder) -> Iterator[None]:
-    """Say in one line that the disk took no more, wherever that came up."""
-    report = threading.excepthook
-    # TensorBoard's thread passes its error on to the main one; a traceback of its own would only come on top.
-    threading.excepthook = lambda failure: None if _no_room(failure.exc_value) else report(failure)
-    try:
-        yield
-    except Exception as error:
-        reason = _no_room(error)
-        if reason is None:
-            raise
-        raise StorageError(
-            f"{folder.path} cannot be written to ({reason}); what was written before is intact: "
-            f"make room, then `vaelab resume {folder.path}`"
-        ) from error
-    finally:
-        threading.excepthook = report
-
-
-def _no_room(error: BaseException | None) -> str | None:
-    """How the system says that a disk is full, where that is what an error came from."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            return os.strerror(error.errno)
-        error = error.__cause__ or error.__context__
-    return None
-
-
-@contextmanager
-def _recorded(folder: RunFolder) -> Iterator[None]:
-    """Keep status.json and train.log while a run runs, however it ends."""
-    handler = _RunLog(folder.log)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    sources = [log, logging.getLogger("pytorch_lightning"), logging.getLogger("py.warnings")]
-    level = log.level
-    for source in sources:
-        source.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        folder.update_status("running")
-        yield
-        folder.update_status("done")
-    except (KeyboardInterrupt, SystemExit) as stopped:
-        folder.update_status("interrupted")
-        log.warning("interrupted")
-        if isinstance(stopped, KeyboardInterrupt):
-            stopped.args = (str(folder.path),)  # what there is to resume
-        raise
-    except BaseException as error:
-        log.exception("failed")
-        with suppress(OSError):  # the disk may be full
-            folder.update_status("failed", error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
-        raise
-    finally:
-        for source in sources:
-            source.removeHandler(handler)
-        log.setLevel(level)
-        handler.close()
-
-
-class _RunLog(logging.FileHandler):
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Go without a line rather than print a traceback for it."""
 
 
 class _EpochLog(pl.Callback):

@@ -1,0 +1,113 @@
+"""What surrounds a run while it runs: its log and status, a quiet Lightning, a word where the disk is full."""
+
+import errno
+import logging
+import os
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from vaelab.errors import StorageError
+from vaelab.experiment.folder import RunFolder
+
+FOLDER = "VAELAB_RUN_FOLDER"
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+log = logging.getLogger("vaelab")
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Leave out Lightning's remarks about what it found and how it was called; warnings stay."""
+    chatter = logging.getLogger("pytorch_lightning")
+    level = chatter.level
+    chatter.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # Lightning 2.6 under torch 2.14
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
+        # The last batch of an epoch is logged however short the epoch is.
+        warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
+        # Ours resumes: it starts where the progress stands.
+        warnings.filterwarnings("ignore", message="(?s).*your dataloader is not resumable")
+        try:
+            yield
+        finally:
+            chatter.setLevel(level)
+
+
+@contextmanager
+def shared(folder: RunFolder) -> Iterator[None]:
+    """Let the processes that Lightning starts for several devices know the folder of their run."""
+    os.environ[FOLDER] = str(folder.path.absolute())
+    try:
+        yield
+    finally:
+        del os.environ[FOLDER]
+
+
+@contextmanager
+def room_for(folder: RunFolder) -> Iterator[None]:
+    """Say in one line that the disk took no more, wherever that came up."""
+    report = threading.excepthook
+    # TensorBoard's thread passes its error on to the main one; a traceback of its own would only come on top.
+    threading.excepthook = lambda failure: None if _no_room(failure.exc_value) else report(failure)
+    try:
+        yield
+    except Exception as error:
+        reason = _no_room(error)
+        if reason is None:
+            raise
+        raise StorageError(
+            f"{folder.path} cannot be written to ({reason}); what was written before is intact: "
+            f"make room, then `vaelab resume {folder.path}`"
+        ) from error
+    finally:
+        threading.excepthook = report
+
+
+def _no_room(error: BaseException | None) -> str | None:
+    """How the system says that a disk is full, where that is what an error came from."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return os.strerror(error.errno)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextmanager
+def recorded(folder: RunFolder) -> Iterator[None]:
+    """Keep status.json and train.log while a run runs, however it ends."""
+    handler = _RunLog(folder.log)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    sources = [log, logging.getLogger("pytorch_lightning"), logging.getLogger("py.warnings")]
+    level = log.level
+    for source in sources:
+        source.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        folder.update_status("running")
+        yield
+        folder.update_status("done")
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        folder.update_status("interrupted")
+        log.warning("interrupted")
+        if isinstance(stopped, KeyboardInterrupt):
+            stopped.args = (str(folder.path),)  # what there is to resume
+        raise
+    except BaseException as error:
+        log.exception("failed")
+        with suppress(OSError):  # the disk may be full
+            folder.update_status("failed", error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+        raise
+    finally:
+        for source in sources:
+            source.removeHandler(handler)
+        log.setLevel(level)
+        handler.close()
+
+
+class _RunLog(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Go without a line rather than print a traceback for it."""
