@@ -201,8 +201,6 @@ class TermMeans:
                 raise DivergenceError(f"{named} at step {step}")
         if means is not None:
             raise DivergenceError("a term is NaN or infinite in another process of this run")
-        if means is not None:
-            raise DivergenceError(f"{prefix}loss is {means.get(f'{prefix}loss')} in another process")
 
     def state(self) -> list[tuple[dict[str, Tensor], int, int]]:
         """What a new one can be made from."""
