@@ -241,14 +241,15 @@ def test_a_wrong_value_does_not_wait_for_lightning(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_see_the_losses_of_one(tmp_path: Path) -> None:
-    """At the same global batch, whose last one is odd; a model without noise, which each process draws for itself."""
+@pytest.mark.parametrize("model", [["model=ae"], ["model=vae"], ["model=iwae", "objective.samples=2"]])
+def test_two_processes_see_the_losses_of_one(model: list[str], tmp_path: Path) -> None:
+    """At the same global batch, with the same noise; an epoch's last batch has one image, so one process has none."""
     arguments = [
         "train",
-        "model=ae",
+        *model,
         *QUICK,
-        "data.batch_size=99",
-        "trainer.max_epochs=2",
+        "data.batch_size=349",
+        "trainer.max_epochs=3",
         "trainer.log_every_n_steps=1",
     ]
     assert run(*arguments, "logger=csv", "hydra.run.dir=one", cwd=tmp_path).returncode == 0
@@ -258,6 +259,6 @@ def test_two_processes_see_the_losses_of_one(tmp_path: Path) -> None:
         [[float(cell or "nan") for cell in line.split(",")] for line in path.read_text().splitlines()[1:]]
         for path in (tmp_path / name / "csv" / "metrics.csv" for name in ("one", "two"))
     )
-    assert len(one) == len(two) > 20
-    torch.testing.assert_close(torch.tensor(two), torch.tensor(one), rtol=1e-5, atol=0, equal_nan=True)
+    assert len(one) == len(two) > 15
+    torch.testing.assert_close(torch.tensor(two), torch.tensor(one), rtol=1e-5, atol=1e-5, equal_nan=True)
     assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}

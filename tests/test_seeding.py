@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaelab.seeding import derive_seed
+from vaelab.seeding import derive_seed, sharing, standard_normal_like, uniform_like
 
 
 def test_a_seed_is_the_same_in_every_process():
@@ -49,3 +49,24 @@ def test_noise_of_neighbouring_batches_is_uncorrelated():
 
     # The standard error of a correlation is 1 / sqrt(10,000) = 0.01; five of them.
     assert correlations.abs().max() < 0.05
+
+
+@pytest.mark.parametrize("draw", [standard_normal_like, uniform_like])
+@pytest.mark.parametrize("sample_shape", [(), (3,)])
+def test_processes_that_share_a_batch_draw_together_what_one_would_draw(draw, sample_shape):
+    parameter = torch.zeros(5, 2)
+    torch.manual_seed(7)
+    alone = draw(parameter, sample_shape)
+    parts = []
+    for rank in range(2):
+        with sharing(5, rank=rank, world_size=2, seed=7, device=torch.device("cpu")):
+            parts.append(draw(parameter[rank::2], sample_shape))
+
+    assert alone.shape == (*sample_shape, 5, 2)
+    for rank, part in enumerate(parts):
+        assert torch.equal(part, alone[..., rank::2, :])
+
+
+def test_a_process_without_an_image_draws_for_the_first_one():
+    with sharing(1, rank=1, world_size=2, seed=7, device=torch.device("cpu")):
+        assert standard_normal_like(torch.zeros(1, 2)).shape == (1, 2)

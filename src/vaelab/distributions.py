@@ -4,12 +4,16 @@ Shapes are said as torch says them: a distribution has a batch shape (independen
 and an event shape (what one draw is). `log_prob` sums over the event and keeps the batch.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution, constraints
+from torch.distributions import Normal as TorchNormal
+
+from vaelab.seeding import standard_normal_like
 
 
 class Delta(Distribution):
@@ -46,6 +50,14 @@ class Delta(Distribution):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """`rsample`, without its gradient."""
         return self.rsample(sample_shape).detach()
+
+
+class Normal(TorchNormal):
+    """N(loc, scale^2) for a batch of images, (B, ...): the noise of each image is its own, see `vaelab.seeding`."""
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Loc + scale * noise, (*sample, B, ...)."""
+        return self.loc + self.scale * standard_normal_like(self.loc, sample_shape)
 
 
 class BernoulliImage(Distribution):

@@ -6,9 +6,9 @@ distribution has a density, and so a `log_prob` and a finite KL divergence to a 
 """
 
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent
 
-from vaelab.distributions import Delta
+from vaelab.distributions import Delta, Normal
 from vaelab.networks.activations import Activation, activation_module
 
 

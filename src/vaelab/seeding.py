@@ -1,8 +1,12 @@
 """Randomness as a function of (seed, purpose, index), so that no generator's state has to be kept."""
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 
 def derive_seed(seed: int, purpose: str, index: int = 0) -> int:
@@ -24,3 +28,50 @@ def seed_noise(device: torch.device, seed: int) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)
+
+
+def standard_normal_like(parameter: Tensor, sample_shape: Sequence[int] = ()) -> Tensor:
+    """Draws of N(0, 1), (*sample, B, *event), for a parameter of a distribution (B, *event), B a batch of images.
+
+    Where processes share a batch (`sharing`), an image's noise does not depend on how many they are.
+    """
+    return _draw(torch.randn, parameter, sample_shape)
+
+
+def uniform_like(parameter: Tensor, sample_shape: Sequence[int] = ()) -> Tensor:
+    """Draws of the uniform distribution over [0, 1), shaped as those of `standard_normal_like`."""
+    return _draw(torch.rand, parameter, sample_shape)
+
+
+@contextmanager
+def sharing(size: int, *, rank: int, world_size: int, seed: int, device: torch.device) -> Iterator[None]:
+    """Let this process draw its part of the noise that one process would draw for a batch of `size` images.
+
+    Its images are number rank, rank + world_size, ... of the batch, or the first where there are none for it. Only
+    what is drawn by `standard_normal_like` and `uniform_like` is shared out.
+    """
+    global _share
+    own = torch.arange(rank if rank < size else 0, size if rank < size else 1, world_size, device=device)
+    _share = _Share(size, own, torch.Generator(device).manual_seed(seed))
+    try:
+        yield
+    finally:
+        _share = None
+
+
+class _Share(NamedTuple):
+    size: int
+    own: Tensor
+    generator: torch.Generator
+
+
+_share: _Share | None = None
+
+
+def _draw(how: Callable[..., Tensor], parameter: Tensor, sample_shape: Sequence[int]) -> Tensor:
+    dtype, device = parameter.dtype, parameter.device
+    if _share is None:
+        return how((*sample_shape, *parameter.shape), dtype=dtype, device=device)
+    shape = (*sample_shape, _share.size, *parameter.shape[1:])
+    whole = how(shape, dtype=dtype, device=device, generator=_share.generator)
+    return whole.index_select(len(sample_shape), _share.own)

@@ -72,13 +72,16 @@ class Batches:
                 x = (self._own(thresholds) < x).float()
             yield Batch(x, self.images.labels[own])
 
-    def share(self, number: int) -> float:
-        """Images of batch `number` in this process over the mean of all processes: its weight in their mean."""
-        size = min(self.batch_size, len(self.images) - number * self.batch_size)
-        return len(range(self.rank, size, self.world_size)) * self.world_size / size
+    def size(self, number: int) -> int:
+        """Images of batch `number` of an epoch, in all processes together."""
+        return min(self.batch_size, len(self.images) - number * self.batch_size)
+
+    def own(self, number: int) -> int:
+        """Images of batch `number` that this process takes; where it is 0, it sees one that counts for nothing."""
+        return len(range(self.rank, self.size(number), self.world_size))
 
     def _own(self, batch: Tensor) -> Tensor:
-        """What of a batch this process takes; never nothing: where there is none, its share is 0."""
+        """What of a batch this process takes; never nothing, which a network could not take."""
         return batch[self.rank :: self.world_size] if self.rank < len(batch) else batch[:1]
 
     def order(self, epoch: int) -> Tensor:

@@ -13,7 +13,7 @@ from vaelab.autoencoder import Autoencoder
 from vaelab.data import Batch, Batches
 from vaelab.errors import DivergenceError
 from vaelab.objectives import Objective, Terms
-from vaelab.seeding import derive_seed, seed_noise
+from vaelab.seeding import derive_seed, seed_noise, sharing
 
 OptimizerOf = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 FactorOf = Callable[[int, int], Callable[[int], float]]
@@ -72,14 +72,24 @@ class AutoencoderModule(pl.LightningModule):
         number = self.trainer.fit_loop.epoch_loop.total_batch_idx
         purpose = f"noise/{self.global_rank}" if self.global_rank else "noise"
         seed_noise(self.device, derive_seed(self.seed, purpose, number))
+        if self.trainer.world_size > 1:
+            return self._shared_step(batch, batch_idx, derive_seed(self.seed, "noise", number))
         terms = self.objective(self.model, batch.images, self.global_step)
         self._window.add(terms, len(batch.images), self.global_step)
-        if self.trainer.world_size == 1:
-            return terms["loss"]
-        # The gradients' plain mean over the processes is then the mean over all images of the batch.
+        return terms["loss"]
+
+    def _shared_step(self, batch: Batch, batch_idx: int, seed: int) -> Tensor:
+        """The same, for this process's part of a batch."""
         batches = self.trainer.train_dataloader
         assert isinstance(batches, Batches)
-        return terms["loss"] * batches.share(batch_idx)
+        rank, world_size = self.global_rank, self.trainer.world_size
+        size = batches.size(batch_idx)
+        with sharing(size, rank=rank, world_size=world_size, seed=seed, device=self.device):
+            terms = self.objective(self.model, batch.images, self.global_step)
+        own = batches.own(batch_idx)
+        self._window.add(terms, own, self.global_step)
+        # The gradients' plain mean over the processes is then the mean over all images of the batch.
+        return terms["loss"] * (own * world_size / size)
 
     def on_train_start(self) -> None:
         """Log what a checkpoint caught between the end of a batch and its logging."""
