@@ -73,6 +73,38 @@ def test_a_bernoulli_image_is_torchs_independent_bernoullis(batch):
     torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 1, 127), (1, 1, 131), (3, 32, 32), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize("spread", [0.1, 5.0, 100.0])
+def test_the_log_likelihood_of_black_and_white_pixels_is_exact_in_float32_however_sure_the_logits_are(shape, spread):
+    torch.manual_seed(0)
+    logits = spread * torch.randn(50, *shape)
+    x = (logits + torch.randn(50, *shape) > 0).float()  # as a good model would have it: sums that nearly cancel
+    exact = Independent(Bernoulli(logits=logits.double()), 3).log_prob(x.double())
+
+    # 2^-24 for each pixel's 1 + exp(-|l|), and the rounding of the sum itself.
+    atol = x[0].numel() * 2**-24 + 1e-7
+    torch.testing.assert_close(BernoulliImage(logits).log_prob(x).double(), exact, rtol=1e-6, atol=atol)
+
+
+def test_a_bernoulli_image_of_half_precision_logits_sums_in_float32():
+    logits = torch.randn(4, 1, 28, 28).bfloat16()
+    x = torch.rand(4, 1, 28, 28).round()
+
+    log_prob = BernoulliImage(logits).log_prob(x)
+
+    assert log_prob.dtype == torch.float32
+    assert log_prob.equal(BernoulliImage(logits.float()).log_prob(x))
+
+
+def test_the_gradients_of_a_bernoulli_images_log_likelihood_are_those_of_finite_differences():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 1, 2, 2, dtype=torch.float64, requires_grad=True)
+    x = torch.rand(3, 1, 2, 2, dtype=torch.float64, requires_grad=True)
+
+    assert torch.autograd.gradcheck(lambda logits, x: BernoulliImage(logits).log_prob(x), (logits, x))
+    assert torch.autograd.gradgradcheck(lambda logits, x: BernoulliImage(logits).log_prob(x), (logits, x))
+
+
 def test_a_bernoulli_image_draws_black_and_white_with_its_probabilities():
     torch.manual_seed(0)
     logits = torch.tensor([-2.0, 0.0, 3.0]).reshape(1, 1, 1, 3)
