@@ -1,8 +1,4 @@
-"""Distributions that `torch.distributions` does not have.
-
-Shapes are said as torch says them: a distribution has a batch shape (independent draws, one an image)
-and an event shape (what one draw is). `log_prob` sums over the event and keeps the batch.
-"""
+"""A point mass, and the distributions of a VAE: normals and black-and-white images."""
 
 from collections.abc import Sequence
 from typing import Any
