@@ -41,6 +41,18 @@ def run(*arguments: str | Path, output: Path = Path(os.devnull)) -> int:
     return finish(start(*arguments, output=output))
 
 
+def running(folder: Path) -> list[Path]:
+    """The processes of a run on several devices that there still are."""
+    return [mark for mark in folder.glob("process_*") if _command_line(int(mark.read_text()))]
+
+
+def _command_line(process: int) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()  # empty for one that only waits to be forgotten
+    except FileNotFoundError:
+        return b""
+
+
 def _command(arguments: Sequence[str], output: Path) -> None:
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
@@ -48,17 +60,25 @@ def _command(arguments: Sequence[str], output: Path) -> None:
     main(arguments)
 
 
-def at(folder: Path, /, *, moments: list[str], action: Action = "SIGKILL") -> pl.Callback:
-    return At(folder, moments, action)
+def at(folder: Path, /, *, moments: list[str], action: Action = "SIGKILL", rank: int = 0) -> pl.Callback:
+    return At(folder, moments, action, rank)
 
 
 class At(pl.Callback):
-    """Moments are start, end and val, each with the number of the batch or the epoch, and test."""
+    """Moments are start, end and val, each with the number of the batch or the epoch, and test.
 
-    def __init__(self, folder: Path, moments: Sequence[str], action: Action) -> None:
+    Of several processes it is the one of that rank that it happens to; each leaves its id in the folder.
+    """
+
+    def __init__(self, folder: Path, moments: Sequence[str], action: Action, rank: int) -> None:
         self.folder = folder
         self.moments = moments
         self.action = action
+        self.rank = rank
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.world_size > 1:
+            (self.folder / f"process_{trainer.global_rank}").write_text(str(os.getpid()))
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         self._act(f"start{trainer.fit_loop.epoch_loop.total_batch_idx}", module)
@@ -74,7 +94,7 @@ class At(pl.Callback):
 
     def _act(self, moment: str, module: pl.LightningModule) -> None:
         mark = self.folder / f"was_at_{moment}"
-        if moment not in self.moments or mark.exists():
+        if moment not in self.moments or mark.exists() or module.global_rank != self.rank:
             return
         mark.touch()
         if self.action == "full disk":

@@ -1,4 +1,6 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -65,6 +67,18 @@ def test_a_config_that_no_run_has_written_is_refused(config: str, words: str, tm
     (tmp_path / "config.yaml").write_text(config)
     with pytest.raises(RunError, match=words):
         _ = RunFolder.open(tmp_path).config
+
+
+def test_runs_of_one_instant_get_a_folder_each(tmp_path: Path) -> None:
+    instant = Barrier(8)
+
+    def claim(_: int) -> Path:
+        instant.wait()
+        return RunFolder.claim(tmp_path / "deep" / "run").path
+
+    with ThreadPoolExecutor(8) as threads:
+        claimed = list(threads.map(claim, range(8)))
+    assert {path.name for path in claimed} == {"run", *(f"run-{number}" for number in range(2, 9))}
 
 
 def test_a_folder_that_is_taken_gets_a_neighbour(tmp_path: Path) -> None:

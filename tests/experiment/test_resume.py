@@ -12,7 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))  # the processes take it over
 
-from moments import finish, run, start
+from moments import finish, run, running, start
 
 import vaelab
 from vaelab.experiment.differences import differences, scalars
@@ -45,6 +45,14 @@ CONFIGS = {
         "trainer.limit_train_batches=17",
     ],
     "steps": ["trainer.max_epochs=-1", "trainer.max_steps=50", "callbacks.checkpoints.every_n_steps=5"],
+    "bf16": ["trainer.max_epochs=2", "trainer.precision=bf16-mixed", "callbacks.checkpoints.every_n_steps=5"],
+    "two processes": [
+        "trainer.max_epochs=3",
+        "trainer.strategy=ddp",
+        "trainer.devices=2",
+        "callbacks.checkpoints.every_n_steps=5",
+        "data.binarize=dynamic",
+    ],
 }
 Train = Callable[..., tuple[int, Path]]
 
@@ -114,6 +122,8 @@ def some_moments(seed: int, batches: int) -> list[str]:
         ("everything", ["val0", "val3"]),
         ("everything", ["test"]),  # after the early stop
         ("steps", ["start30", "end47"]),
+        ("bf16", ["start8", "end30"]),
+        pytest.param("two processes", ["start1", "end30", "val2"], marks=pytest.mark.slow),
         *[pytest.param("dynamic", some_moments(seed, 88), marks=pytest.mark.slow) for seed in range(1)],
         *[pytest.param("everything", some_moments(seed, 119), marks=pytest.mark.slow) for seed in range(2)],
     ],
@@ -188,6 +198,66 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, output: Path) -> None:
     assert "Traceback" not in output.read_text()
     assert RunFolder(folder).read_json("status")["state"] == "interrupted"
     assert read(folder / "checkpoints" / "last.ckpt")["global_step"] == 22
+
+
+def in_two(folder: Path, moment: str, action: str, *, rank: int = 0, output: Path) -> int:
+    """The exit code of a run in two processes; by then there is neither."""
+    extra = f"+callbacks.moments.rank={rank}"
+    moments = [f"+callbacks.moments.moments=[{moment}]", f"+callbacks.moments.action={action}", extra]
+    code = train(folder, "two processes", *moments, output=output)
+    assert {path.name for path in folder.glob("process_*")} == {"process_0", "process_1"}
+    deadline = time.monotonic() + 60
+    while running(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert running(folder) == []
+    return code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("action", "rank", "code", "state", "step"),
+    [
+        ("SIGKILL", 0, -signal.SIGKILL, "running", 30),
+        ("SIGKILL", 1, 1, "failed", 30),
+        ("SIGINT", 0, 130, "interrupted", 33),
+        ("SIGTERM", 0, 143, "interrupted", 33),
+        ("SIGINT twice", 0, 130, "interrupted", 30),
+    ],
+)
+def test_what_ends_one_of_two_processes_ends_both_and_the_run_resumes_to_the_same_bits(
+    action: str,
+    rank: int,
+    code: int,
+    state: str,
+    step: int,
+    undisturbed: Callable[[str], Path],
+    tmp_path: Path,
+    output: Path,
+) -> None:
+    folder = tmp_path / "run"
+    assert in_two(folder, "start32", action, rank=rank, output=output) == code
+    assert RunFolder(folder).read_json("status")["state"] == state
+    assert read(folder / "checkpoints" / "last.ckpt")["global_step"] == step
+    assert run("resume", folder) == 0
+    assert differences(undisturbed("two processes"), folder) == []
+
+
+@pytest.mark.slow
+def test_a_nan_in_one_of_two_processes_stops_both_with_the_step_where_it_arose(tmp_path: Path, output: Path) -> None:
+    folder = tmp_path / "run"
+    assert in_two(folder, "start32", "poison", rank=1, output=output) == 3
+    (line,) = output.read_text().splitlines()
+    assert line == "error: train/reconstruction is nan, train/kl is nan at step 32"
+    assert RunFolder(folder).read_json("status")["state"] == "failed"
+    assert read(folder / "checkpoints" / "last.ckpt")["global_step"] == 30
+
+
+@pytest.mark.slow
+def test_a_weight_that_is_nan_in_the_other_process_only_reaches_no_checkpoint(tmp_path: Path, output: Path) -> None:
+    folder = tmp_path / "run"
+    assert in_two(folder, "end34", "poison", rank=1, output=output) == 3
+    assert "the weights are NaN or infinite after step 35" in output.read_text()
+    assert read(folder / "checkpoints" / "last.ckpt")["global_step"] == 30
 
 
 def truncate(path: Path) -> None:

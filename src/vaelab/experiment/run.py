@@ -1,7 +1,6 @@
 """Training a config into a run folder, and coming back to what was trained."""
 
 import logging
-import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,8 @@ from vaelab.experiment.check import check
 from vaelab.experiment.experiment import Experiment
 from vaelab.experiment.folder import RunFolder
 from vaelab.experiment.manifest import manifest
-from vaelab.experiment.surroundings import FOLDER, quiet_lightning, recorded, room_for, shared
+from vaelab.experiment.processes import companions
+from vaelab.experiment.surroundings import quiet_lightning, recorded, room_for
 from vaelab.seeding import derive_seed
 from vaelab.training import events
 from vaelab.training.checkpoints import LAST, PREVIOUS, read
@@ -71,8 +71,6 @@ def train_into(
     """
     with quiet_lightning():
         experiment = ready(config, trust=trust)
-        if FOLDER in os.environ:  # another process of a run that the first one has begun
-            return _fit(experiment, RunFolder(os.environ[FOLDER]))
         run_folder = RunFolder.claim(folder, exact=exact)
         config = config.copy()
         if "root" in config.data:
@@ -81,8 +79,8 @@ def train_into(
             made_of = {"overrides": list(overrides)} | manifest(experiment.data, seed=experiment.seed)
             run_folder.write_json("manifest", made_of)
             run_folder.write_config(config)  # from now on it is a run folder, which can be resumed
-            with recorded(run_folder), shared(run_folder):
-                return _fit(experiment, run_folder)
+            with recorded(run_folder):
+                return _fit(experiment, run_folder, trust)
 
 
 def ready(config: DictConfig, *, trust: Sequence[str] = ()) -> Experiment:
@@ -113,18 +111,22 @@ def resume(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Run:
         ConfigError, DataError: as in `train`.
     """
     folder = _folder_of(run)
-    if FOLDER in os.environ:  # another process of a run that the first one has taken up
-        with quiet_lightning():
-            return _fit(ready(folder.config, trust=trust), folder)
     with quiet_lightning(), room_for(folder), folder.locked():
         if folder.done:
             metrics = {name: float(value) for name, value in folder.read_json("metrics").items()}
             return Run(folder.path, metrics, sorted(folder.figures.glob("*.png")))
         experiment = ready(folder.config, trust=trust)
         folder.remove_fragments()
-        with recorded(folder), shared(folder):
+        with recorded(folder):
             _compare(folder.read_json("manifest"), manifest(experiment.data, seed=experiment.seed))
-            return _fit(experiment, folder)
+            return _fit(experiment, folder, trust)
+
+
+def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
+    """Take part, as another process, in a run that the first one has begun or taken up."""
+    with quiet_lightning():
+        run_folder = RunFolder.open(folder)
+        _fit(ready(run_folder.config, trust=trust), run_folder, trust)
 
 
 def load(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Autoencoder:
@@ -151,21 +153,23 @@ def evaluate(run: Run | str | Path, *, trust: Sequence[str] = ()) -> dict[str, f
         experiment = check(folder.config, trust=trust)
         model = experiment.model()
         _load_weights(model, folder.best_checkpoint())
-        return _test(experiment, model, experiment.trainer([], []))
+        # One process, whatever the run had: each of them would evaluate all images.
+        return _test(experiment, model, experiment.trainer([], [], strategy="auto", devices=1, num_nodes=1))
 
 
-def _fit(experiment: Experiment, folder: RunFolder) -> Run:
+def _fit(experiment: Experiment, folder: RunFolder, trust: Sequence[str]) -> Run:
     """Train from where the folder's checkpoints stand, test, draw."""
     with graceful_stop() as stop:
-        return _fit_until(stop, experiment, folder)
+        loggers = experiment.made_for(folder.path, experiment.logger)
+        callbacks = experiment.made_for(folder.path, experiment.callbacks)
+        trainer = experiment.trainer([*callbacks, _EpochLog(), stop], loggers)
+        with companions(trainer, folder, trust):
+            return _fit_with(trainer, experiment, folder)
 
 
-def _fit_until(stop: pl.Callback, experiment: Experiment, folder: RunFolder) -> Run:
+def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     started = time.monotonic()
-    model = experiment.model()
-    loggers = experiment.made_for(folder.path, experiment.logger)
-    callbacks = experiment.made_for(folder.path, experiment.callbacks)
-    trainer = experiment.trainer([*callbacks, _EpochLog(), stop], loggers)
+    model, loggers = experiment.model(), trainer.loggers
     checkpoint = _newest_checkpoint(folder)
     if trainer.is_global_zero:  # of several processes the one that logs
         events.rewind(loggers, read(checkpoint)["events"] if checkpoint else {})

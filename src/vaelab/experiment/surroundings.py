@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from vaelab.errors import StorageError
 from vaelab.experiment.folder import RunFolder
 
-FOLDER = "VAELAB_RUN_FOLDER"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 log = logging.getLogger("vaelab")
@@ -21,9 +20,10 @@ log = logging.getLogger("vaelab")
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Leave out Lightning's remarks about what it found and how it was called; warnings stay."""
-    chatter = logging.getLogger("pytorch_lightning")
-    level = chatter.level
-    chatter.setLevel(logging.WARNING)
+    chatter = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [source.level for source in chatter]
+    for source in chatter:
+        source.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # Lightning 2.6 under torch 2.14
         warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
@@ -34,17 +34,8 @@ def quiet_lightning() -> Iterator[None]:
         try:
             yield
         finally:
-            chatter.setLevel(level)
-
-
-@contextmanager
-def shared(folder: RunFolder) -> Iterator[None]:
-    """Let the processes that Lightning starts for several devices know the folder of their run."""
-    os.environ[FOLDER] = str(folder.path.absolute())
-    try:
-        yield
-    finally:
-        del os.environ[FOLDER]
+            for source, level in zip(chatter, levels, strict=True):
+                source.setLevel(level)
 
 
 @contextmanager

@@ -97,6 +97,8 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Have everything that was logged on the disk before the checkpoint, and keep where it ends."""
+        if not trainer.is_global_zero:  # it neither logs nor writes
+            return
         for logger in trainer.loggers:
             logger.save()
         checkpoint["events"] = events.sizes(trainer.loggers)

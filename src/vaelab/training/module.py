@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import Strategy
+from pytorch_lightning.strategies import ParallelStrategy, Strategy
 from torch import Tensor, nn
 
 from vaelab.autoencoder import Autoencoder
@@ -16,6 +17,7 @@ from vaelab.objectives import Objective, Terms
 from vaelab.seeding import derive_seed, seed_noise, sharing
 
 OptimizerOf = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+TermsOfBatch = tuple[dict[str, Tensor], int, int]  # means, images, step of the optimizer
 FactorOf = Callable[[int, int], Callable[[int], float]]
 
 
@@ -122,21 +124,28 @@ class AutoencoderModule(pl.LightningModule):
         self._log_evaluation("test/")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the terms that have not been logged yet.
+        """Keep the terms that have not been logged yet, those of every process.
 
         Raises:
             DivergenceError: a term, a weight or a number of the optimizer is NaN or infinite.
         """
-        self._window.require_finite("train/")
+        windows = self._windows()
         states = [state["state"] for state in checkpoint.get("optimizer_states", [])]
         for what, tensors in [("the weights are", checkpoint["state_dict"]), ("the optimizer's state is", states)]:
-            if not all(bool(tensor.isfinite().all()) for tensor in _tensors(tensors)):
+            finite = all(bool(tensor.isfinite().all()) for tensor in _tensors(tensors))
+            if not self.trainer.strategy.reduce_boolean_decision(finite):  # in any process: all of them stop
                 raise DivergenceError(f"{what} NaN or infinite after step {self.global_step}")
-        checkpoint["window"] = self._window.state()
+        checkpoint["window"] = [window.state() for window in windows]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the terms that had not been logged yet."""
-        self._window = TermMeans(checkpoint["window"])
+        windows = checkpoint["window"]
+        if len(windows) == self.trainer.world_size:  # else they are not this process's images
+            device = self.trainer.strategy.root_device  # where those to come will be
+            own = windows[self.global_rank]
+            self._window = TermMeans(
+                ({name: term.to(device) for name, term in terms.items()}, images, step) for terms, images, step in own
+            )
 
     def _evaluate(self, batch: Batch, split: str, number: int) -> None:
         seed_noise(self.device, derive_seed(self.seed, split, number))
@@ -149,15 +158,26 @@ class AutoencoderModule(pl.LightningModule):
 
     def _log_window(self) -> None:
         self.shown = self._window.means("train/", self.trainer.strategy)
-        self._window.require_finite("train/", self.shown)
+        if not all(map(math.isfinite, self.shown.values())):
+            self._windows()  # says where
         self._window = TermMeans()
         for logger in self.loggers:
             logger.log_metrics(self.shown, step=self.global_step)
 
+    def _windows(self) -> list["TermMeans"]:
+        """The windows of all processes.
+
+        Raises:
+            DivergenceError: a term of one of them is NaN or infinite; in every process, with the first step.
+        """
+        windows = self._window.gathered(self.trainer.strategy)
+        TermMeans(chain(*zip(*(window.state() for window in windows), strict=True))).require_finite("train/")
+        return windows
+
     def _log_evaluation(self, prefix: str) -> None:
         means = self._evaluation.means(prefix)
-        if self.trainer.validating:
-            self._evaluation.require_finite(prefix, means)
+        if self.trainer.validating and not all(map(math.isfinite, means.values())):
+            self._evaluation.require_finite(prefix)
         self._evaluation = TermMeans()
         self.shown |= means
         self.log_dict(means, sync_dist=True)
@@ -173,7 +193,7 @@ class TermMeans:
     {'train/loss': 3.5}
     """
 
-    def __init__(self, batches: Iterable[tuple[dict[str, Tensor], int, int]] = ()) -> None:
+    def __init__(self, batches: Iterable[TermsOfBatch] = ()) -> None:
         self._batches = list(batches)
 
     def __len__(self) -> int:
@@ -196,23 +216,34 @@ class TermMeans:
             sums = reduced.cpu()
         return {prefix + name: mean for name, mean in zip(names, (sums[:-1] / sums[-1]).tolist(), strict=True)}
 
-    def require_finite(self, prefix: str, means: Mapping[str, float] | None = None) -> None:
-        """Raise DivergenceError with the step and the name of the first term that is NaN or infinite.
-
-        Where the means are given, nothing is asked of the device as long as they are finite.
-        """
-        if means is not None and all(map(math.isfinite, means.values())):
-            return
+    def require_finite(self, prefix: str) -> None:
+        """Raise DivergenceError with the step and the name of the first term that is NaN or infinite."""
         for terms, _, step in self._batches:
             wrong = {name: term.item() for name, term in terms.items() if not term.isfinite()}
             wrong = {name: value for name, value in wrong.items() if name != "loss"} or wrong  # the cause, not the sum
             if wrong:
                 named = ", ".join(f"{prefix}{name} is {value}" for name, value in wrong.items())
                 raise DivergenceError(f"{named} at step {step}")
-        if means is not None:
-            raise DivergenceError("a term is NaN or infinite in another process of this run")
 
-    def state(self) -> list[tuple[dict[str, Tensor], int, int]]:
+    def gathered(self, processes: Strategy) -> list["TermMeans"]:
+        """Those of every process, by rank; each has taken in as many batches, of the same terms."""
+        if not isinstance(processes, ParallelStrategy) or not self._batches:
+            return [self]
+        rows = [[*(term.double() for term in terms.values()), images, step] for terms, images, step in self._batches]
+        own = torch.tensor(rows, dtype=torch.float64)  # (batches, terms + 2)
+        slots = torch.zeros(processes.world_size, *own.shape, dtype=own.dtype, device=processes.root_device)
+        slots[processes.global_rank] = own
+        everyones = processes.reduce(slots, reduce_op="sum")
+        assert isinstance(everyones, Tensor)
+        return [TermMeans(map(self._batch_like, self._batches, table)) for table in everyones.cpu()]
+
+    @staticmethod
+    def _batch_like(batch: TermsOfBatch, row: Tensor) -> TermsOfBatch:
+        """Another process's batch from a row of its table."""
+        terms = {name: value.to(term.dtype) for (name, term), value in zip(batch[0].items(), row, strict=False)}
+        return terms, int(row[-2]), int(row[-1])
+
+    def state(self) -> list[TermsOfBatch]:
         """What a new one can be made from."""
         return self._batches
 

@@ -70,9 +70,8 @@ class _GracefulStop(pl.Callback):
             os.write(2, b"\nstopping after this step; a second signal stops at once\n")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on a step can be finished. Lightning has by now put a handler of its own before ours."""
-        if self.installed:
-            self.install()
+        """From here on a step can be finished."""
+        self._install_again()
         self.training = True
 
     def on_train_batch_end(
@@ -95,6 +94,15 @@ class _GracefulStop(pl.Callback):
         self.training = False
         if self._asked(trainer):
             raise _Stopped(self.received or signal.SIGTERM)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """From here on a signal stops at once."""
+        self._install_again()
+
+    def _install_again(self) -> None:
+        """Lightning has by now put a handler of its own before ours, in which several processes wait for each other."""
+        if self.installed:
+            self.install()
 
     def _asked(self, trainer: pl.Trainer) -> bool:
         """Whether a signal has come, to any of the processes: all of them stop after the same step."""
