@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vaelab.errors import ConfigError, DataError, DivergenceError, RunError, StorageError, UserError
     from vaelab.experiment.compose import compose
+    from vaelab.experiment.reproduce import Reproduction, reproduce
     from vaelab.experiment.run import Run, evaluate, load, resume, train
 
 __version__ = "0.1.0"
@@ -21,6 +22,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DivergenceError",
+    "Reproduction",
     "Run",
     "RunError",
     "StorageError",
@@ -28,6 +30,7 @@ __all__ = [
     "compose",
     "evaluate",
     "load",
+    "reproduce",
     "resume",
     "train",
 ]
@@ -35,6 +38,7 @@ __all__ = [
 # Lightning takes seconds to import: `import vaelab` and the command line wait for it only when they need it.
 _HOMES = {
     "compose": "vaelab.experiment.compose",
+    **dict.fromkeys(["Reproduction", "reproduce"], "vaelab.experiment.reproduce"),
     **dict.fromkeys(["Run", "evaluate", "load", "resume", "train"], "vaelab.experiment.run"),
     **dict.fromkeys(
         ["ConfigError", "DataError", "DivergenceError", "RunError", "StorageError", "UserError"], "vaelab.errors"

@@ -94,6 +94,37 @@ def resume(
 
 
 @app.command()
+def reproduce(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    output: Annotated[
+        Path | None, typer.Option(help="The new run folder; by default outputs/runs/<time>_<name>_again.")
+    ] = None,
+    trust: Trust = None,
+) -> None:
+    """Run a run's config again and compare the two, to the bit. Exits with 1 where they differ."""
+    from vaelab.experiment.differences import summary
+    from vaelab.experiment.reproduce import reproduce as run_again
+
+    reproduction = run_again(run, folder=output, trust=trust or [])
+    if reproduction.identical:
+        typer.echo(f"identical: {reproduction.run.folder} has the bits of {run}")
+    else:
+        table = Table("figure", "", "absolute", "relative", box=None)
+        for difference in summary(reproduction.differences):
+            amounts = (difference.absolute, difference.relative)
+            shown = ["" if amount is None else f"{amount:.3g}" for amount in amounts]
+            table.add_row(escape(" ".join(difference.place)), escape(difference.what), *shown)
+        Console().print(table)
+        typer.echo(f"different: {reproduction.run.folder} has not the bits of {run}")
+    for part, changes in reproduction.circumstances.items():
+        typer.echo(f"not the same {part}: {'; '.join(changes)}")
+    if not reproduction.identical:
+        if not reproduction.circumstances:
+            typer.echo("packages, data, hardware and code are the same")
+        raise typer.Exit(1)
+
+
+@app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     trust: Trust = None,

@@ -1,6 +1,9 @@
-"""What two runs differ in, to the bit."""
+"""What the results of two runs differ in, to the bit."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -8,23 +11,62 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
+from vaelab.errors import RunError
 from vaelab.experiment.folder import RunFolder
 from vaelab.training.checkpoints import BEST, LAST, read
 
 STATE = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loops", "epoch", "global_step", "window")
 
 
-def differences(one: str | Path, other: str | Path) -> list[str]:
+@dataclass(frozen=True)
+class Difference:
+    """A place where two runs are not equal, and by how much where that is a number.
+
+    Args:
+        place: the way to it: ("metrics", "test/elbo"), ("last", "state_dict", the name of a weight), ...
+        what: both values, or what else there is to say.
+        absolute: |one - other|; of tensors the largest.
+        relative: the same over |one|; of tensors over the largest |one|.
+    """
+
+    place: tuple[str, ...]
+    what: str
+    absolute: float | None = None
+    relative: float | None = None
+
+    def __str__(self) -> str:
+        """The place, and what is there."""
+        return f"/{'/'.join(self.place)}: {self.what}"
+
+
+def differences(one: str | Path, other: str | Path) -> list[Difference]:
     """The places where two finished runs are not equal; none for a run and its exact repetition.
 
     Compared are last.ckpt (weights, optimizer, learning rate, progress), the weights of best.ckpt, metrics.json and
     every scalar in TensorBoard's event files with its step. Times and file names are not.
+
+    Raises:
+        RunError: one of them is no run folder, or has a checkpoint that is damaged.
     """
-    return list(_differing("", _results(RunFolder.open(one)), _results(RunFolder.open(other))))
+    return list(_differing((), _results(RunFolder.open(one)), _results(RunFolder.open(other))))
+
+
+def summary(found: Sequence[Difference]) -> list[Difference]:
+    """Each figure of metrics.json by itself; of tensors and of the scalars of a tag the largest difference."""
+    lines = []
+    for place, group in groupby(found, key=lambda difference: difference.place[:2]):
+        several = list(group)
+        largest = max(several, key=lambda difference: difference.absolute or 0.0)
+        what = f"in {len(several)} places, most at {'/'.join(largest.place[2:])}: {largest.what}"
+        exact = len(several) == 1 and several[0].place == place
+        lines.append(Difference(place, largest.what if exact else what, largest.absolute, largest.relative))
+    return lines
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """The scalars in a folder's event files, tag -> (step, value) in the order of the files."""
+    if not folder.is_dir():
+        return {}
     accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     accumulator.Reload()
     return {
@@ -33,30 +75,52 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def _results(folder: RunFolder) -> dict[str, Any]:
-    last = read(folder.checkpoints / LAST)
-    best = folder.checkpoints / BEST
+    checkpoints = {}
+    for name in (LAST, BEST):
+        path = folder.checkpoints / name
+        try:
+            checkpoints[name] = read(path) if path.is_file() else {}
+        except Exception as error:  # a damaged file may fail in any way
+            raise RunError(f"{path} is damaged ({error}), so the run cannot be compared") from error
     return {
         "metrics": folder.read_json("metrics"),
-        "last": {key: last[key] for key in STATE},
-        "best": read(best)["state_dict"] if best.is_file() else None,
-        "scalars": scalars(folder.path / "tensorboard"),
+        "last": {key: value for key, value in checkpoints[LAST].items() if key in STATE},
+        "best": {key: value for key, value in checkpoints[BEST].items() if key == "state_dict"},
+        "scalars": {
+            tag: {f"{number} (step {step})": value for number, (step, value) in enumerate(points)}
+            for tag, points in scalars(folder.path / "tensorboard").items()
+        },
     }
 
 
-def _differing(path: str, one: Any, other: Any) -> Iterator[str]:
+def _differing(place: tuple[str, ...], one: Any, other: Any) -> Iterator[Difference]:
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in sorted({*one, *other}, key=str):
             if key not in one or key not in other:
-                yield f"{path}/{key}: in one of them only"
+                yield Difference((*place, str(key)), f"in the {'first' if key in one else 'second'} only")
             else:
-                yield from _differing(f"{path}/{key}", one[key], other[key])
+                yield from _differing((*place, str(key)), one[key], other[key])
     elif isinstance(one, Sequence) and isinstance(other, Sequence) and not isinstance(one, str):
         if len(one) != len(other):
-            yield f"{path}: {len(one)} and {len(other)} items"
+            yield Difference(place, f"{len(one)} and {len(other)} items")
         for index, pair in enumerate(zip(one, other, strict=False)):
-            yield from _differing(f"{path}/{index}", *pair)
+            yield from _differing((*place, str(index)), *pair)
     elif isinstance(one, Tensor) and isinstance(other, Tensor):
-        if one.dtype != other.dtype or not torch.equal(one, other):
-            yield f"{path}: tensors of different bits"
+        yield from _different_tensors(place, one, other)
+    elif isinstance(one, int | float) and isinstance(other, int | float):
+        if one != other and not (math.isnan(one) and math.isnan(other)):
+            absolute = abs(one - other)
+            yield Difference(place, f"{one} and {other}", absolute, absolute / abs(one) if one else math.inf)
     elif one != other:
-        yield f"{path}: {one} and {other}"
+        yield Difference(place, f"{one} and {other}")
+
+
+def _different_tensors(place: tuple[str, ...], one: Tensor, other: Tensor) -> Iterator[Difference]:
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        kinds = [f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in (one, other)]
+        yield Difference(place, " and ".join(kinds))
+    elif not torch.equal(one, other):
+        apart = (one.double() - other.double()).abs()
+        absolute, scale = apart.max().item(), one.double().abs().max().item()
+        what = f"{int((apart != 0).sum())} of {one.numel()} numbers"
+        yield Difference(place, what, absolute, absolute / scale if scale else math.inf)

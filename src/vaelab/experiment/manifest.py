@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,6 +36,23 @@ def manifest(data: ImageData, *, seed: int) -> dict[str, Any]:
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
     }
+
+
+def circumstances(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What two manifests say of packages, data, hardware and code, where it is not the same.
+
+    The code is compared where both runs were started in a git repository.
+    """
+    changed = {}
+    for part in ("packages", "data", "hardware"):
+        before, after = then.get(part, {}), now.get(part, {})
+        changed[part] = [f"{key} {before[key]} -> {after.get(key)}" for key in before if before[key] != after.get(key)]
+    before, after = then.get("git"), now.get("git")
+    if before and after:
+        commits = before["commit"][:12], after["commit"][:12]
+        changed["code"] = [f"commit {commits[0]} -> {commits[1]}"] if before["commit"] != after["commit"] else []
+        changed["code"] += ["uncommitted changes"] if before["diff"] != after["diff"] else []
+    return {part: changes for part, changes in changed.items() if changes}
 
 
 def _version(package: str) -> str | None:

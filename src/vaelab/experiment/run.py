@@ -21,7 +21,7 @@ from vaelab.errors import ConfigError, RunError
 from vaelab.experiment.check import check
 from vaelab.experiment.experiment import Experiment
 from vaelab.experiment.folder import RunFolder
-from vaelab.experiment.manifest import manifest
+from vaelab.experiment.manifest import circumstances, manifest
 from vaelab.experiment.processes import companions
 from vaelab.experiment.surroundings import quiet_lightning, recorded, room_for
 from vaelab.seeding import derive_seed
@@ -118,7 +118,7 @@ def resume(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Run:
         experiment = ready(folder.config, trust=trust)
         folder.remove_fragments()
         with recorded(folder):
-            _compare(folder.read_json("manifest"), manifest(experiment.data, seed=experiment.seed))
+            _warn_of_changes(folder.read_json("manifest"), manifest(experiment.data, seed=experiment.seed))
             return _fit(experiment, folder, trust)
 
 
@@ -259,15 +259,12 @@ def _newest_checkpoint(folder: RunFolder) -> Path | None:
     return None
 
 
-def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _warn_of_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Warn of what a run's bits depend on and is no longer as it was."""
-    for part in ("packages", "data", "hardware"):
-        before, after = then.get(part, {}), now[part]
-        changes = [f"{key} {before[key]} -> {after[key]}" for key in before if before[key] != after.get(key)]
-        if changes:
-            message = f"not the {part} the run was started with, so its bits may differ: {'; '.join(changes)}"
-            warnings.warn(message, stacklevel=2)
-            log.warning(message)
+    for part, changes in circumstances(then, now).items():
+        message = f"not the {part} the run was started with, so its bits may differ: {'; '.join(changes)}"
+        warnings.warn(message, stacklevel=2)
+        log.warning(message)
 
 
 def _load_weights(model: Autoencoder, path: Path) -> None:
