@@ -5,7 +5,8 @@
 
 Prints a line a kill and a verdict, and exits with 1 where anything differs.
 A run is killed again and again, each time some random fraction of the undisturbed run's time after it began to
-train, until it comes to its end. Each configuration takes its share of the kills.
+train, until it comes to its end. Each configuration takes its share of the kills. Of two processes it is the first one
+that is killed; the other has to end by itself.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -43,6 +45,15 @@ CONFIGS = {
     "everything": EVERYTHING,
     "large checkpoints": ["trainer.max_epochs=12", "encoder.hidden=[2000]", "callbacks.checkpoints.every_n_steps=3"],
     "IWAE, steps": ["model=iwae", "objective.samples=3", "trainer.max_epochs=-1", "trainer.max_steps=700"],
+    "bf16": ["trainer.precision=bf16-mixed", "trainer.max_epochs=30", "callbacks.checkpoints.every_n_steps=4"],
+    "two processes": [
+        "trainer.strategy=ddp",
+        "trainer.devices=2",
+        "trainer.max_epochs=25",
+        "trainer.accumulate_grad_batches=2",
+        "callbacks.checkpoints.every_n_steps=2",
+        "data.binarize=dynamic",
+    ],
     "AE, no validation": ["model=ae", "data.validation=0", "trainer.max_epochs=60", "optimizer=sgd"],
 }
 # Forked from a process that has imported what takes seconds to import: a kill falls into training, not into that.
@@ -69,6 +80,25 @@ def wait_until_it_trains(process: BaseProcess, folder: Path, log_before: int) ->
     log = folder / "train.log"
     while process.is_alive() and (not log.exists() or log.stat().st_size <= log_before):
         time.sleep(0.001)
+
+
+def companions(folder: Path) -> list[int]:
+    """The other processes of a run on several devices that there still are."""
+    mine = [b"vaelab.experiment.companion", str(folder.absolute()).encode()]
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if set(mine) <= set(path.read_bytes().split(b"\0")):
+                found.append(int(path.parent.name))
+    return found
+
+
+def end_by_themselves(folder: Path) -> bool:
+    """Whether a killed run leaves no process behind."""
+    deadline = time.monotonic() + 30
+    while companions(folder) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not companions(folder)
 
 
 def state(folder: Path) -> str:
@@ -106,6 +136,8 @@ def torture(root: Path, kills: int, seed: int) -> bool:
             if process.exitcode != -signal.SIGKILL or RunFolder(folder).done:
                 break
             killed += 1
+            if not end_by_themselves(folder):
+                sys.exit(f"{name}: processes {companions(folder)} outlive the first one")
             print(f"kill {killed:3}  {name}: after {wait:.2f} s; {state(folder)}", flush=True)
             log = folder / "train.log"
             log_before = log.stat().st_size if log.exists() else 0

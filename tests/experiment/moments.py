@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import time
 from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 
 from vaelab.cli import main
 
-Action = Literal["SIGKILL", "SIGINT", "SIGTERM", "SIGUSR1", "SIGINT twice", "full disk", "poison"]
+Action = Literal["SIGKILL", "SIGINT", "SIGTERM", "SIGUSR1", "SIGINT twice", "full disk", "poison", "hang"]
 
 # Real processes, forked from one that has imported what takes seconds to import and has done nothing else.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -93,12 +94,14 @@ class At(pl.Callback):
         self._act("test", module)
 
     def _act(self, moment: str, module: pl.LightningModule) -> None:
-        mark = self.folder / f"was_at_{moment}"
+        mark = self.folder / f"was_at_{moment}_{self.rank}"
         if moment not in self.moments or mark.exists() or module.global_rank != self.rank:
             return
         mark.touch()
         if self.action == "full disk":
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+        elif self.action == "hang":
+            time.sleep(600)
         elif self.action == "poison":
             with torch.no_grad():
                 next(module.parameters()).fill_(torch.nan)

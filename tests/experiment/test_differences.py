@@ -9,7 +9,6 @@ from torch.utils.tensorboard import SummaryWriter
 from vaelab.errors import RunError
 from vaelab.experiment.differences import Difference, differences, scalars, summary
 from vaelab.experiment.folder import RunFolder, write_text
-from vaelab.experiment.manifest import circumstances
 
 STATE = {
     "state_dict": {"a": torch.tensor([1.0, -4.0]), "b": torch.zeros(2)},
@@ -115,26 +114,3 @@ def test_a_damaged_checkpoint_is_said_with_its_name(pair: tuple[Path, Path]) -> 
 
 def test_scalars_are_in_the_order_of_the_files(pair: tuple[Path, Path]) -> None:
     assert scalars(pair[0] / "tensorboard") == {"train/loss": [(step, 10.0 - step) for step in range(5)]}
-
-
-def test_circumstances_are_what_two_manifests_say_and_is_not_the_same() -> None:
-    then = {
-        "packages": {"torch": "2.13", "numpy": "2.1"},
-        "data": {"train": "a", "test": "b"},
-        "hardware": {"threads": 1, "gpus": []},
-        "git": {"commit": "0123456789abcdef", "diff": ""},
-    }
-    now = {
-        "packages": {"torch": "2.14", "numpy": "2.1"},
-        "data": {"train": "a", "test": "c"},
-        "hardware": {"threads": 2, "gpus": []},
-        "git": {"commit": "fedcba9876543210", "diff": "+"},
-    }
-    assert circumstances(then, then) == {}
-    assert circumstances(then, now) == {
-        "packages": ["torch 2.13 -> 2.14"],
-        "data": ["test b -> c"],
-        "hardware": ["threads 1 -> 2"],
-        "code": ["commit 0123456789ab -> fedcba987654", "uncommitted changes"],
-    }
-    assert "code" not in circumstances(then, now | {"git": None})

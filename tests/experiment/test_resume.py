@@ -85,11 +85,19 @@ def disturbed(
     return train(folder, config, *extra, output=output)
 
 
+def await_the_end_of_all_processes(folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while running(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert running(folder) == []
+
+
 def resume_to_the_end(folder: Path, code: int) -> int:
     """Resume for as long as it is killed; how often it was."""
     kills = 0
     while code == -signal.SIGKILL:
         kills += 1
+        await_the_end_of_all_processes(folder)
         code = run("resume", folder)
     assert code == 0
     return kills
@@ -122,7 +130,7 @@ def some_moments(seed: int, batches: int) -> list[str]:
         ("everything", ["test"]),  # after the early stop
         ("steps", ["start30", "end47"]),
         ("bf16", ["start8", "end30"]),
-        pytest.param("two processes", ["start1", "end30", "val2"], marks=pytest.mark.slow),
+        pytest.param("two processes", ["end30", "val2"], marks=pytest.mark.slow),
         *[pytest.param("dynamic", some_moments(seed, 88), marks=pytest.mark.slow) for seed in range(1)],
         *[pytest.param("everything", some_moments(seed, 119), marks=pytest.mark.slow) for seed in range(2)],
     ],
@@ -199,16 +207,12 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, output: Path) -> None:
     assert read(folder / "checkpoints" / "last.ckpt")["global_step"] == 22
 
 
-def in_two(folder: Path, moment: str, action: str, *, rank: int = 0, output: Path) -> int:
+def in_two(folder: Path, moment: str, action: str, *extra: str, rank: int = 0, output: Path) -> int:
     """The exit code of a run in two processes; by then there is neither."""
-    extra = f"+callbacks.moments.rank={rank}"
-    moments = [f"+callbacks.moments.moments=[{moment}]", f"+callbacks.moments.action={action}", extra]
-    code = train(folder, "two processes", *moments, output=output)
+    moments = [f"+callbacks.moments.moments=[{moment}]", f"+callbacks.moments.action={action}"]
+    code = train(folder, "two processes", *moments, f"+callbacks.moments.rank={rank}", *extra, output=output)
     assert {path.name for path in folder.glob("process_*")} == {"process_0", "process_1"}
-    deadline = time.monotonic() + 60
-    while running(folder) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert running(folder) == []
+    await_the_end_of_all_processes(folder)
     return code
 
 
@@ -216,9 +220,7 @@ def in_two(folder: Path, moment: str, action: str, *, rank: int = 0, output: Pat
 @pytest.mark.parametrize(
     ("action", "rank", "code", "state", "step"),
     [
-        ("SIGKILL", 0, -signal.SIGKILL, "running", 30),
         ("SIGKILL", 1, 1, "failed", 30),
-        ("SIGINT", 0, 130, "interrupted", 33),
         ("SIGTERM", 0, 143, "interrupted", 33),
         ("SIGINT twice", 0, 130, "interrupted", 30),
     ],
@@ -239,6 +241,15 @@ def test_what_ends_one_of_two_processes_ends_both_and_the_run_resumes_to_the_sam
     assert read(folder / "checkpoints" / "last.ckpt")["global_step"] == step
     assert run("resume", folder) == 0
     assert differences(undisturbed("two processes"), folder) == []
+
+
+@pytest.mark.slow
+def test_a_process_that_waits_in_vain_for_another_ends_and_says_so(tmp_path: Path, output: Path) -> None:
+    folder = tmp_path / "run"
+    other = ["+callbacks.other._target_=moments.at", "+callbacks.other.moments=[end31]", "+callbacks.other.rank=1"]
+    assert in_two(folder, "end31", "hang", *other, output=output) == 1
+    assert "process 1 of the run ended with exit code -9" in output.read_text()
+    assert RunFolder(folder).read_json("status")["state"] == "failed"
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from vaelab.errors import DivergenceError
 
-PATIENCE = 10.0  # seconds
+PATIENCE = 10.0  # seconds that a process has to end after another of the same run has failed
 
 
 def end_with_the_first() -> None:

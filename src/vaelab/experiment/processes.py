@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
+from vaelab.experiment.companion import PATIENCE
 from vaelab.experiment.folder import RunFolder
 
 
@@ -35,17 +37,19 @@ def companions(trainer: pl.Trainer, folder: RunFolder, trust: Sequence[str]) -> 
     before = {name: os.environ.get(name) for name in [*shared, "OMP_NUM_THREADS"]}  # Lightning sets the last
     threads = torch.get_num_threads()
     command = [sys.executable, "-m", "vaelab.experiment.companion", str(folder.path.absolute()), *trust]
-    others = []
+    others: list[subprocess.Popen[bytes]] = []
+    over = threading.Event()
     try:
         os.environ.update(shared)
         for rank in range(1, trainer.num_devices):
             own = {"LOCAL_RANK": str(rank), "PYTHONPATH": os.pathsep.join(sys.path)}
             # A session of its own, so that Ctrl-C in a terminal asks this process alone, which tells the others.
-            others.append(
-                subprocess.Popen(command, env=os.environ | own, stdin=subprocess.PIPE, start_new_session=True)
-            )
+            other = subprocess.Popen(command, env=os.environ | own, stdin=subprocess.PIPE, start_new_session=True)
+            others.append(other)
+            threading.Thread(target=_end_without, args=(other, rank, folder, over), daemon=True).start()
         yield
     finally:
+        over.set()
         for other in others:
             assert other.stdin is not None
             other.stdin.close()  # what it ends with
@@ -57,3 +61,14 @@ def companions(trainer: pl.Trainer, folder: RunFolder, trust: Sequence[str]) -> 
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+def _end_without(other: subprocess.Popen[bytes], rank: int, folder: RunFolder, over: threading.Event) -> None:
+    """End this process where another one has failed and this one still waits for it, as on a GPU it would for long."""
+    code = other.wait()
+    if code == 0 or over.wait(PATIENCE):
+        return
+    error = f"process {rank} of the run ended with exit code {code}"
+    folder.update_status("failed", error=error)
+    os.write(2, f"error: {error}; `vaelab resume {folder.path}` goes on\n".encode())
+    os._exit(1)
