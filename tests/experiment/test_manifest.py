@@ -4,21 +4,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from vaelab.data.bundled import Digits
+from vaelab.data.bundled import ScikitDigits
 from vaelab.experiment.check import check
 from vaelab.experiment.compose import compose
 from vaelab.experiment.manifest import circumstances, manifest
 
 
 def test_the_number_of_threads_and_the_versions_are_recorded() -> None:
-    recorded = manifest(Digits(), seed=3)
+    recorded = manifest(ScikitDigits(), seed=3)
     assert recorded["seed"] == 3
     assert recorded["hardware"]["threads"] == torch.get_num_threads()
     assert recorded["packages"]["torch"] == torch.__version__.split("+")[0]
 
 
 def test_the_checksum_of_a_split_sees_one_pixel() -> None:
-    one, other = Digits(validation=100), Digits(validation=100)
+    one, other = ScikitDigits(validation=100), ScikitDigits(validation=100)
     other.splits.test.pixels[3, 0, 2, 2] ^= 1
     before, after = (manifest(data, seed=0)["data"] for data in (one, other))
     assert {split for split in before if before[split] != after[split]} == {"test"}
@@ -32,14 +32,14 @@ def test_commit_and_uncommitted_changes_are_those_of_the_folder(
         return subprocess.run(["git", *who, *arguments], check=True, capture_output=True, text=True).stdout.strip()
 
     monkeypatch.chdir(tmp_path)
-    assert manifest(Digits(), seed=0)["git"] is None
+    assert manifest(ScikitDigits(), seed=0)["git"] is None
     git("init")
     Path("program.py").write_text("1")
     git("add", "program.py")
     git("commit", "-m", "begin")
-    assert manifest(Digits(), seed=0)["git"] == {"commit": git("rev-parse", "HEAD"), "diff": ""}
+    assert manifest(ScikitDigits(), seed=0)["git"] == {"commit": git("rev-parse", "HEAD"), "diff": ""}
     Path("program.py").write_text("2")
-    assert manifest(Digits(), seed=0)["git"]["diff"] == git("diff", "HEAD") != ""
+    assert manifest(ScikitDigits(), seed=0)["git"]["diff"] == git("diff", "HEAD") != ""
 
 
 def test_deterministic_kernels_are_the_default() -> None:

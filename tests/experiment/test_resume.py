@@ -244,6 +244,13 @@ def test_what_ends_one_of_two_processes_ends_both_and_the_run_resumes_to_the_sam
 
 
 @pytest.mark.slow
+def test_a_disk_that_fills_up_under_one_of_two_processes_is_one_clear_line(tmp_path: Path, output: Path) -> None:
+    assert in_two(tmp_path / "run", "start32", "full disk", output=output) == 1
+    (line,) = output.read_text().splitlines()
+    assert "make room" in line
+
+
+@pytest.mark.slow
 def test_a_process_that_waits_in_vain_for_another_ends_and_says_so(tmp_path: Path, output: Path) -> None:
     folder = tmp_path / "run"
     other = ["+callbacks.other._target_=moments.at", "+callbacks.other.moments=[end31]", "+callbacks.other.rank=1"]
