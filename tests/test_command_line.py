@@ -162,6 +162,28 @@ MISTAKES = {
         "encoder.hidden[1]=x",
     ],
     "-m latent_dim=2,-3 model=ae,vea": ["latent_dim=-3", "did you mean vae?"],
+    "latent_dim=1000000000000": ["the model's weights take", "GB of memory", "latent_dim"],
+    "data=digits encoder.hidden=[1000000000]": ["GB of memory", "encoder.layers"],
+    "latent_dim=99999999999999999999999999": ["the model cannot be made"],
+    "latent_dim=${nothing}": ["nothing", "not found"],
+    "hydra.run.dir=${nothing}": ["hydra.run.dir", "nothing"],
+    "+hydra.foo=1": ["hydra.foo", "hydra.run.dir"],
+    "+model.foo=1": ["the config has no model"],
+    "~data._target_": ["data=", "should be a part"],
+    "+callbacks.x=5": ["callbacks.x=5", "_target_"],
+    "~logger": ["logger=[]"],
+    "logger=null": ["logger=[]"],
+    "+@=": ["names no key"],
+    "encoder.hidden={a:1}": ["encoder.hidden={a:1}", "Cannot merge"],
+    "+schedule@objective.free_bits=linear": ["objective.free_bits", "cannot stand there"],
+    "encoder._target_=vaelab.networks.MLPDecoder": ["no part that can stand there", "vaelab.networks.MLPEncoder"],
+    "hydra.searchpath=[nope]": ["nope is no folder"],
+    "data.root=http://x/y": ["data.root=http://x/y", "not an address"],
+    "data=digits data.test=0": ["data.test=0", "greater than 0"],
+    "data=digits data.batch_size=2000": ["data.batch_size=2000", "1397 images"],
+    "data=digits trainer.limit_train_batches=0.01": ["limit_train_batches=0.01", "11 batches"],
+    "data=digits trainer.limit_val_batches=0 callbacks=early_stopping": ["early_stopping", "limit_val_batches=0"],
+    "data=digits trainer.accelerator=cpu trainer.devices=1000": ["trainer.devices=1000", "cores"],
     "--config-dir missing": ["missing", "no such folder"],
 }
 
@@ -181,10 +203,80 @@ def test_a_mistake_is_one_clear_message_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_of_config_that_is_no_yaml_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "broken.yaml").write_text("a: [1,")
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--config-dir", "mine", "model=broken"])
+    assert end.value.code == 2
+    assert "broken.yaml" in capsys.readouterr().err
+
+
+def test_a_monitor_that_nothing_logs_is_named(tmp_path: Path) -> None:
+    for monitor in ("callbacks.checkpoints.monitor=val/los", "callbacks.early_stopping.monitor=val/los"):
+        arguments = ["data=digits", "trainer=debug", "callbacks=early_stopping", "callbacks.progress_bar=null", monitor]
+        with pytest.raises(vaelab.ConfigError, match="did you mean val/loss"):
+            vaelab.train(vaelab.compose(arguments), folder=tmp_path / monitor)
+
+
+def test_more_memory_than_there_is_ends_a_run_in_one_line(tmp_path: Path) -> None:
+    arguments = ["data=digits", "trainer=debug", "model=iwae", "objective.samples=10000000000"]
+    with pytest.raises(vaelab.RunError, match="memory does not suffice"):
+        vaelab.train(vaelab.compose(arguments), folder=tmp_path / "run")
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_a_model_of_another_precision_is_drawn(precision: str, tmp_path: Path) -> None:
+    config = vaelab.compose(["data=digits", "trainer=debug", f"trainer.precision={precision}"])
+    assert len(vaelab.train(config, folder=tmp_path / "run").figures) == 2
+
+
 def test_a_mistake_ends_a_real_process_with_2_and_no_traceback(tmp_path: Path) -> None:
     result = run("train", "model=vea", "latent_dim=-3", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr == "error: model=vea: no such option; did you mean vae?\n"
+
+
+BLOWUP = """
+import torch
+from vaelab.objectives import Reconstruction
+
+class OnceTrained(Reconstruction):
+    def __call__(self, model, x, step):
+        terms = super().__call__(model, x, step)
+        return terms if model.training else terms | {"loss": terms["loss"] * float("VALUE")}
+"""
+
+
+@pytest.mark.parametrize(
+    ("validation", "value", "words"), [(0, "nan", "test/loss is nan"), (200, "inf", "val/loss is inf")]
+)
+def test_a_loss_that_goes_wrong_in_evaluation_alone_ends_the_run_with_3_and_reaches_no_metrics(
+    validation: int,
+    value: str,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    package = f"blowup_{value}"
+    (tmp_path / f"{package}.py").write_text(BLOWUP.replace("VALUE", value))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["model=ae", "data=digits", "trainer=debug", f"data.validation={validation}", "hydra.run.dir=run"]
+    arguments += [f"objective._target_={package}.OnceTrained", "callbacks.checkpoints.every_n_steps=1"]
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--trust", package, *arguments])
+    assert end.value.code == 3
+    assert f"{words} at step 2" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    assert vaelab.load(tmp_path / "run", trust=[package]).encoder is not None
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert words in status["error"]
 
 
 def test_a_multirun_looks_for_data_before_the_first_job(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vaelab.errors import UserError
-from vaelab.experiment.compose import compose_with_hydra, groups, options, without_hydra
+from vaelab.experiment.compose import compose_with_hydra, groups, options, run_dir, without_hydra
 
 if TYPE_CHECKING:
     from vaelab.experiment.run import Run
@@ -64,7 +64,7 @@ def train(
         typer.echo(run_multirun(overrides, config_dir=config_dir, trust=trust))
         return
     config = compose_with_hydra(overrides, config_dir=config_dir)
-    own = without_hydra(config)
+    own, folder = without_hydra(config), run_dir(config)
     if show:
         typer.echo(OmegaConf.to_yaml(own), nl=False)
         return
@@ -74,7 +74,7 @@ def train(
     from vaelab.experiment.run import train_into
 
     chosen = any(text.startswith("hydra.run.dir=") for text in overrides)
-    _report(partial(train_into, config.hydra.run.dir, own, exact=chosen, trust=trust, overrides=overrides))
+    _report(partial(train_into, folder, own, exact=chosen, trust=trust, overrides=overrides))
 
 
 @app.command()

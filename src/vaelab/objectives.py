@@ -12,7 +12,7 @@ values, and nothing that serves training alone, such as free bits.
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
@@ -27,6 +27,7 @@ Samples = Annotated[int, Field(gt=0)]
 Terms = Mapping[str, Tensor]
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A loss over a model and a batch of images."""
 

@@ -16,6 +16,7 @@ def grey(n, seed=0):
 @dataclass(kw_only=True, eq=False)
 class Toy(ImageData):
     shape: ClassVar[tuple[int, int, int]] = (1, 3, 3)
+    batch_size: int = 1
     reads: int = 0
 
     def read(self):
@@ -80,6 +81,24 @@ def test_the_validation_split_is_a_function_of_the_datas_seed():
 def test_a_validation_split_that_leaves_nothing_to_train_on_is_an_error(validation):
     with pytest.raises(DataError, match=rf"data\.validation={validation}.*20 images"):
         _ = Toy(validation=validation).splits
+
+
+def test_a_batch_larger_than_the_data_is_an_error_that_gives_both_numbers():
+    with pytest.raises(DataError, match=r"data\.batch_size=14 is more than the 13 images"):
+        _ = Toy(validation=7, batch_size=14).splits
+    assert len(Toy(validation=7, batch_size=13).splits.train) == 13
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"), [((0, 5, 5), "no images to train on"), ((5, 5, 0), "no images to test on")]
+)
+def test_a_dataset_of_no_images_is_an_error(sizes, words):
+    class Empty(Toy):
+        def read(self):
+            return Splits(*map(grey, sizes))
+
+    with pytest.raises(DataError, match=words):
+        _ = Empty(batch_size=5).splits
 
 
 def test_making_a_dataset_reads_nothing_and_using_it_reads_once():

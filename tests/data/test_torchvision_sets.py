@@ -1,6 +1,12 @@
+import gzip
 import os
+import subprocess
+import sys
+import threading
 import urllib.error
 import urllib.request
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -63,7 +69,7 @@ def network(monkeypatch):
 @pytest.mark.parametrize("data_class", [MNIST, FashionMNIST, KMNIST])
 def test_the_files_in_root_are_read_into_splits(data_class, tmp_path, no_network):
     fake(tmp_path / data_class.__name__ / "raw")
-    train, validation, test = data_class(root=str(tmp_path), validation=4).splits
+    train, validation, test = data_class(root=str(tmp_path), validation=4, batch_size=4).splits
 
     assert (len(train), len(validation), len(test)) == (8, 4, 5)
     for split in (train, validation, test):
@@ -99,16 +105,16 @@ def test_a_download_that_breaks_off_leaves_nothing_behind(files, tmp_path, netwo
     network(files)
 
     with pytest.raises(DataError, match=r"(?s)could not be downloaded.*connection broke"):
-        _ = MNIST(root=str(tmp_path / "data"), validation=4).splits
+        _ = MNIST(root=str(tmp_path / "data"), validation=4, batch_size=4).splits
 
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_download_that_succeeds_is_there_the_next_time(tmp_path, network, no_network):
     network()
-    first = KMNIST(root=str(tmp_path / "data"), validation=4).splits
+    first = KMNIST(root=str(tmp_path / "data"), validation=4, batch_size=4).splits
     network(0)
-    again = KMNIST(root=str(tmp_path / "data"), validation=4).splits
+    again = KMNIST(root=str(tmp_path / "data"), validation=4, batch_size=4).splits
 
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["KMNIST"]
     assert all(a.pixels.equal(b.pixels) for a, b in zip(first, again, strict=True))
@@ -123,7 +129,7 @@ def test_a_truncated_file_is_an_error_that_names_the_folder(name, left, tmp_path
     file.write_bytes(content[: min(left, len(content) - 1)])
 
     with pytest.raises(DataError, match=r"MNIST in .*incomplete or damaged"):
-        _ = MNIST(root=str(tmp_path), validation=4).splits
+        _ = MNIST(root=str(tmp_path), validation=4, batch_size=4).splits
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -132,7 +138,7 @@ def test_a_missing_file_is_an_error(name, tmp_path, no_network):
     (tmp_path / "MNIST" / "raw" / name).unlink()
 
     with pytest.raises(DataError, match="incomplete or damaged"):
-        _ = MNIST(root=str(tmp_path), validation=4).splits
+        _ = MNIST(root=str(tmp_path), validation=4, batch_size=4).splits
 
 
 def test_labels_of_other_images_are_an_error(tmp_path, no_network):
@@ -141,14 +147,14 @@ def test_labels_of_other_images_are_an_error(tmp_path, no_network):
     (raw / "train-labels-idx1-ubyte").write_bytes((raw / "t10k-labels-idx1-ubyte").read_bytes())
 
     with pytest.raises(DataError, match="incomplete or damaged"):
-        _ = MNIST(root=str(tmp_path), validation=4).splits
+        _ = MNIST(root=str(tmp_path), validation=4, batch_size=4).splits
 
 
 def test_images_of_another_size_are_an_error(tmp_path, no_network):
     fake(tmp_path / "MNIST" / "raw", size=14)
 
     with pytest.raises(DataError, match="incomplete or damaged"):
-        _ = MNIST(root=str(tmp_path), validation=4).splits
+        _ = MNIST(root=str(tmp_path), validation=4, batch_size=4).splits
 
 
 def test_a_validation_split_larger_than_the_data_is_an_error(tmp_path, no_network):
@@ -156,6 +162,90 @@ def test_a_validation_split_larger_than_the_data_is_an_error(tmp_path, no_networ
 
     with pytest.raises(DataError, match=r"data\.validation=10000.*12 images"):
         _ = MNIST(root=str(tmp_path)).splits
+
+
+@pytest.mark.parametrize("label", [10, 255])
+def test_a_label_that_is_no_class_is_an_error(label, tmp_path, no_network):
+    fake(tmp_path / "MNIST" / "raw")
+    file = tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    file.write_bytes(file.read_bytes()[:-1] + bytes([label]))
+
+    with pytest.raises(DataError, match="not one of the 10 classes"):
+        _ = MNIST(root=str(tmp_path), validation=4, batch_size=4).splits
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
+@pytest.mark.parametrize("place", ["MNIST/raw", "MNIST/raw/train-images-idx3-ubyte", "."])
+def test_files_that_may_not_be_read_are_an_error_that_says_so(place, tmp_path, no_network):
+    fake(tmp_path / "data" / "MNIST" / "raw")
+    (tmp_path / "data" / place).chmod(0)
+    for parent in (tmp_path, *tmp_path.parents[:2]):  # for another user to get there at all
+        parent.chmod(0o755)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)  # root may read everything
+    try:
+        with pytest.raises(DataError, match=r"(?i)MNIST in .*(permission denied|cannot be read|damaged)"):
+            _ = MNIST(root=str(tmp_path / "data"), validation=4, batch_size=4).splits
+    finally:
+        if root:
+            os.seteuid(0)
+        (tmp_path / "data" / place).chmod(0o755)
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    """The address of a server on this machine that has files of MNIST's names, 2 MB each, with other content."""
+    served = tmp_path / "served"
+    served.mkdir()
+    for name in FILES:
+        (served / f"{name}.gz").write_bytes(gzip.compress(os.urandom(2 << 20)))
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=served)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def test_a_download_with_a_wrong_checksum_is_refused_and_not_kept(mirror, tmp_path, monkeypatch):
+    monkeypatch.setattr(torchvision_mnist.MNIST, "mirrors", [mirror])
+
+    with pytest.raises(DataError, match=r"could not be downloaded.*(corrupted|Error downloading)"):
+        _ = MNIST(root=str(tmp_path / "data")).splits
+
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_a_download_that_the_disk_has_no_room_for_leaves_nothing(mirror, tmp_path):
+    """A limit on the size of files fails a write as a full disk does."""
+    script = (
+        "import resource, torchvision; from vaelab.data import MNIST; from vaelab.errors import DataError\n"
+        f"torchvision.datasets.MNIST.mirrors = [{mirror!r}]\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
+        f"try: MNIST(root={str(tmp_path / 'deep' / 'data')!r}).splits\n"
+        "except DataError as error: print(error)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+
+    assert "could not be downloaded: [Errno 27] File too large" in result.stdout, result.stderr
+    assert not (tmp_path / "deep").exists()
+
+
+def test_a_download_that_fails_removes_nothing_that_another_process_has_put_there(tmp_path, monkeypatch):
+    def download(url, download_root, filename, md5=None):
+        (tmp_path / "data" / "KMNIST").mkdir(exist_ok=True)
+        raise RuntimeError("the connection broke")
+
+    monkeypatch.setattr(torchvision_mnist, "download_and_extract_archive", download)
+    with pytest.raises(DataError, match="connection broke"):
+        _ = MNIST(root=str(tmp_path / "data")).splits
+
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["KMNIST"]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from moments import finish, run, running, start
 import vaelab
 from vaelab.experiment.differences import differences
 from vaelab.experiment.folder import RunFolder
-from vaelab.training.checkpoints import read
+from vaelab.training.reading import read
 
 TINY = [
     "data=digits",

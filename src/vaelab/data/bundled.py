@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from vaelab.data.images import Count, ImageData, Images, Splits
+from vaelab.data.images import Count, ImageData, Images, Splits, TestCount
 from vaelab.errors import DataError
 
 
@@ -20,7 +20,7 @@ class MNIST5k(ImageData):
     shape: ClassVar[tuple[int, int, int]] = (1, 28, 28)
 
     validation: Count = 500
-    test: Count = 500
+    test: TestCount = 500
 
     def read(self) -> Splits:
         """Training, validation and test images, each with the classes in equal numbers."""
@@ -40,7 +40,7 @@ class ScikitDigits(ImageData):
     shape: ClassVar[tuple[int, int, int]] = (1, 8, 8)
 
     validation: Count = 200
-    test: Count = 200
+    test: TestCount = 200
 
     def read(self) -> Splits:
         """Training, validation and test images, the latter two with the classes in equal numbers."""

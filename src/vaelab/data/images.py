@@ -15,6 +15,7 @@ from vaelab.seeding import derive_seed
 Binarize = Literal["none", "fixed", "dynamic"]
 BatchSize = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
+TestCount = Annotated[int, Field(gt=0)]
 
 
 class Images(NamedTuple):
@@ -43,7 +44,7 @@ class Images(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """Training, validation and test images; a split may be empty, but for the first."""
+    """Training, validation and test images; only the second may be empty."""
 
     train: Images
     validation: Images
@@ -86,6 +87,14 @@ class ImageData(ABC):
             DataError: they are missing or unusable.
         """
         train, validation, test = self.read()
+        name = type(self).__name__
+        for split, images in (("train on", train), ("test on", test)):
+            if not len(images):
+                raise DataError(f"{name} has no images to {split}")
+        if self.batch_size > len(train):
+            raise DataError(
+                f"data.batch_size={self.batch_size} is more than the {len(train)} images that {name} has to train on"
+            )
         if self.binarize == "fixed":
             train = train.binarized(derive_seed(self.seed, "binarize train"))
         if self.binarize != "none":

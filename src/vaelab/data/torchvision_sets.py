@@ -1,14 +1,28 @@
 """Datasets of 28 x 28 grey images that torchvision reads and, for those who have a network, downloads."""
 
-import shutil
 from abc import ABC
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from vaelab.data.images import Count, ImageData, Images, Splits
 from vaelab.errors import DataError
+
+CLASSES = 10
+
+
+def _on_this_machine(root: str) -> str:
+    if "://" in root:
+        raise PydanticCustomError("root", "be a folder on this machine, not an address")
+    return root
+
+
+Root = Annotated[str, Field(min_length=1), AfterValidator(_on_this_machine)]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -19,7 +33,7 @@ class _TorchvisionData(ImageData, ABC):
     name: ClassVar[str]
 
     validation: Count = 10_000
-    root: str = "data"
+    root: Root = "data"
 
     def read(self) -> Splits:
         """The training images less the validation split, that split, and the test images."""
@@ -32,13 +46,21 @@ class _TorchvisionData(ImageData, ABC):
         dataset_class = getattr(torchvision.datasets, self.name)
         root = Path(self.root)
         where = f"{self.name} in {root.resolve() / self.name} (data.root={self.root})"
-        if not (root / self.name).exists():
+        try:
+            missing = not (root / self.name).exists()
+        except OSError as error:
+            raise DataError(f"{where} cannot be read: {error.strerror}") from error
+        if missing:
             self._download(dataset_class, where)
         try:
             dataset = dataset_class(root, train=train)
             images = Images(dataset.data.unsqueeze(1), dataset.targets)
             if images.pixels.shape != (len(images.labels), *self.shape):
                 raise ValueError(f"{len(images.labels)} labels for images {tuple(images.pixels.shape)}")
+            if len(images) and not 0 <= images.labels.min() <= images.labels.max() < CLASSES:
+                raise ValueError(f"a label is not one of the {CLASSES} classes")
+        except PermissionError as error:
+            raise DataError(f"{where} cannot be read: {error.strerror}") from error
         except Exception as error:
             raise DataError(
                 f"{where} is incomplete or damaged: {_one_line(error)}. Remove that folder to fetch it again"
@@ -48,15 +70,16 @@ class _TorchvisionData(ImageData, ABC):
     def _download(self, dataset_class: Any, where: str) -> None:
         """Download the dataset as a whole or, where that fails, leave nothing behind."""
         root = Path(self.root)
-        made = next((path for path in [*reversed(root.parents), root] if not path.exists()), None)
+        made = [path for path in [root, *root.parents] if not path.exists()]
         try:
             root.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=root, prefix=".download-") as folder:
                 dataset_class(folder, download=True)
                 (Path(folder) / self.name).rename(root / self.name)
         except Exception as error:
-            if made is not None:
-                shutil.rmtree(made, ignore_errors=True)
+            for path in made:  # innermost first; one that another process has put something into stays
+                with suppress(OSError):
+                    path.rmdir()
             raise DataError(
                 f"{where} is not there and could not be downloaded: {_one_line(error)}. Connect to a network, "
                 "point data.root to a folder that has it, or take data=mnist_5k or data=digits, which need none"

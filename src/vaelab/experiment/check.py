@@ -7,10 +7,13 @@ and without memory, and asking the objective whether it can have it.
 
 import inspect
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from importlib import import_module
+from importlib.util import find_spec
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
 import torch
@@ -36,7 +39,7 @@ def check(config: DictConfig, *, trust: Sequence[str] = ()) -> Experiment:
     try:
         values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError([str(error).splitlines()[0]]) from error
+        raise ConfigError([" ".join(str(error).split())]) from error
     checker = _Checker(tuple(trust))
     arguments = checker.arguments("", Experiment, values)
     if checker.mistakes:
@@ -46,9 +49,33 @@ def check(config: DictConfig, *, trust: Sequence[str] = ()) -> Experiment:
         with torch.device("meta"):
             model = experiment.model()
         experiment.objective.requires(model)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise ConfigError([str(error)]) from error
+    except (RuntimeError, OverflowError, TypeError) as error:  # more numbers than can be counted
+        raise ConfigError([f"the model cannot be made: {str(error).splitlines()[0]}"]) from error
+    _require_memory(model)
     return experiment
+
+
+def _require_memory(model: torch.nn.Module) -> None:
+    """Refuse a model that this machine has not the memory for, before the system ends the process for it."""
+    need = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
+    have = _memory()
+    if need > have:
+        largest = max(model.named_parameters(), key=lambda named: named[1].nbytes)[0]
+        raise ConfigError(
+            [
+                f"the model's weights take {need / 1e9:,.0f} GB, and this machine has {have / 1e9:,.0f} GB of memory: "
+                f"most of them in {largest}; make a layer or latent_dim smaller"
+            ]
+        )
+
+
+def _memory() -> float:
+    """Bytes of memory of this machine; infinite where the system does not say."""
+    if not hasattr(os, "sysconf"):
+        return float("inf")
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 class _Checker:
@@ -79,9 +106,18 @@ class _Checker:
     def value(self, path: str, annotation: Any, value: Any) -> Any:
         """`value` as its type: a part that was made, a number that is in range."""
         if isinstance(value, dict) and "_target_" in value:
-            return self.part(path, value)
-        if isinstance(value, dict) and any(isinstance(node, dict) for node in value.values()):
-            return {name: self.value(f"{path}.{name}", Any, node) for name, node in value.items()}
+            made = self.part(path, value)
+            try:
+                return _adapter(annotation).validate_python(made) if made is not None else None
+            except ValidationError:
+                self.mistakes.append(f"{path}: a {value['_target_']} cannot stand there")
+                return None
+        if isinstance(value, dict) and inspect.isclass(annotation):  # pydantic would make one of it
+            self.mistakes.append(f"{path}={_shown(value)}: should be a part, which has a _target_")
+            return None
+        of_each = _mapped(annotation)
+        if isinstance(value, dict) and of_each is not None:
+            return {name: self.value(f"{path}.{name}", of_each, node) for name, node in value.items()}
         try:
             return _adapter(annotation).validate_json(json.dumps(value), strict=True)
         except ValidationError as error:
@@ -91,17 +127,20 @@ class _Checker:
     def part(self, path: str, node: Mapping[str, Any]) -> Any:
         """What `_target_` names: made, or where the experiment has to give it something, about to be made."""
         name = node["_target_"]
-        if not isinstance(name, str) or not self._admitted(name):
-            self.mistakes.append(
-                f"{path}._target_={name}: not among the parts that vaelab ships; "
-                "a class of a package of your own needs --trust PACKAGE"
-            )
+        reason = self._refusal(path, name)
+        if reason is not None:
+            self.mistakes.append(f"{path}._target_={name}: {reason}")
             return None
         try:
             module, _, attribute = name.rpartition(".")
             target = getattr(import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            self.mistakes.append(f"{path}._target_={name}: cannot be imported ({error})")
+            inspect.signature(target)
+        except Exception as error:  # the module is somebody's own
+            self.mistakes.append(f"{path}._target_={name}: cannot be used ({type(error).__name__}: {error})")
+            return None
+        extra = getattr(target, "extra", None)
+        if extra is not None and find_spec(extra) is None:
+            self.mistakes.append(f'{path}: needs the package {extra}: pip install "vaelab[{extra}]"')
             return None
         before = len(self.mistakes)
         arguments = self.arguments(path, target, {k: v for k, v in node.items() if k != "_target_"})
@@ -115,15 +154,38 @@ class _Checker:
             self.mistakes.append(f"{path}: {error}")
             return None
 
-    def _admitted(self, name: str) -> bool:
-        return name in shipped_targets() or any(name.startswith(f"{package}.") for package in self.trust)
+    def _refusal(self, path: str, name: Any) -> str | None:
+        """Why `_target_` may not be `name` at `path`; None where it may."""
+        if isinstance(name, str) and any(name.startswith(f"{package}.") for package in self.trust if package):
+            return None
+        places = shipped_targets().get(name, ()) if isinstance(name, str) else ()
+        if not places:
+            return "not among the parts that vaelab ships; a class of a package of your own needs --trust PACKAGE"
+        if not any(_covers(place, path) for place in places):
+            fitting = [name for name, places in shipped_targets().items() if any(_covers(p, path) for p in places)]
+            return f"no part that can stand there{did_you_mean(name, fitting)}"
+        return None
 
 
 @cache
-def shipped_targets() -> frozenset[str]:
-    """The exact names that a `_target_` may have without anybody's trust: those that conf/ itself uses."""
-    pattern = re.compile(r"^\s*_target_:\s*(\S+)", re.MULTILINE)
-    return frozenset(name for path in CONF.rglob("*.yaml") for name in pattern.findall(path.read_text()))
+def shipped_targets() -> Mapping[str, frozenset[str]]:
+    """The names that a `_target_` may have without anybody's trust, and where: as conf/ itself has them.
+
+    Where is a key, such as "encoder"; "callbacks." stands for all below that key, "." for all below any.
+    """
+    places: dict[str, set[str]] = {}
+    keys = inspect.signature(Experiment).parameters
+    pattern = re.compile(r"^([ -]*)_target_:\s*(\S+)", re.MULTILINE)
+    for path in CONF.rglob("*.yaml"):
+        group = path.parent.relative_to(CONF).as_posix().replace("/", ".")
+        for indent, name in pattern.findall(path.read_text()):
+            inner = f"{group}." if group in keys else "."  # a preset's parts, or those of a group like schedule
+            places.setdefault(name, set()).add(inner if indent or (group not in keys and "." not in group) else group)
+    return {name: frozenset(found) for name, found in places.items()}
+
+
+def _covers(place: str, path: str) -> bool:
+    return path == place or ("." in path and place == ".") or (place.endswith(".") and path.startswith(place))
 
 
 def _signature(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
@@ -159,7 +221,15 @@ def _explain(path: str, annotation: Any, value: Any, error: ValidationError) -> 
         hint = hint if "did you mean" in hint else ""
         yield f"{path}{index}={_shown(given)}: should {' or '.join(dict.fromkeys(messages))}{hint}"
     if not complaints:
-        yield f"{path}={_shown(value)}: not a value that it can have"
+        yield f"{path}={_shown(value)}: should be a part, which has a _target_"
+
+
+def _mapped(annotation: Any) -> Any:
+    """V of Mapping[str, V], also where it is one of several alternatives."""
+    if get_origin(annotation) is Mapping:
+        return get_args(annotation)[1]
+    found = (_mapped(alternative) for alternative in get_args(annotation) if get_origin(annotation) is UnionType)
+    return next((value for value in found if value is not None), None)
 
 
 def _literals(annotation: Any) -> list[Any]:

@@ -4,6 +4,7 @@ Nothing here imports torch: a misspelt key is answered at once.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vaelab.errors import ConfigError, did_you_mean
+
+# Hydra has settings that name code to run: callbacks, logging, variables of the environment. We have no use for them.
+SETTINGS = ("hydra.run.dir", "hydra.sweep", "hydra.launcher", "hydra.sweeper", "hydra.searchpath")
+FILLED_IN = ("hydra.runtime", "hydra.overrides", "hydra.job.override_dirname")  # by Hydra itself
 
 PACKAGE = Path(__file__).parents[1]
 # Beside the package in a wheel, at the top of the project in a checkout (and so in an editable install).
@@ -42,10 +47,30 @@ def compose_with_hydra(overrides: Sequence[str], *, config_dir: str | Path | Non
     searched = [*overrides, *searchpath(config_dir)]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3", job_name="vaelab"):
+        parsed, mistakes = _parsed(searched)
+        mistakes += [mistake for override in parsed for mistake in _unsearchable(override)]
+        if mistakes:
+            raise ConfigError(mistakes)
         try:
-            return hydra_compose("train", searched, return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise ConfigError(_mistakes(searched) or [_first_lines(error)]) from error
+            config = hydra_compose("train", searched, return_hydra_config=True)
+        except Exception as error:  # Hydra fails in many ways over what it is given, not all of them its own
+            raise ConfigError(_mistakes(parsed) or [_said(error)]) from error
+        foreign = _foreign_settings(config)
+    if foreign:
+        raise ConfigError(foreign)
+    return config
+
+
+def run_dir(config: DictConfig) -> str:
+    """The folder that a config composed with Hydra's node names for its run.
+
+    Raises:
+        ConfigError: it holds an interpolation that leads nowhere.
+    """
+    try:
+        return str(config.hydra.run.dir)
+    except OmegaConfBaseException as error:
+        raise ConfigError([f"hydra.run.dir: {_said(error)}"]) from error
 
 
 def searchpath(config_dir: str | Path | None) -> list[str]:
@@ -74,7 +99,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
         own = OmegaConf.create(values)
         OmegaConf.resolve(own)
     except OmegaConfBaseException as error:
-        raise ConfigError([_first_lines(error)]) from error
+        raise ConfigError([_said(error)]) from error
     return own
 
 
@@ -96,20 +121,69 @@ def flat_keys(config: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
             yield from flat_keys(value, f"{prefix}{key}.")
 
 
-def _mistakes(overrides: Sequence[str]) -> list[str]:
-    """What is wrong with each override, as far as each can be judged by itself."""
+def _parsed(overrides: Sequence[str]) -> tuple[list[Override], list[str]]:
+    """The overrides that can be read as such, and what is wrong with the others."""
     parsed: list[Override] = []
     mistakes: list[str] = []
     for text in overrides:
         try:
-            parsed.append(OverridesParser.create().parse_override(text))
+            override = OverridesParser.create().parse_override(text)
         except HydraException as error:
-            mistakes.append(f"{text}: not an override ({_first_lines(error)}); write key=value")
+            quoted = "" if text.isascii() else ", and a value of other than plain letters in quotes: key='\"value\"'"
+            mistakes.append(f"{text}: not an override ({_said(error)}); write key=value{quoted}")
+            continue
+        if override.key_or_group.strip("= "):
+            parsed.append(override)
+        else:
+            mistakes.append(f"{text}: not an override (it names no key); write key=value")
+    return parsed, mistakes
+
+
+def _unsearchable(override: Override) -> list[str]:
+    """What is wrong with the folders of hydra.searchpath; a package would be imported, an address be fetched."""
+    if override.key_or_group != "hydra.searchpath" or override.is_sweep_override():
+        return []
+    paths = override.value()
+    paths = [str(path) for path in paths] if isinstance(paths, list) else []
+    wrong = [path for path in paths if not Path(path.removeprefix("file://")).is_dir()]
+    mistakes = [f"hydra.searchpath: {path} is no folder on this machine" for path in wrong]
+    return mistakes if paths else ["hydra.searchpath should be a list of folders: hydra.searchpath=[my_conf]"]
+
+
+def _foreign_settings(config: DictConfig) -> list[str]:
+    """What is set of Hydra's node that vaelab does not use."""
+    known = _settings()
+    return [
+        f"{key}: not a setting of vaelab's; of Hydra's own there are {', '.join(SETTINGS)}"
+        for key, value in _leaves(config)
+        if not key.startswith((*SETTINGS, *FILLED_IN)) and (key not in known or known[key] != value)
+    ]
+
+
+@cache
+def _settings() -> dict[str, Any]:
+    """Hydra's node as it is where nobody has set anything of it."""
+    return dict(_leaves(hydra_compose("train", [], return_hydra_config=True)))
+
+
+def _leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
+    """Every dotted key below `hydra` that holds no others, and its value."""
+    nodes: list[tuple[str, Any]] = [("hydra", OmegaConf.to_container(config.hydra, resolve=False))]
+    for key, value in nodes:
+        if isinstance(value, Mapping) and value:
+            nodes += [(f"{key}.{name}", child) for name, child in value.items()]
+        else:
+            yield key, value
+
+
+def _mistakes(overrides: Sequence[Override]) -> list[str]:
+    """What is wrong with each override, as far as each can be judged by itself."""
+    mistakes: list[str] = []
     sound: list[str] = []
     keys: list[Override] = []
     loader = GlobalHydra.instance().config_loader()
-    search = [text for text in overrides if text.startswith("hydra.searchpath")]
-    for override in parsed:
+    search = [str(given.input_line) for given in overrides if given.key_or_group == "hydra.searchpath"]
+    for override in overrides:
         group = override.key_or_group
         offered = loader.get_group_options(group, config_name="train", overrides=search)
         if not offered:
@@ -117,7 +191,10 @@ def _mistakes(overrides: Sequence[str]) -> list[str]:
             continue
         chosen = override.value()
         if chosen is None and not override.is_delete():
-            mistakes.append(f"{override.input_line}: to leave a part out, write ~{group}")
+            mistakes.append(f"{override.input_line}: to leave a part out, write {_left_out(group)}")
+            continue
+        if override.is_delete() and not _composes([str(override.input_line)]):
+            mistakes.append(f"{override.input_line}: no such choice to drop; to leave the part out: {_left_out(group)}")
             continue
         names = chosen.list if isinstance(chosen, ChoiceSweep) else chosen
         names = names if isinstance(names, list) else [names]
@@ -125,15 +202,25 @@ def _mistakes(overrides: Sequence[str]) -> list[str]:
         mistakes += [f"{group}={name}: no such option{did_you_mean(name, offered)}" for name in wrong]
         if not wrong and not isinstance(chosen, ChoiceSweep):
             sound.append(str(override.input_line))
-    try:
-        known = hydra_compose("train", sound, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, ValueError):
-        known = hydra_compose("train", [], return_hydra_config=True)
+    known = hydra_compose("train", sound if _composes(sound) else [], return_hydra_config=True)
     flat = list(flat_keys(OmegaConf.to_container(known, resolve=False)))  # type: ignore[arg-type]
     for override in keys:
         if not override.is_add() and not override.is_force_add() and override.key_or_group not in flat:
             mistakes.append(_unknown_key(override.key_or_group, flat))
     return mistakes
+
+
+def _composes(overrides: Sequence[str]) -> bool:
+    try:
+        hydra_compose("train", list(overrides), return_hydra_config=True)
+    except Exception:  # as above
+        return False
+    return True
+
+
+def _left_out(group: str) -> str:
+    """The override that leaves a group out; Hydra has another one where a list is chosen."""
+    return f"~{group}" if _composes([f"~{group}"]) else f"{group}=[]"
 
 
 def _unknown_key(key: str, known: Sequence[str]) -> str:
@@ -153,5 +240,10 @@ def _unknown_key(key: str, known: Sequence[str]) -> str:
     return f"{key}: {where}{did_you_mean(last, set(siblings))}"
 
 
-def _first_lines(error: Exception) -> str:
-    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())[:400]
+def _said(error: BaseException) -> str:
+    """An error in one line, with what it came from."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    cause = error.__cause__
+    reason = str(cause).splitlines()[0] if cause is not None and str(cause) else ""
+    lines += [reason] if reason not in " ".join(lines) else []
+    return "; ".join(lines)[:400]

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from vaelab.errors import RunError
 from vaelab.experiment.folder import RunFolder
-from vaelab.training.checkpoints import BEST, LAST, read
+from vaelab.training.checkpoints import BEST, LAST
+from vaelab.training.reading import read
 
 STATE = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loops", "epoch", "global_step", "window")
 

@@ -1,19 +1,28 @@
 """The parts of one experiment, as the config has chosen them."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from vaelab.autoencoder import Autoencoder
 from vaelab.data import ImageData
 from vaelab.objectives import Objective
 from vaelab.seeding import derive_seed
 
-Name = Annotated[str, Field(pattern=r"^[\w+=,.-]*\w[\w+=,.-]*$", max_length=100)]
+
+def _no_path(name: str) -> str:
+    if not re.fullmatch(r"[\w+=,.-]*\w[\w+=,.-]*", name):
+        raise PydanticCustomError("name", "be a folder's name of letters, digits and _ + = , . -")
+    return name
+
+
+Name = Annotated[str, Field(max_length=100), AfterValidator(_no_path)]
 Seed = Annotated[int, Field(ge=0)]
 LatentDim = Annotated[int, Field(gt=0)]
 Part = Callable[..., Any]
@@ -49,6 +58,8 @@ class Experiment:
         stopping = (self.callbacks or {}).get("early_stopping")
         if stopping is not None and self.data.validation == 0:
             raise ValueError("callbacks=early_stopping watches the validation loss, and data.validation=0 leaves none")
+        if stopping is not None and getattr(self.trainer, "keywords", {}).get("limit_val_batches") == 0:
+            raise ValueError("callbacks=early_stopping waits for validations, and trainer.limit_val_batches=0 has none")
 
     def model(self) -> Autoencoder:
         """A new autoencoder, whose weights are f(seed)."""

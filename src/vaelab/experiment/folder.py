@@ -3,16 +3,21 @@
 import json
 import math
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.errors import RunError
+
+MAX_DEPTH = 50  # of a config
+MAX_BYTES = 16 << 20  # of a text file; the largest is a manifest with the diff of uncommitted code
 
 
 class RunFolder:
@@ -60,8 +65,11 @@ class RunFolder:
             RunError: `path` is no run folder.
         """
         folder = cls(path)
+        if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", str(path)):
+            raise RunError(f"{path} is an address: a run folder is on this machine, nothing is fetched")
         if not (folder.path / "config.yaml").is_file():
             raise RunError(f"{path} is not a run folder: it has no config.yaml; `vaelab train` makes them")
+        folder.require_own_files()
         return folder
 
     @property
@@ -73,15 +81,43 @@ class RunFolder:
         """
         path = self.path / "config.yaml"
         try:
-            config = OmegaConf.load(path)
+            text = self._text(path)
+            _require_plain(text)
+            config = OmegaConf.create(text)
             text = OmegaConf.to_yaml(config, resolve=False)
-        except Exception as error:
-            raise RunError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        except Exception as error:  # a foreign file may fail in any way
+            raise RunError(f"{path} cannot be read: {' '.join(str(error).split())[:300]}") from error
         if not isinstance(config, DictConfig):
             raise RunError(f"{path} is not a config: it should hold keys and values")
         if "${" in text:
             raise RunError(f"{path} holds an interpolation, ${{...}}: a run's config is resolved, so this is not one")
         return config
+
+    def require_known_servers(self, trust: Sequence[str]) -> None:
+        """Refuse to send what a run logs to where only its folder says.
+
+        Raises:
+            RunError: the config names a place to track experiments that is not among those trusted.
+        """
+        for logger in (self.config.get("logger") or {}).values():
+            place = logger.get("tracking_uri") if isinstance(logger, DictConfig) else None
+            if place is not None and place not in trust:
+                raise RunError(
+                    f"{self.path / 'config.yaml'} has the run logged to {place}: "
+                    f"where that is meant, say --trust {place}"
+                )
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What metrics.json holds.
+
+        Raises:
+            RunError: it holds anything but numbers.
+        """
+        metrics = self.read_json("metrics")
+        if not all(isinstance(value, int | float) for value in metrics.values()):
+            raise RunError(f"{self.path / 'metrics.json'} cannot be read: it should hold numbers")
+        return {name: float(value) for name, value in metrics.items()}
 
     @property
     def done(self) -> bool:
@@ -108,6 +144,19 @@ class RunFolder:
             except BlockingIOError as error:
                 raise RunError(f"{self.path} is in use: another process is training it") from error
             yield
+
+    def require_own_files(self) -> None:
+        """Refuse links and devices: what is read, cut or removed in the folder has to be in the folder.
+
+        Raises:
+            RunError: there is one. W&B's own folder, of which we read nothing, may have them.
+        """
+        for parent, folders, files in os.walk(self.path):
+            for path in (Path(parent, name) for name in [*folders, *files]):
+                if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                    raise RunError(f"{path} is a link or no regular file: a run folder holds files of its own only")
+            if Path(parent) == self.path and "wandb" in folders:
+                folders.remove("wandb")
 
     def remove_fragments(self) -> None:
         """Remove what a killed process was about to write; only for who holds the lock."""
@@ -142,10 +191,18 @@ class RunFolder:
         """
         path = self.path / f"{name}.json"
         try:
-            content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-        except ValueError as error:
+            content = json.loads(self._text(path)) if path.is_file() else {}
+        except (ValueError, RecursionError, OSError) as error:
             raise RunError(f"{path} cannot be read: {error}") from error
+        if not isinstance(content, dict):
+            raise RunError(f"{path} cannot be read: it should hold names and values")
         return content
+
+    @staticmethod
+    def _text(path: Path) -> str:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"it is larger than {MAX_BYTES >> 20} MB")
+        return path.read_text()
 
     def update_status(self, state: str, **details: Any) -> None:
         """Set status.json to `state`, with the time, keeping what it says already but for an error that is past."""
@@ -154,6 +211,17 @@ class RunFolder:
             status = {key: value for key, value in status.items() if key not in ("error", "traceback")}
         status[f"{state}_at"] = datetime.now().astimezone().isoformat(timespec="seconds")
         self.write_json("status", status)
+
+
+def _require_plain(text: str) -> None:
+    """Refuse YAML that would take a reader's time or memory beyond its size: aliases and endless nesting."""
+    depth = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it holds an alias, *name, by which a small file becomes a large config")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
 
 
 def write_text(path: Path, text: str) -> None:

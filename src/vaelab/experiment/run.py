@@ -3,7 +3,8 @@
 import logging
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from vaelab import figures
 from vaelab.autoencoder import Autoencoder
-from vaelab.errors import ConfigError, RunError
+from vaelab.errors import ConfigError, RunError, UserError
 from vaelab.experiment.check import check
 from vaelab.experiment.experiment import Experiment
 from vaelab.experiment.folder import RunFolder
@@ -26,9 +27,10 @@ from vaelab.experiment.processes import companions
 from vaelab.experiment.surroundings import quiet_lightning, recorded, room_for
 from vaelab.seeding import derive_seed
 from vaelab.training import events
-from vaelab.training.checkpoints import LAST, PREVIOUS, read
-from vaelab.training.datamodule import ImageDataModule
+from vaelab.training.checkpoints import LAST, PREVIOUS
+from vaelab.training.datamodule import EVALUATION_BATCH, ImageDataModule
 from vaelab.training.module import AutoencoderModule, plain
+from vaelab.training.reading import load_weights, read, reason
 from vaelab.training.signals import graceful_stop
 
 log = logging.getLogger("vaelab")
@@ -92,8 +94,8 @@ def ready(config: DictConfig, *, trust: Sequence[str] = ()) -> Experiment:
     """
     with quiet_lightning():
         experiment = check(config, trust=trust)
-        _ask_devices(experiment)
-        _ = experiment.data.splits
+        trainer = _ask_devices(experiment)
+        _require_batches(trainer, experiment)
         return experiment
 
 
@@ -113,8 +115,8 @@ def resume(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Run:
     folder = _folder_of(run)
     with quiet_lightning(), room_for(folder), folder.locked():
         if folder.done:
-            metrics = {name: float(value) for name, value in folder.read_json("metrics").items()}
-            return Run(folder.path, metrics, sorted(folder.figures.glob("*.png")))
+            return Run(folder.path, folder.metrics, sorted(folder.figures.glob("*.png")))
+        folder.require_known_servers(trust)
         experiment = ready(folder.config, trust=trust)
         folder.remove_fragments()
         with recorded(folder):
@@ -137,7 +139,7 @@ def load(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Autoencoder:
     """
     folder = _folder_of(run)
     model = check(folder.config, trust=trust).model()
-    _load_weights(model, folder.best_checkpoint())
+    load_weights(model, folder.best_checkpoint())
     return model.eval()
 
 
@@ -152,7 +154,7 @@ def evaluate(run: Run | str | Path, *, trust: Sequence[str] = ()) -> dict[str, f
     with quiet_lightning():
         experiment = check(folder.config, trust=trust)
         model = experiment.model()
-        _load_weights(model, folder.best_checkpoint())
+        load_weights(model, folder.best_checkpoint())
         # One process, whatever the run had: each of them would evaluate all images.
         return _test(experiment, model, experiment.trainer([], [], strategy="auto", devices=1, num_nodes=1))
 
@@ -171,8 +173,8 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     started = time.monotonic()
     model, loggers = experiment.model(), trainer.loggers
     checkpoint = _newest_checkpoint(folder)
-    if trainer.is_global_zero:  # of several processes the one that logs
-        events.rewind(loggers, read(checkpoint)["events"] if checkpoint else {})
+    if checkpoint is not None:
+        load_weights(model, checkpoint)  # says what does not fit
     module = AutoencoderModule(
         model,
         experiment.objective,
@@ -185,11 +187,14 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     if not len(experiment.data.splits.validation):
         trainer.limit_val_batches = 0
     data = ImageDataModule(experiment.data, seed=experiment.seed)
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    with _going_on_from(checkpoint, trainer) as state:
+        if trainer.is_global_zero:  # of several processes the one that logs
+            events.rewind(loggers, state["events"] if checkpoint else {})
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     progress = trainer.fit_loop.epoch_progress.current
     progress.completed = progress.processed  # Lightning does so only where there was something left to train
     if any(folder.checkpoints.glob("*.ckpt")):
-        _load_weights(model, folder.best_checkpoint())
+        load_weights(model, folder.best_checkpoint())
     metrics = _test(experiment, model, trainer)
     metrics["epochs"] = trainer.current_epoch
     metrics["steps"] = trainer.global_step
@@ -217,7 +222,7 @@ def _draw(
     experiment: Experiment, model: Autoencoder, folder: RunFolder, loggers: Sequence[Any], step: int
 ) -> list[Path]:
     """reconstructions.png and, for a model with a prior, samples.png; TensorBoard gets the same pictures."""
-    model = model.cpu().eval()
+    model = model.cpu().float().eval()
     originals = experiment.data.splits.test.pixels[:10].cpu().float().div(255)
     torch.manual_seed(derive_seed(experiment.seed, "figures"))
     pictures = {"reconstructions": figures.reconstructions(originals, model.reconstruct(originals))}
@@ -248,7 +253,7 @@ def _newest_checkpoint(folder: RunFolder) -> Path | None:
         try:
             read(path)
         except Exception as error:  # a damaged file may fail in any way
-            damage[path] = f"{path} is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            damage[path] = f"{path} is damaged ({reason(error)})"
             continue
         for message in damage.values():
             warnings.warn(f"{message}: going on from {path.name}", stacklevel=2)
@@ -267,27 +272,48 @@ def _warn_of_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         log.warning(message)
 
 
-def _load_weights(model: Autoencoder, path: Path) -> None:
-    """Weights alone, as plain tensors: nothing in a checkpoint is run."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        weights = {name.removeprefix("model."): value for name, value in state.items()}
-        model.load_state_dict(weights)
-    except Exception as error:
-        raise RunError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
-
-
 def _folder_of(run: Run | str | Path) -> RunFolder:
     return RunFolder.open(run.folder if isinstance(run, Run) else run)
 
 
-def _ask_devices(experiment: Experiment) -> None:
+def _ask_devices(experiment: Experiment) -> pl.Trainer:
     """Have Lightning say, before anything is written, that it cannot have the devices it is asked for."""
     try:
-        experiment.trainer([], [])
-    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        trainer: pl.Trainer = experiment.trainer([], [])
+    except (MisconfigurationException, RuntimeError, ValueError, TypeError) as error:
         message = f"trainer: {' '.join(str(error).split())}; trainer.accelerator=auto takes what this machine has"
         raise ConfigError([message]) from error
+    cores = os.cpu_count() or 1
+    if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > cores:
+        raise ConfigError([f"trainer.devices={trainer.num_devices}: this machine has {cores} cores"])
+    return trainer
+
+
+def _require_batches(trainer: pl.Trainer, experiment: Experiment) -> None:
+    """Refuse a share of the batches that is none of them."""
+    train, validation, test = experiment.data.splits
+    for name, images, size in [
+        ("train", train, experiment.data.batch_size),
+        ("val", validation, EVALUATION_BATCH),
+        ("test", test, EVALUATION_BATCH),
+    ]:
+        share, batches = getattr(trainer, f"limit_{name}_batches"), -(-len(images) // size)
+        if isinstance(share, float) and share > 0 and batches and int(share * batches) == 0:
+            raise ConfigError([f"trainer.limit_{name}_batches={share} of {batches} batches is none: give a number"])
+
+
+@contextmanager
+def _going_on_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[Mapping[str, Any]]:
+    """What a checkpoint holds; where it has training fail before a step is done, that is said of it."""
+    state = read(checkpoint) if checkpoint else {}
+    try:
+        yield state
+    except UserError:
+        raise
+    except Exception as error:
+        if checkpoint is None or trainer.global_step not in (0, state.get("global_step")):
+            raise
+        raise RunError(f"{checkpoint} does not fit this run: {reason(error)}") from error
 
 
 class _EpochLog(pl.Callback):

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from vaelab.errors import StorageError
+from vaelab.errors import RunError, StorageError
 from vaelab.experiment.folder import RunFolder
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -40,13 +40,16 @@ def quiet_lightning() -> Iterator[None]:
 
 @contextmanager
 def room_for(folder: RunFolder) -> Iterator[None]:
-    """Say in one line that the disk took no more, wherever that came up."""
+    """Say in one line that the disk took no more, or that there was no memory, wherever that came up."""
     report = threading.excepthook
     # TensorBoard's thread passes its error on to the main one; a traceback of its own would only come on top.
     threading.excepthook = lambda failure: None if _no_room(failure.exc_value) else report(failure)
     try:
         yield
     except Exception as error:
+        if _no_memory(error):
+            message = f"the memory does not suffice: {str(error).splitlines()[0]}; a smaller data.batch_size takes less"
+            raise RunError(message) from error
         reason = _no_room(error)
         if reason is None:
             raise
@@ -65,6 +68,13 @@ def _no_room(error: BaseException | None) -> str | None:
             return os.strerror(error.errno)
         error = error.__cause__ or error.__context__
     return None
+
+
+def _no_memory(error: Exception) -> bool:
+    """Whether torch says, in one of its ways, that it was refused the memory it asked for."""
+    said = isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "allocate memory" in str(error))
+    overflow = isinstance(error, RuntimeError) and "overflow" in str(error)  # more bytes than can be counted
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said or overflow
 
 
 @contextmanager

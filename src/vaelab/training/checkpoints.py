@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from vaelab.training import events
+from vaelab.training.reading import read
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
@@ -37,8 +37,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
         """Read a checkpoint with `weights_only=True`, whatever the caller or the environment says."""
-        checkpoint: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        return checkpoint
+        return read(Path(path), map_location or "cpu")
 
 
 class Checkpoints(Checkpoint):
@@ -123,20 +122,6 @@ def resumes_after(trainer: pl.Trainer, batch_idx: int) -> bool:
         and batch_idx + 1 < trainer.num_training_batches
         and not 0 <= trainer.max_steps <= trainer.global_step
     )
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A checkpoint, every byte of it checked.
-
-    Raises:
-        Exception: of whatever kind; the file is damaged.
-    """
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()  # torch.load does not look at the checksums
-    if damaged is not None:
-        raise ValueError(f"the checksum of {damaged} is wrong")
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return checkpoint
 
 
 def _keep(path: Path, other: Path) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from vaelab.errors import RunError
+
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from pytorch_lightning.loggers import Logger
@@ -19,6 +21,7 @@ Positive = Annotated[int, Field(gt=0)]
 Epochs = Annotated[int, Field(ge=-1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Batches = Annotated[int, Field(ge=0)] | Share
+SomeBatches = Positive | Annotated[float, Field(gt=0, le=1)]
 Clip = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
@@ -43,7 +46,7 @@ def trainer(
     gradient_clip_val: Clip | None = None,
     gradient_clip_algorithm: Literal["norm", "value"] = "norm",
     accumulate_grad_batches: Positive = 1,
-    limit_train_batches: Batches = 1.0,
+    limit_train_batches: SomeBatches = 1.0,
     limit_val_batches: Batches = 1.0,
     limit_test_batches: Batches = 1.0,
     check_val_every_n_epoch: Positive = 1,
@@ -133,8 +136,17 @@ def csv(folder: Path, /) -> "Logger":
 def wandb(folder: Path, /, *, project: Text = "vaelab", offline: bool = False) -> "Logger":
     """Weights & Biases, its files in the run folder's `wandb/`; needs the extra vaelab[wandb]."""
     from pytorch_lightning.loggers import WandbLogger
+    from wandb.errors import UsageError
 
-    return WandbLogger(name=folder.name, save_dir=folder, project=project, offline=offline)
+    logger = WandbLogger(name=folder.name, save_dir=folder, project=project, offline=offline)
+    try:
+        _ = logger.experiment
+    except UsageError as error:
+        raise RunError(f"logger=wandb: {error} Or take logger.wandb.offline=true") from error
+    return logger
+
+
+wandb.extra = "wandb"  # type: ignore[attr-defined]
 
 
 def mlflow(folder: Path, /, *, tracking_uri: Text | None = None, experiment_name: Text = "vaelab") -> "Logger":
@@ -143,3 +155,6 @@ def mlflow(folder: Path, /, *, tracking_uri: Text | None = None, experiment_name
 
     uri = tracking_uri or f"sqlite:///{(folder / 'mlflow.db').absolute()}"
     return MLFlowLogger(experiment_name, run_name=folder.name, tracking_uri=uri)
+
+
+mlflow.extra = "mlflow"  # type: ignore[attr-defined]

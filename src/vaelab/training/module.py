@@ -1,7 +1,7 @@
 """The one LightningModule: an autoencoder, its objective and its optimizer."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from vaelab.autoencoder import Autoencoder
 from vaelab.data import Batch, Batches
-from vaelab.errors import DivergenceError
+from vaelab.errors import ConfigError, DivergenceError, did_you_mean
 from vaelab.objectives import Objective, Terms
 from vaelab.seeding import derive_seed, seed_noise, sharing
+from vaelab.training.reading import tensors
 
 OptimizerOf = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 TermsOfBatch = tuple[dict[str, Tensor], int, int]  # means, images, step of the optimizer
@@ -93,6 +94,20 @@ class AutoencoderModule(pl.LightningModule):
         # The gradients' plain mean over the processes is then the mean over all images of the batch.
         return terms["loss"] * (own * world_size / size)
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """The gradients; trainer.detect_anomaly has torch look at each of them.
+
+        Raises:
+            DivergenceError: torch found one that is NaN.
+        """
+        try:
+            super().backward(loss, *args, **kwargs)
+        except RuntimeError as error:
+            if "returned nan values" not in str(error):
+                raise
+            self._window.require_finite("train/")
+            raise DivergenceError(f"a gradient is NaN at step {self.global_step}: {error}") from error
+
     def on_train_start(self) -> None:
         """Log what a checkpoint caught between the end of a batch and its logging."""
         if len(self._window) >= self.log_every:
@@ -131,14 +146,20 @@ class AutoencoderModule(pl.LightningModule):
         """
         windows = self._windows()
         states = [state["state"] for state in checkpoint.get("optimizer_states", [])]
-        for what, tensors in [("the weights are", checkpoint["state_dict"]), ("the optimizer's state is", states)]:
-            finite = all(bool(tensor.isfinite().all()) for tensor in _tensors(tensors))
+        for what, content in [("the weights are", checkpoint["state_dict"]), ("the optimizer's state is", states)]:
+            finite = all(bool(tensor.isfinite().all()) for tensor in tensors(content))
             if not self.trainer.strategy.reduce_boolean_decision(finite):  # in any process: all of them stop
                 raise DivergenceError(f"{what} NaN or infinite after step {self.global_step}")
         checkpoint["window"] = [window.state() for window in windows]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the terms that had not been logged yet."""
+        """Take up the terms that had not been logged yet.
+
+        Raises:
+            ValueError: Lightning would find no state for the optimizer, and go on without.
+        """
+        if len(checkpoint["optimizer_states"]) != 1:
+            raise ValueError("it has not the state of one optimizer")
         windows = checkpoint["window"]
         if len(windows) == self.trainer.world_size:  # else they are not this process's images
             device = self.trainer.strategy.root_device  # where those to come will be
@@ -176,11 +197,22 @@ class AutoencoderModule(pl.LightningModule):
 
     def _log_evaluation(self, prefix: str) -> None:
         means = self._evaluation.means(prefix)
-        if self.trainer.validating and not all(map(math.isfinite, means.values())):
+        if not all(map(math.isfinite, means.values())):
             self._evaluation.require_finite(prefix)
         self._evaluation = TermMeans()
         self.shown |= means
         self.log_dict(means, sync_dist=True)
+        if prefix == "val/":
+            self._require_monitored(means)
+
+    def _require_monitored(self, logged: Mapping[str, float]) -> None:
+        """Refuse a callback that waits for a metric which there is not."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            monitor = getattr(callback, "monitor", None)
+            if monitor is not None and monitor not in {*logged, *self.trainer.callback_metrics}:
+                raise ConfigError(
+                    [f"{type(callback).__name__}.monitor={monitor}: no such metric{did_you_mean(monitor, logged)}"]
+                )
 
 
 class TermMeans:
@@ -246,15 +278,6 @@ class TermMeans:
     def state(self) -> list[TermsOfBatch]:
         """What a new one can be made from."""
         return self._batches
-
-
-def _tensors(content: Any) -> Iterator[Tensor]:
-    """The tensors in nested dicts and lists."""
-    if isinstance(content, Tensor):
-        yield content
-    elif isinstance(content, Mapping | list):
-        for value in content.values() if isinstance(content, Mapping) else content:
-            yield from _tensors(value)
 
 
 def plain(metrics: Mapping[str, Tensor]) -> dict[str, float]:
