@@ -49,6 +49,7 @@ def reproduce(run: Run | str | Path, *, folder: str | Path | None = None, trust:
         raise RunError(
             f"{original.path} is not done, so there is nothing to compare with yet: `vaelab resume {original.path}`"
         )
+    original.require_known_servers(trust)
     differences(original.path, original.path)  # can it be compared at all?
     config, made_of = original.config, original.read_json("manifest")
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{config.get('name')}_again"

@@ -1,6 +1,7 @@
 """Training a config into a run folder, and coming back to what was trained."""
 
 import logging
+import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
