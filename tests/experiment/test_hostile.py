@@ -372,6 +372,8 @@ FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "a status of bytes": (write("status.json", bytes(range(256))), "status.json"),
     "a status without end": (write("status.json", "[" * 100_000), "status.json"),
     "a huge status": (write("status.json", " " * (17 << 20)), "status.json"),
+    "a manifest of other kinds": (write("manifest.json", '{"packages": 5}'), "manifest.json"),
+    "a manifest of strange commits": (write("manifest.json", '{"git": {"commit": 5}}'), "manifest.json"),
     "a server of its own": (
         change({"logger": {"mlflow": gadget("vaelab.training.lightning.mlflow", tracking_uri="http://127.0.0.1:9")}}),
         "--trust http://127.0.0.1:9",

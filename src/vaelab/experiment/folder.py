@@ -120,6 +120,21 @@ class RunFolder:
         return {name: float(value) for name, value in metrics.items()}
 
     @property
+    def manifest(self) -> dict[str, Any]:
+        """What manifest.json holds.
+
+        Raises:
+            RunError: a part of it is not what we write.
+        """
+        manifest = self.read_json("manifest")
+        kinds = {"packages": dict, "data": dict, "hardware": dict, "overrides": list}
+        sound = all(isinstance(manifest.get(name, kind()), kind) for name, kind in kinds.items())
+        git = manifest.get("git") or {"commit": "", "diff": ""}
+        if not (sound and isinstance(git, dict) and all(isinstance(git.get(name), str) for name in ("commit", "diff"))):
+            raise RunError(f"{self.path / 'manifest.json'} cannot be read: it is not one that vaelab has written")
+        return manifest
+
+    @property
     def done(self) -> bool:
         """Whether the run has come to its end."""
         return bool(self.read_json("status").get("state") == "done")

@@ -51,7 +51,7 @@ def reproduce(run: Run | str | Path, *, folder: str | Path | None = None, trust:
         )
     original.require_known_servers(trust)
     differences(original.path, original.path)  # can it be compared at all?
-    config, made_of = original.config, original.read_json("manifest")
+    config, made_of = original.config, original.manifest
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{config.get('name')}_again"
     again = train_into(
         folder or Path("outputs", "runs", name),

@@ -121,7 +121,7 @@ def resume(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Run:
         experiment = ready(folder.config, trust=trust)
         folder.remove_fragments()
         with recorded(folder):
-            _warn_of_changes(folder.read_json("manifest"), manifest(experiment.data, seed=experiment.seed))
+            _warn_of_changes(folder.manifest, manifest(experiment.data, seed=experiment.seed))
             return _fit(experiment, folder, trust)
 
 
