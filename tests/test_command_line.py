@@ -99,7 +99,12 @@ def test_multirun_runs_each_combination_into_one_sweep_folder(launcher: str, tmp
     (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
     assert str(folder.relative_to(tmp_path)) in result.stdout
     jobs = sorted(path for path in folder.iterdir() if path.is_dir())
-    assert [job.name for job in jobs] == ["0", "1", "2", "3"]
+    assert [job.name for job in jobs] == [
+        "0_model=ae,latent_dim=2",
+        "1_model=ae,latent_dim=8",
+        "2_model=vae,latent_dim=2",
+        "3_model=vae,latent_dim=8",
+    ]
     assert [json.loads((job / "status.json").read_text())["state"] for job in jobs] == ["done"] * 4
     assert ["test/elbo" in json.loads((job / "metrics.json").read_text()) for job in jobs] == [False, False, True, True]
     made_of = json.loads((jobs[3] / "manifest.json").read_text())

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from omegaconf import OmegaConf
@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from vaelab.errors import UserError
+from vaelab.errors import ConfigError, UserError
 from vaelab.experiment.compose import compose_with_hydra, groups, options, run_dir, without_hydra
 
 if TYPE_CHECKING:
     from vaelab.experiment.run import Run
+    from vaelab.sweeps.folder import SweepFolder
 
 app = typer.Typer(
     name="vaelab",
@@ -28,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+Result = TypeVar("Result")
 Trust = Annotated[
     list[str] | None, typer.Option("--trust", help="A package of your own whose classes a config may name.")
 ]
@@ -59,11 +61,13 @@ def train(
     """Train a model: `vaelab train model=vae latent_dim=8 trainer.max_epochs=5`."""
     overrides, trust = overrides or [], trust or []
     if multirun:
-        from vaelab.experiment.multirun import multirun as run_multirun
+        from vaelab.sweeps.sweep import sweep
 
-        typer.echo(run_multirun(overrides, config_dir=config_dir, trust=trust))
+        _report_sweep(partial(sweep, overrides, config_dir=config_dir, trust=trust))
         return
     config = compose_with_hydra(overrides, config_dir=config_dir)
+    if config.hydra.runtime.choices.get("sweep") is not None:
+        raise ConfigError([f"sweep={config.hydra.runtime.choices.sweep}: a sweep needs -m (--multirun)"])
     own, folder = without_hydra(config), run_dir(config)
     if show:
         typer.echo(OmegaConf.to_yaml(own), nl=False)
@@ -79,11 +83,25 @@ def train(
 
 @app.command()
 def resume(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="The folder of a run or of a sweep.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Of a sweep: another launcher, such as hydra/launcher=joblib.")
+    ] = None,
     trust: Trust = None,
 ) -> None:
-    """Continue a run that was stopped, to the same end as if it had not been."""
+    """Continue a run or a sweep that was stopped, to the same end as if it had not been."""
     from vaelab.experiment.folder import RunFolder
+    from vaelab.sweeps.folder import SweepFolder
+
+    if SweepFolder.is_one(run):
+        from vaelab.sweeps.sweep import resume as resume_sweep
+
+        _report_sweep(partial(resume_sweep, run, overrides or [], trust=trust or []))
+        return
+    if overrides:
+        raise ConfigError(
+            [f"{text}: a run is resumed as it was started; train anew to change it" for text in overrides]
+        )
 
     if RunFolder.open(run).done:
         typer.echo(f"{run} is done: there is nothing to resume")
@@ -154,17 +172,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _report(trained: Callable[[], "Run"]) -> None:
     """Print what a run ended with, and where it is; once, however many processes trained it."""
-    try:
-        run = trained()
-    except KeyboardInterrupt as stopped:
-        if stopped.args:
-            typer.echo(f"\ninterrupted: `vaelab resume {stopped.args[0]}` goes on", err=True)
-        raise typer.Exit(130) from None
+    run = _stoppable(trained)
     if int(os.environ.get("LOCAL_RANK", 0)) > 0:
         return
     _print_metrics(run.metrics)
     for path in [*run.figures, run.folder]:
         typer.echo(path)
+
+
+def _report_sweep(ran: Callable[[], "SweepFolder"]) -> None:
+    """Print the table of a sweep, which jobs failed, and where it is; exit with 1 where any failed."""
+    from vaelab.sweeps.table import failures, summary
+
+    folder = _stoppable(ran)
+    jobs = folder.jobs
+    Console(width=None if sys.stdout.isatty() else 200).print(summary(jobs))
+    failed = list(failures(jobs))
+    for line in failed:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(line)}", highlight=False)
+    typer.echo(folder.path)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _stoppable(trained: Callable[[], Result]) -> Result:
+    """What `trained` returns; where it was stopped, say how to go on."""
+    try:
+        return trained()
+    except KeyboardInterrupt as stopped:
+        if stopped.args:
+            typer.echo(f"\ninterrupted: `vaelab resume {stopped.args[0]}` goes on", err=True)
+        raise typer.Exit(130) from None
 
 
 def _print_metrics(metrics: Mapping[str, float]) -> None:

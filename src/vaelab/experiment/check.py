@@ -78,6 +78,19 @@ def _memory() -> float:
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
+def check_part(path: str, node: Mapping[str, Any], *, trust: Sequence[str] = ()) -> Any:
+    """The part that one node of a config describes.
+
+    Raises:
+        ConfigError: every mistake in it.
+    """
+    checker = _Checker(tuple(trust))
+    part = checker.part(path, node)
+    if checker.mistakes:
+        raise ConfigError(checker.mistakes)
+    return part
+
+
 class _Checker:
     """Walks a config along the constructors it names, and collects what is wrong."""
 

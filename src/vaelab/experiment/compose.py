@@ -4,12 +4,14 @@ Nothing here imports torch: a misspelt key is answered at once.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
@@ -44,9 +46,8 @@ def compose(overrides: Sequence[str] = (), *, config_dir: str | Path | None = No
 
 def compose_with_hydra(overrides: Sequence[str], *, config_dir: str | Path | None = None) -> DictConfig:
     """The same, unresolved and with Hydra's own node `hydra` in it."""
-    searched = [*overrides, *searchpath(config_dir)]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3", job_name="vaelab"):
+    searched = [*overrides, *_searchpath(config_dir)]
+    with hydra_of_ours():
         parsed, mistakes = _parsed(searched)
         mistakes += [mistake for override in parsed for mistake in _unsearchable(override)]
         if mistakes:
@@ -73,7 +74,23 @@ def run_dir(config: DictConfig) -> str:
         raise ConfigError([f"hydra.run.dir: {_said(error)}"]) from error
 
 
-def searchpath(config_dir: str | Path | None) -> list[str]:
+@contextmanager
+def hydra_of_ours() -> Iterator[None]:
+    """Hydra over conf/, with the launchers of conf/ alone.
+
+    Hydra would hold ours against the options that its plugins have for launchers of the same names.
+    """
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3", job_name="vaelab"):
+        store = ConfigStore.instance().repo["hydra"]
+        theirs = store.pop("launcher")
+        try:
+            yield
+        finally:
+            store["launcher"] = theirs
+
+
+def _searchpath(config_dir: str | Path | None) -> list[str]:
     """The override that has Hydra search a folder of one's own.
 
     Raises:
@@ -109,8 +126,8 @@ def options(group: str) -> list[str]:
 
 
 def groups() -> list[str]:
-    """The config groups of conf/."""
-    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+    """The config groups of conf/, such as "model" and "hydra/launcher"."""
+    return sorted({path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {"."})
 
 
 def flat_keys(config: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
@@ -185,6 +202,12 @@ def _mistakes(overrides: Sequence[Override]) -> list[str]:
     search = [str(given.input_line) for given in overrides if given.key_or_group == "hydra.searchpath"]
     for override in overrides:
         group = override.key_or_group
+        if override.is_sweep_override():
+            values = str(override.input_line).partition("=")[2]
+            mistakes.append(
+                f"{override.input_line}: several values are a sweep, which needs -m (--multirun); "
+                f"one value that is a list is {group}=[{values}]"
+            )
         offered = loader.get_group_options(group, config_name="train", overrides=search)
         if not offered:
             keys.append(override)

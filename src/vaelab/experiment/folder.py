@@ -67,6 +67,8 @@ class RunFolder:
         folder = cls(path)
         if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", str(path)):
             raise RunError(f"{path} is an address: a run folder is on this machine, nothing is fetched")
+        if (folder.path / "sweep.json").is_file():
+            raise RunError(f"{path} is a sweep: give the folder of one of its runs, which are in it")
         if not (folder.path / "config.yaml").is_file():
             raise RunError(f"{path} is not a run folder: it has no config.yaml; `vaelab train` makes them")
         folder.require_own_files()
@@ -140,24 +142,18 @@ class RunFolder:
         return bool(self.read_json("status").get("state") == "done")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, wait: bool = False) -> Iterator[None]:
         """Hold the folder for this process; the system lets go of it when the process ends, however it does.
 
         The lock is on train.log, which is there anyway, so nothing is left behind that looks like a lock.
 
+        Args:
+            wait: until another process lets go of it.
+
         Raises:
             RunError: another process holds it.
         """
-        if sys.platform == "win32":
-            yield
-            return
-        import fcntl
-
-        with self.log.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(f"{self.path} is in use: another process is training it") from error
+        with exclusive(self.log, f"{self.path} is in use: another process is training it", wait=wait):
             yield
 
     def require_own_files(self) -> None:
@@ -191,8 +187,8 @@ class RunFolder:
         raise RunError(f"{self.path} has no checkpoint: the run did not finish its first epoch")
 
     def write_config(self, config: DictConfig) -> None:
-        """config.yaml."""
-        write_text(self.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+        """config.yaml, usable from any folder."""
+        write_text(self.path / "config.yaml", OmegaConf.to_yaml(portable(config), resolve=True))
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """`name`.json, replaced as a whole."""
@@ -237,6 +233,34 @@ def _require_plain(text: str) -> None:
             raise ValueError("it holds an alias, *name, by which a small file becomes a large config")
         if depth > MAX_DEPTH:
             raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+
+
+def portable(config: DictConfig) -> DictConfig:
+    """A copy that means the same in any folder."""
+    config = config.copy()
+    if "root" in config.data:
+        config.data.root = str(Path(config.data.root).absolute())
+    return config
+
+
+@contextmanager
+def exclusive(path: Path, in_use: str, *, wait: bool = False) -> Iterator[None]:
+    """Lock a file for this process, or wait until it can be locked.
+
+    Raises:
+        RunError: another process has locked it; `in_use` says what that means.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise RunError(in_use) from error
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

@@ -75,10 +75,7 @@ def train_into(
     with quiet_lightning():
         experiment = ready(config, trust=trust)
         run_folder = RunFolder.claim(folder, exact=exact)
-        config = config.copy()
-        if "root" in config.data:
-            config.data.root = str(Path(config.data.root).absolute())  # usable from any folder
-        with room_for(run_folder), run_folder.locked():
+        with room_for(run_folder.path), run_folder.locked():
             made_of = {"overrides": list(overrides)} | manifest(experiment.data, seed=experiment.seed)
             run_folder.write_json("manifest", made_of)
             run_folder.write_config(config)  # from now on it is a run folder, which can be resumed
@@ -86,8 +83,13 @@ def train_into(
                 return _fit(experiment, run_folder, trust)
 
 
-def ready(config: DictConfig, *, trust: Sequence[str] = ()) -> Experiment:
+def ready(config: DictConfig, *, trust: Sequence[str] = (), devices: bool = True) -> Experiment:
     """The experiment of a config, its devices found and its data read: nothing has been written by then.
+
+    Args:
+        config: as composed.
+        trust: packages of one's own whose classes the config may name.
+        devices: ask for them; not where it will run on another machine.
 
     Raises:
         ConfigError: the config has mistakes, or this machine has not the devices.
@@ -95,6 +97,9 @@ def ready(config: DictConfig, *, trust: Sequence[str] = ()) -> Experiment:
     """
     with quiet_lightning():
         experiment = check(config, trust=trust)
+        if not devices:
+            _ = experiment.data.splits
+            return experiment
         trainer = _ask_devices(experiment)
         _require_batches(trainer, experiment)
         return experiment
@@ -114,14 +119,39 @@ def resume(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Run:
         ConfigError, DataError: as in `train`.
     """
     folder = _folder_of(run)
-    with quiet_lightning(), room_for(folder), folder.locked():
+    return go_on(folder, folder.config, trust=trust)
+
+
+def go_on(
+    folder: RunFolder,
+    config: DictConfig,
+    *,
+    trust: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    wait: bool = False,
+) -> Run:
+    """`resume`, for a folder that may have no more than its config yet.
+
+    Args:
+        folder: the run's.
+        config: the folder's, but for what does not change the results, such as the progress bar.
+        trust: packages of one's own whose classes the config may name.
+        overrides: what the config was composed with; the manifest of a run that begins here keeps them.
+        wait: for another process that is training it.
+    """
+    check(config, trust=trust)
+    with quiet_lightning(), room_for(folder.path), folder.locked(wait=wait):
         if folder.done:
             return Run(folder.path, folder.metrics, sorted(folder.figures.glob("*.png")))
         folder.require_known_servers(trust)
-        experiment = ready(folder.config, trust=trust)
         folder.remove_fragments()
         with recorded(folder):
-            _warn_of_changes(folder.manifest, manifest(experiment.data, seed=experiment.seed))
+            experiment = ready(config, trust=trust)
+            then, now = folder.manifest, manifest(experiment.data, seed=experiment.seed)
+            if then:
+                _warn_of_changes(then, now)
+            else:
+                folder.write_json("manifest", {"overrides": list(overrides)} | now)
             return _fit(experiment, folder, trust)
 
 

@@ -8,6 +8,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from vaelab.errors import RunError, StorageError
 from vaelab.experiment.folder import RunFolder
@@ -39,7 +40,7 @@ def quiet_lightning() -> Iterator[None]:
 
 
 @contextmanager
-def room_for(folder: RunFolder) -> Iterator[None]:
+def room_for(folder: Path) -> Iterator[None]:
     """Say in one line that the disk took no more, or that there was no memory, wherever that came up."""
     report = threading.excepthook
     # TensorBoard's thread passes its error on to the main one; a traceback of its own would only come on top.
@@ -54,8 +55,8 @@ def room_for(folder: RunFolder) -> Iterator[None]:
         if reason is None:
             raise
         raise StorageError(
-            f"{folder.path} cannot be written to ({reason}); what was written before is intact: "
-            f"make room, then `vaelab resume {folder.path}`"
+            f"{folder} cannot be written to ({reason}); what was written before is intact: "
+            f"make room, then `vaelab resume {folder}`"
         ) from error
     finally:
         threading.excepthook = report

@@ -1,0 +1,1 @@
+"""Many runs as one thing: a folder, resumable, by one process or many."""

@@ -1,0 +1,238 @@
+"""Running a sweep: its jobs, from wherever they come, through a launcher."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from vaelab.errors import ConfigError, RunError
+from vaelab.experiment.check import check, check_part
+from vaelab.experiment.compose import compose_with_hydra, flat_keys, options
+from vaelab.experiment.folder import RunFolder, portable
+from vaelab.experiment.surroundings import room_for
+from vaelab.sweeps import table
+from vaelab.sweeps.folder import STOP, Entry, Job, Record, SweepFolder
+from vaelab.sweeps.grid import Composed, compose_grid, subfolder
+from vaelab.sweeps.launchers import Launcher
+
+
+def sweep(overrides: Sequence[str], *, config_dir: str | Path | None = None, trust: Sequence[str] = ()) -> SweepFolder:
+    """A run for each combination of the swept values, into one sweep folder.
+
+    Where `hydra.sweep.dir=...` is the folder of this very sweep, it is gone on with.
+
+    Raises:
+        ConfigError, DataError: a job cannot run; none has been started.
+        RunError: the folder is taken by something else, or by another process.
+        KeyboardInterrupt, SystemExit: the sweep was stopped; its path is the argument.
+    """
+    grid = compose_grid(overrides, config_dir=config_dir, trust=trust)
+    launcher = _launcher(grid[0].hydra.launcher, trust)
+    configs = [job.config for job in grid]
+    names = [subfolder(job, number, len(grid)) for number, job in enumerate(grid)]
+    shared = next((name for name in names if names.count(name) > 1), None)
+    if shared is not None:
+        raise ConfigError([f"hydra.sweep.subdir: several jobs would have the folder {shared}"])
+    _ready(configs, launcher, trust)
+    path = Path(grid[0].hydra.sweep.dir)
+    if SweepFolder.is_one(path):
+        folder = SweepFolder.open(path)
+        _compare(folder, grid)
+    else:
+        exact = any(text.startswith("hydra.sweep.dir=") for text in overrides)
+        folder = SweepFolder.create(path, _record(overrides, grid, names), configs, exact=exact)
+    # Whoever typed the command knows where it logs to.
+    places = [place for config in configs for place in _places(config)]
+    run(folder, launcher, [job for job in folder.jobs if job.state != "done"], trust=[*trust, *places])
+    return folder
+
+
+def resume(path: str | Path, overrides: Sequence[str] = (), *, trust: Sequence[str] = ()) -> SweepFolder:
+    """Go on with a sweep: with what was cut off, from its checkpoints, with what failed and what never started.
+
+    Args:
+        path: the sweep's folder. Nothing in it is composed or imported; its jobs are their resolved configs, checked.
+        overrides: another launcher, or its knobs, such as "hydra/launcher=joblib"; by default that of the beginning,
+            but for the address of a Ray cluster.
+        trust: packages of one's own whose classes the configs may name.
+
+    Raises:
+        ConfigError, DataError, RunError, KeyboardInterrupt, SystemExit: as `sweep`.
+    """
+    folder = SweepFolder.open(path)
+    launcher = _launcher_of(folder, overrides, trust)
+    unfinished = [job for job in folder.jobs if job.state != "done"]
+    for job in unfinished:
+        RunFolder.open(job.run.path).require_known_servers(trust)
+    configs = [job.run.config for job in unfinished]
+    mistakes: list[str] = []
+    for config in configs:
+        try:
+            check(config, trust=trust)
+        except ConfigError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise ConfigError(list(dict.fromkeys(mistakes)))
+    _ready(configs, launcher, trust)
+    run(folder, launcher, unfinished, trust=trust)
+    return folder
+
+
+def run(
+    folder: SweepFolder,
+    launcher: Launcher,
+    jobs: Iterable[Job],
+    *,
+    trust: Sequence[str] = (),
+    told: Callable[[Job], None] = lambda job: None,
+) -> None:
+    """Run `jobs` of a sweep.
+
+    Args:
+        folder: the sweep's.
+        launcher: what runs them.
+        jobs: asked for the next one when there is room for it.
+        trust: packages of one's own whose classes the configs may name.
+        told: called with each job that has ended, with which `jobs` may decide what comes next.
+    """
+    with room_for(folder.path), folder.locked(), _stoppable(folder):
+        (folder.path / STOP).unlink(missing_ok=True)
+        try:
+            with table.watched(folder) as say:
+                for job in launcher.run(folder.path, jobs, trust):
+                    folder.save()
+                    folder.log(say(job))
+                    told(job)
+        finally:
+            folder.save()
+
+
+@contextmanager
+def _stoppable(folder: SweepFolder) -> Iterator[None]:
+    """Have Ctrl-C, SIGTERM and SIGUSR1 stop the sweep, and say with it what can be resumed."""
+    from vaelab.training.signals import SIGNALS  # imports Lightning
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {signum: signal.signal(signum, stop) for signum in SIGNALS} if main else {}
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        stopped.args = (str(folder.path),)
+        raise
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _ready(configs: Iterable[DictConfig], launcher: Launcher, trust: Sequence[str]) -> None:
+    """Find, before the first job starts, what data or devices are not there.
+
+    Raises:
+        ConfigError: this machine has not the devices.
+        DataError: the data are missing or damaged.
+    """
+    from vaelab.experiment.run import ready  # imports Lightning, for which no mistake should wait
+
+    # One job for each choice of data and devices.
+    needs = {OmegaConf.to_yaml({"data": config.data, "trainer": config.trainer}): config for config in configs}
+    for config in needs.values():
+        ready(config, trust=trust, devices=not launcher.remote)
+
+
+def _places(config: DictConfig) -> Iterator[str]:
+    """The servers that a run logs to."""
+    for logger in (config.get("logger") or {}).values():
+        if isinstance(logger, DictConfig) and logger.get("tracking_uri") is not None:
+            yield logger.tracking_uri
+
+
+def _launcher(node: Any, trust: Sequence[str]) -> Launcher:
+    """The launcher that `hydra.launcher` describes.
+
+    Raises:
+        ConfigError: every mistake in it, or an extra that is not installed.
+    """
+    launcher = check_part("hydra.launcher", dict(node), trust=trust)
+    if not hasattr(launcher, "run"):
+        raise ConfigError([f"hydra.launcher._target_={node['_target_']}: not a launcher"])
+    chosen: Launcher = launcher
+    return chosen
+
+
+def _launcher_of(folder: SweepFolder, overrides: Sequence[str], trust: Sequence[str]) -> Launcher:
+    """The launcher that a sweep was started with, or the one that `overrides` choose."""
+    wrong = [text for text in overrides if not text.startswith(("hydra/launcher=", "hydra.launcher."))]
+    if wrong:
+        raise ConfigError(
+            [f"{text}: the jobs of a sweep are as they were; only hydra/launcher can change" for text in wrong]
+        )
+    recorded = {key: value for key, value in folder.record.launcher.items() if key not in ("address", "_target_")}
+    name = recorded.pop("name", None)
+    if any(text.startswith("hydra/launcher=") for text in overrides):
+        return _launcher(compose_with_hydra(overrides).hydra.launcher, trust)
+    if name not in options("hydra/launcher"):
+        raise RunError(
+            f"{folder.path} was run by a launcher {name} that vaelab has not: choose one, hydra/launcher=..."
+        )
+    node = dict(compose_with_hydra([f"hydra/launcher={name}", *overrides]).hydra.launcher)
+    given = {text.partition("=")[0] for text in overrides}
+    node |= {key: value for key, value in recorded.items() if key in node and f"hydra.launcher.{key}" not in given}
+    return _launcher(node, trust)
+
+
+def _record(overrides: Sequence[str], grid: Sequence[Composed], names: Sequence[str]) -> Record:
+    parameters: dict[str, list[Any]] = {}
+    for job in grid:
+        for key, value in job.combination.parameters.items():
+            values = parameters.setdefault(key, [])
+            if value not in values:
+                values.append(value)
+    node: Any = OmegaConf.to_container(grid[0].hydra.launcher)
+    knobs = {name: knob for name, knob in node.items() if name not in ("_target_", "address")}
+    return Record(
+        name=str(grid[0].config.name),
+        command=sys.argv,
+        overrides=list(overrides),
+        parameters=parameters,
+        launcher={"name": grid[0].hydra.runtime.choices["hydra/launcher"]} | knobs,
+        jobs=[
+            Entry(number, name, dict(job.combination.parameters), list(job.combination.overrides))
+            for number, (job, name) in enumerate(zip(grid, names, strict=True))
+        ],
+    )
+
+
+def _compare(folder: SweepFolder, grid: Sequence[Composed]) -> None:
+    """Refuse the folder of another sweep.
+
+    Raises:
+        RunError: its jobs are not these.
+    """
+    jobs = folder.jobs
+    here = f"{folder.path} is the sweep of another config"
+    if len(jobs) != len(grid):
+        raise RunError(f"{here}: it has {len(jobs)} jobs, and this one {len(grid)}; choose another hydra.sweep.dir")
+    for job, composed in zip(jobs, grid, strict=True):
+        there, now = _flat(job.run.config), _flat(portable(composed.config))
+        for key in sorted(there.keys() | now.keys()):
+            if there.get(key) != now.get(key):
+                raise RunError(
+                    f"{here}: job {job.number} has {key}={there.get(key)} there and {now.get(key)} here; "
+                    "choose another hydra.sweep.dir"
+                )
+
+
+def _flat(config: DictConfig) -> dict[str, Any]:
+    """Every value by its dotted key, as it is after a time on the disk."""
+    values = DictConfig(OmegaConf.create(OmegaConf.to_yaml(config, resolve=True)))
+    flat = {key: OmegaConf.select(values, key) for key in flat_keys(values)}
+    return {key: value for key, value in flat.items() if not isinstance(value, DictConfig)}

@@ -1,0 +1,149 @@
+"""A sweep as a table: live while it runs, and at its end with the mean over seeds."""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from itertools import count
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from vaelab.sweeps.folder import Job, SweepFolder, short_names, shown
+
+METRICS = ("test/elbo", "test/reconstruction", "test/kl", "test/mse")
+STYLES = {"done": "green", "failed": "bold red", "running": "cyan", "interrupted": "yellow", "waiting": "dim"}
+_EPOCH = re.compile(r"epoch (\d+), step (\d+): (.*)$", re.MULTILINE)
+_TAIL = 8192  # bytes of a log in which its last epoch's line is
+
+
+@contextmanager
+def watched(sweep: SweepFolder) -> Iterator[Callable[[Job], str]]:
+    """Show a sweep while it runs: in a terminal as a live table, elsewhere by a line for each job that has ended.
+
+    Gives a function to be told that a job has ended, which returns that line.
+    """
+    console = Console(file=sys.stdout)  # as it is now: while a job runs in this process, sys.stdout is its log
+    over = count(1 + sum(job.state == "done" for job in sweep.jobs))
+
+    def say(job: Job) -> str:
+        state = job.state
+        said = job.error if state == "failed" else _shown_metrics(job.metrics)
+        line = f"{next(over)}/{len(sweep.record.jobs)} job {job.number} ({job.label}) {state}: {said}"
+        if not console.is_terminal:
+            print(line, file=console.file, flush=True)
+        return line
+
+    if not console.is_terminal:
+        yield say
+        return
+    rows = max(5, console.height - 8)
+    with Live(
+        get_renderable=lambda: _live(sweep.jobs, rows),
+        console=console,
+        refresh_per_second=1,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        transient=True,
+    ):
+        yield say
+
+
+def summary(jobs: Sequence[Job]) -> Table:
+    """The metrics of all jobs; where a sweep varies the seed, their mean and standard deviation over it.
+
+    Where the jobs differ in nothing but the seed, that is one row.
+    """
+    names = [name for name in METRICS if any(name in job.metrics for job in jobs)]
+    seeds = any("seed" in job.parameters for job in jobs)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    keys = list(dict.fromkeys(key for job in jobs for key in job.parameters if key != "seed"))
+    for column in short_names(dict.fromkeys(keys)):
+        table.add_column(column)
+    table.add_column("n" if seeds else "state")
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        rest = {key: value for key, value in job.parameters.items() if key != "seed"}
+        groups.setdefault(json.dumps(rest if seeds else job.number), []).append(job)
+    for group in groups.values():
+        values = [shown(group[0].parameters[key]) if key in group[0].parameters else "" for key in keys]
+        done = [job.metrics for job in group if job.state == "done"]
+        state = f"{len(done)}" if len(done) == len(group) else f"{len(done)} of {len(group)}"
+        cells = [_spread([metrics[name] for metrics in done if name in metrics]) for name in names]
+        table.add_row(*values, state if seeds else _state(group[0].state), *cells)
+    return table
+
+
+def failures(jobs: Sequence[Job]) -> Iterator[str]:
+    """A line for each job that failed: which, with what, and where its traceback is."""
+    for job in jobs:
+        if job.state == "failed":
+            yield f"job {job.number} ({job.label}) failed: {job.error}; {job.run.log} has the traceback"
+
+
+def _live(jobs: Sequence[Job], rows: int) -> Table:
+    """Those that run, then those that failed, then the newest of the others, as far as there is room."""
+    states = [job.state for job in jobs]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in STYLES if state in states)
+    table = Table(title=counts, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for column in ("job", "parameters", "state", "progress", "metric"):
+        table.add_column(column, no_wrap=True)
+    order = ["running", "failed", "interrupted", "waiting", "done"]
+    chosen = sorted(zip(jobs, states, strict=True), key=lambda pair: order.index(pair[1]))[:rows]
+    for job, state in sorted(chosen, key=lambda pair: pair[0].number):
+        progress, metric = _progress(job) if state in ("running", "interrupted") else ("", "")
+        if state == "failed":
+            metric = job.error.partition("\n")[0][:60]
+        elif state == "done":
+            metric = _shown_metrics(job.metrics)
+        table.add_row(str(job.number), job.label, _state(state), progress, metric)
+    return table
+
+
+def _progress(job: Job) -> tuple[str, str]:
+    """How far a run's log says that it is, and its validation loss, or else its training loss."""
+    if not job.run.log.is_file():
+        return "", ""
+    with job.run.log.open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - _TAIL))
+        lines = _EPOCH.findall(file.read().decode(errors="replace"))
+    if not lines:
+        return "", ""
+    epoch, _, terms = lines[-1]
+    shown_terms = dict(term.split(" ") for term in terms.split(", ") if term.count(" ") == 1)
+    name = "val/loss" if "val/loss" in shown_terms else "train/loss"
+    return f"epoch {int(epoch) + 1}{_epochs(job.run.path)}", f"{name} {shown_terms.get(name, '')}"
+
+
+@cache
+def _epochs(run: Path) -> str:
+    """Of how many, where the run's config limits them."""
+    limit = re.search(r"^  max_epochs: (\d+)$", (run / "config.yaml").read_text(), re.MULTILINE)
+    return f"/{limit[1]}" if limit else ""
+
+
+def _shown_metrics(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {metrics[name]:.6g}" for name in METRICS if name in metrics)
+
+
+def _spread(values: Sequence[float]) -> str:
+    """A mean and, of several values, their standard deviation.
+
+    >>> _spread([1.0, 2.0, 3.0]), _spread([2.5]), _spread([])
+    ('2 ± 1', '2.5', '')
+    """
+    if not values:
+        return ""
+    return f"{mean(values):.6g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+
+
+def _state(state: str) -> Any:
+    return f"[{STYLES[state]}]{state}[/]" if state in STYLES else state

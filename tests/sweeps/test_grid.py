@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import pytest
+
+from vaelab.errors import ConfigError
+from vaelab.experiment.compose import options
+from vaelab.sweeps.grid import combinations, compose_grid, subfolder
+
+
+def parameters(*overrides: str) -> list[dict[str, object]]:
+    return [dict(job.parameters) for job in combinations(overrides)]
+
+
+def test_hydras_ways_to_say_several_values_are_all_understood() -> None:
+    assert parameters("latent_dim=2,8") == [{"latent_dim": 2}, {"latent_dim": 8}]
+    assert parameters("latent_dim=choice(2,8)") == [{"latent_dim": 2}, {"latent_dim": 8}]
+    assert parameters("seed=range(0,6,2)") == [{"seed": 0}, {"seed": 2}, {"seed": 4}]
+    assert parameters("model=glob(*vae)") == [{"model": name} for name in options("model") if name.endswith("vae")]
+    assert parameters("encoder.hidden=[400],[200,100]") == [{"encoder.hidden": [400]}, {"encoder.hidden": [200, 100]}]
+    assert parameters("+x='a,b',c", "y=null,true,1e-3") == [
+        {"x": x, "y": y} for x in ("a,b", "c") for y in (None, True, 0.001)
+    ]
+
+
+def test_what_is_not_swept_is_no_parameter_and_reaches_every_job() -> None:
+    jobs = combinations(["seed=1,2", "~prior", "+encoder.x=[1,2]", "name='a b'"])
+    assert [job.parameters for job in jobs] == [{"seed": 1}, {"seed": 2}]
+    assert all(list(job.overrides[1:]) == ["~prior", "+encoder.x=[1,2]", "name='a b'"] for job in jobs)
+
+
+def test_of_a_key_given_twice_the_later_counts() -> None:
+    assert parameters("seed=1,2", "seed=7") == [{}]
+    assert [job.overrides for job in combinations(["seed=1,2", "seed=7"])] == [("seed=7",)]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("seed=range(3,3)", "no value"),
+        ("loss=glob(x*)", "no value"),
+        ("seed=1,", "not an override"),
+        ("seed", "key=value"),
+        ("objective.kl_weight=interval(0,1)", "single values"),
+    ],
+)
+def test_an_axis_without_values_is_refused(override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        compose_grid([override, "data=digits"])
+
+
+def test_a_named_sweep_is_an_axis_and_what_is_typed_goes_before_it() -> None:
+    grid = compose_grid(["sweep=kl_weight", "seed=1,2"])
+    assert [job.combination.parameters for job in grid[:2]] == [
+        {"objective.kl_weight": 0.1, "seed": 1},
+        {"objective.kl_weight": 0.1, "seed": 2},
+    ]
+    assert [job.config.objective.kl_weight for job in compose_grid(["sweep=kl_weight", "objective.kl_weight=3"])] == [3]
+    both = compose_grid(["sweep=[loss,seeds]", "seed=1,2"])
+    assert {(job.config.loss._target_, job.config.seed) for job in both} >= {("vaelab.likelihoods.Bernoulli", 2)}
+    assert len(both) == 2 * len(options("loss"))
+
+
+def test_every_mistake_of_every_job_is_said_at_once() -> None:
+    with pytest.raises(ConfigError) as error:
+        compose_grid(["model=ae,vea", "loss=bce,mes", "optimizer.lrr=1"])
+    assert len(error.value.mistakes) == 3
+    assert all(word in str(error.value) for word in ("vae", "mse", "did you mean lr?"))
+
+
+def test_a_jobs_folder_says_its_number_and_its_parameters() -> None:
+    grid = compose_grid(["objective.kl_weight=0.5,4", "encoder.hidden=[40,20]", "data.root='a/b c',d"])
+    assert subfolder(grid[2], 2, 12) == "02_kl_weight=4,root=a_b_c"
+    (alone,) = compose_grid(["latent_dim=3"])
+    assert subfolder(alone, 0, 1) == "0"
+    (named,) = compose_grid(["seed=4", "hydra.sweep.subdir=${hydra.job.num}/seed${seed}"])
+    assert subfolder(named, 3, 9) == "3/seed4"
+
+
+def test_folders_of_configs_of_ones_own_are_searched(tmp_path: Path) -> None:
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "mine.yaml").write_text("_target_: vaelab.likelihoods.Bernoulli\n")
+    grid = compose_grid(["loss=bce,mine"], config_dir=tmp_path)
+    assert grid[0].config == grid[1].config

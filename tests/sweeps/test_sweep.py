@@ -1,0 +1,346 @@
+"""Sweeps in real processes: killed, stopped, gone on with, compared to the bit."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiment"))  # the processes take it over
+
+from moments import finish, run, start
+
+from vaelab.cli import main
+from vaelab.experiment.compose import options
+from vaelab.experiment.differences import differences
+from vaelab.experiment.folder import RunFolder
+from vaelab.sweeps.folder import SweepFolder
+
+TINY = [
+    "data=digits",
+    "data.batch_size=64",  # 22 batches an epoch
+    "data.binarize=dynamic",
+    "trainer=cpu",
+    "trainer.max_epochs=3",
+    "trainer.log_every_n_steps=7",
+    "encoder.hidden=[16]",
+    "decoder.hidden=[16]",
+    "latent_dim=2",
+    "+callbacks.moments._target_=moments.at",
+]
+UNDISTURBED = "+callbacks.moments.moments=[]"
+PARALLEL = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+
+
+def states(folder: Path) -> list[str]:
+    return [job.state for job in SweepFolder.open(folder).jobs]
+
+
+def sweep(folder: Path, *overrides: str, output: Path = Path(os.devnull)) -> int:
+    return run("train", "-m", *TINY, "seed=1,2,3", f"hydra.sweep.dir={folder}", *overrides, output=output)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "sweep"
+    assert sweep(folder, UNDISTURBED) == 0
+    return folder
+
+
+def assert_same_bits(one: Path, other: Path) -> None:
+    assert states(other) == ["done"] * 3
+    for job in SweepFolder.open(other).jobs:
+        assert differences(one / job.folder, other / job.folder) == []
+
+
+def test_a_sweep_killed_in_every_job_ends_in_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
+    """The process that launches is the one that trains: both are killed."""
+    folder = tmp_path / "sweep"
+    code = sweep(folder, "+callbacks.moments.moments=[start30,test]")
+    done: dict[str, int] = {}
+    kills = 0
+    while code == -signal.SIGKILL:
+        kills += 1
+        for job in SweepFolder.open(folder).jobs:
+            if job.state == "done":
+                written = (job.run.path / "metrics.json").stat().st_mtime_ns
+                assert done.setdefault(job.folder, written) == written  # it was not run again
+        code = run("resume", folder)
+    assert code == 0
+    assert kills == 6
+    assert len(done) == 2
+    assert_same_bits(undisturbed, folder)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_replaced_and_its_job_goes_on(undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    assert sweep(folder, "+callbacks.moments.moments=[start30,test]", *PARALLEL) == 0
+    assert len(list(folder.glob("*/was_at_start30*"))) == 3
+    assert_same_bits(undisturbed, folder)
+
+
+@pytest.mark.slow
+def test_a_job_whose_process_dies_again_and_again_fails_and_the_others_do_not(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    moments = "+callbacks.moments.moments=[],[start1,start2,start3,end3]"
+    assert sweep(tmp_path / "sweep", moments, "seed=1", *PARALLEL, output=output) == 1
+    assert states(tmp_path / "sweep") == ["done", "failed"]
+    assert "its process died 3 times" in output.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_workers_stop_with_the_sweep_and_the_sweep_goes_on(
+    number: signal.Signals, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder, output = tmp_path / "sweep", tmp_path / "output"
+    long = ["trainer.max_epochs=3", UNDISTURBED]
+    process = start(*["train", "-m", *TINY, "seed=1,2,3", f"hydra.sweep.dir={folder}", *long, *PARALLEL], output=output)
+    while process.is_alive() and not any(": epoch 0" in log.read_text() for log in folder.glob("*/train.log")):
+        time.sleep(0.005)
+    assert process.pid is not None
+    workers = [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    assert len(workers) >= 2
+    os.kill(process.pid, number)
+    assert finish(process) == (130 if number == signal.SIGINT else -number)
+    if number == signal.SIGINT:
+        assert "running" not in states(folder)
+        assert f"vaelab resume {folder}" in output.read_text()
+        assert "Traceback" not in output.read_text()
+    assert run("resume", folder, "hydra/launcher=basic") == 0  # waits for what still runs
+    assert_same_bits(undisturbed, folder)
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+
+
+def test_ctrl_c_keeps_the_step_and_the_same_command_goes_on(undisturbed: Path, tmp_path: Path) -> None:
+    folder, output = tmp_path / "sweep", tmp_path / "output"
+    command = ["+callbacks.moments.moments=[start30]", "+callbacks.moments.action=SIGINT"]
+    for stopped in range(3):
+        assert sweep(folder, *command, output=output) == 130
+        assert states(folder) == ["done"] * stopped + ["interrupted"] + ["waiting"] * (2 - stopped)
+        assert f"vaelab resume {folder}" in output.read_text()
+        assert "Traceback" not in output.read_text()
+    assert sweep(folder, *command) == 0
+    assert_same_bits(undisturbed, folder)
+
+
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
+def test_a_failed_job_stops_no_other_and_says_where_its_traceback_is(launcher: str, tmp_path: Path) -> None:
+    folder, output = tmp_path / "sweep", tmp_path / "output"
+    axis = ["optimizer.lr=1e30,1e-3", "seed=1,2", UNDISTURBED, f"hydra/launcher={launcher}"]
+    assert sweep(folder, *axis, output=output) == 1
+    assert states(folder) == ["failed", "done", "failed", "done"]
+    failed = SweepFolder.open(folder).jobs[0].run
+    assert "nan" in failed.read_json("status")["error"]
+    assert failed.read_json("status")["traceback"].startswith("Traceback")
+    assert "Traceback" in failed.log.read_text()
+    said = output.read_text()
+    assert "Traceback" not in said
+    assert said.count("error: ") == 2
+    assert "job 0 (seed=1, lr=1e+30) failed: DivergenceError" in said
+    assert "0 of 2" in said
+    assert run("resume", folder) == 1  # it fails again
+    assert states(folder) == ["failed", "done", "failed", "done"]
+
+
+def test_a_job_leaves_no_trace_in_the_next(tmp_path: Path) -> None:
+    """In one process: one that fails in half precision, and one that need not be deterministic, before ours."""
+    folder, alone = tmp_path / "sweep", tmp_path / "alone"
+    rows = ["trainer.precision=bf16-mixed,32-true", "trainer.deterministic=false,true", "optimizer.lr=1e30,1e-3"]
+    assert sweep(folder, *rows, "seed=1", UNDISTURBED) == 1
+    assert states(folder) == ["failed", "done"] * 4
+    assert run("train", *TINY, UNDISTURBED, "seed=1", "optimizer.lr=1e-3", f"hydra.run.dir={alone}") == 0
+    assert differences(alone, SweepFolder.open(folder).jobs[-1].run.path) == []
+
+
+def test_what_a_run_may_change_of_its_process_is_put_back() -> None:
+    from vaelab.sweeps.job import unchanged
+
+    def state() -> tuple[object, ...]:
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        return torch.get_num_threads(), torch.get_default_dtype(), deterministic, dict(os.environ), list(sys.argv)
+
+    before = state()
+
+    def change_everything_and_fail() -> None:
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        torch.set_default_dtype(torch.float64)
+        torch.use_deterministic_algorithms(not torch.are_deterministic_algorithms_enabled())
+        os.environ["SOMETHING"] = "else"
+        sys.argv = ["else"]
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError), unchanged():
+        change_everything_and_fail()
+    assert state() == before
+
+
+def test_a_sweep_of_another_config_is_refused(undisturbed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    for axis, words in [
+        (["trainer.max_epochs=4"], "trainer.max_epochs=3 there and 4 here"),
+        (["seed=1,2,4"], "job 2 has seed=3 there and 4 here"),
+        (["seed=1,2"], "3 jobs"),
+    ]:
+        assert sweep(undisturbed, UNDISTURBED, *axis, output=output) == 2
+        assert words in output.read_text()
+
+
+def test_a_sweep_in_use_is_refused(undisturbed: Path, tmp_path: Path) -> None:
+    with SweepFolder.open(undisturbed).locked():
+        assert run("resume", undisturbed, output=tmp_path / "output") == 2
+    assert "in use" in (tmp_path / "output").read_text()
+
+
+def test_a_sweep_that_is_done_is_left_as_it_is(undisturbed: Path, tmp_path: Path) -> None:
+    runs = [path for path in undisturbed.rglob("*") if path.parent != undisturbed]
+    before = {path: path.stat().st_mtime_ns for path in runs}
+    assert run("resume", undisturbed, output=tmp_path / "output") == 0
+    assert "±" in (tmp_path / "output").read_text()
+    assert {path: path.stat().st_mtime_ns for path in runs} == before
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    errors = capsys.readouterr().err
+    assert all(line.startswith("error: ") for line in errors.splitlines())
+    return errors
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Somebody else's sweep that has not begun."""
+    from vaelab.sweeps.grid import compose_grid
+    from vaelab.sweeps.sweep import _record
+
+    monkeypatch.chdir(tmp_path)
+    grid = compose_grid(["data=digits", "trainer=debug", "seed=1,2"])
+    record = _record(["seed=1,2"], grid, ["0", "1"])
+    return SweepFolder.create(tmp_path / "sweep", record, [job.config for job in grid], exact=True).path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("vaelab.likelihoods.Bernoulli", "os.system", "not among the parts that vaelab ships"),
+        ("latent_dim: 20", "latent_dim: ${oc.env:HOME}", "interpolation"),
+        ("latent_dim: 20", "latent_dim: -1", "greater than 0"),
+    ],
+)
+def test_a_foreign_sweep_is_checked_before_its_first_job(
+    old: str, new: str, words: str, foreign: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = foreign / "1" / "config.yaml"
+    config.write_text(config.read_text().replace(old, new))
+    assert words in refused(capsys, "resume", str(foreign))
+    assert states(foreign) == ["waiting", "waiting"]
+
+
+def test_the_overrides_of_a_foreign_sweep_are_never_composed(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = foreign / "sweep.json"
+    record = json.loads(file.read_text())
+    for job in record["jobs"]:
+        job["overrides"] = ["+hydra.callbacks.x._target_=os.system", "nonsense"]
+    record["overrides"] = ["nonsense"]
+    file.write_text(json.dumps(record))
+    main_returns_with_0("resume", str(foreign))
+    assert states(foreign) == ["done", "done"]
+    assert "nonsense" in RunFolder(foreign / "0").read_json("manifest")["overrides"]
+
+
+def main_returns_with_0(*arguments: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("launcher", "words"),
+    [
+        ({"name": "../../x"}, "a launcher ../../x"),
+        ({}, "a launcher None"),
+        ({"name": "joblib", "n_jobs": 0}, "hydra.launcher.n_jobs=0"),
+        ({"name": "submitit_slurm", "partition": "x\nrm -rf"}, "hydra.launcher.partition"),
+    ],
+)
+def test_a_foreign_launcher_is_checked(
+    launcher: dict[str, object], words: str, foreign: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = json.loads((foreign / "sweep.json").read_text())
+    (foreign / "sweep.json").write_text(json.dumps(record | {"launcher": launcher}))
+    assert words in refused(capsys, "resume", str(foreign))
+
+
+def test_the_address_of_a_cluster_is_never_taken_from_a_folder(foreign: Path) -> None:
+    from vaelab.sweeps.sweep import _launcher_of
+
+    record = json.loads((foreign / "sweep.json").read_text())
+    record["launcher"] = {"name": "ray", "address": "ray://somewhere:10001", "cpus": 3}
+    (foreign / "sweep.json").write_text(json.dumps(record))
+    launcher = _launcher_of(SweepFolder.open(foreign), [], [])
+    assert (launcher.address, launcher.cpus) == (None, 3)  # type: ignore[attr-defined]
+    launcher = _launcher_of(SweepFolder.open(foreign), ["hydra.launcher.address=auto", "hydra.launcher.cpus=1"], [])
+    assert (launcher.address, launcher.cpus) == ("auto", 1)  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", options("sweep"))
+def test_a_named_sweep_runs_for_two_batches_a_job(name: str, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    quick = ["data=digits", "trainer=debug", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    assert run("train", "-m", f"sweep={name}", *quick, output=output) == 0, output.read_text()
+    assert set(states(tmp_path / "sweep")) == {"done"}
+    assert len(SweepFolder.open(tmp_path / "sweep").record.parameters) == 1
+
+
+MISTAKES: dict[str, list[str]] = {
+    "seed=range(1,1)": ["seed=range(1,1)", "no value"],
+    "seed=": ["seed="],
+    "seed=1,2 latnt_dim=3": ["latnt_dim", "did you mean latent_dim?"],
+    "latent_dim=2,-3 model=ae,vea": ["latent_dim=-3", "did you mean vae?"],
+    "seed=1,2 hydra/launcher=joblb": ["hydra/launcher=joblb", "did you mean joblib?"],
+    "seed=1,2 hydra/launcher=joblib hydra.launcher.n_jobs=0": ["hydra.launcher.n_jobs=0"],
+    "seed=1,2 hydra.launcher.n_jobs=2": ["n_jobs"],
+    "seed=1,2 hydra.sweep.subdir=same": ["several jobs", "same"],
+    "seed=1,2 data.root=no_such_folder data=mnist": ["no_such_folder"],
+}
+
+
+@pytest.mark.parametrize("overrides", MISTAKES)
+def test_a_mistake_is_found_before_the_first_job_and_writes_nothing(
+    overrides: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    errors = refused(capsys, "train", "-m", *overrides.split())
+    assert all(words in errors for words in MISTAKES[overrides]), errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_values_without_m_and_a_named_sweep_without_it_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "needs -m" in refused(capsys, "train", "model=ae,vae")
+    assert "needs -m" in refused(capsys, "train", "sweep=kl_weight")
+
+
+@pytest.mark.parametrize("command", ["evaluate"])
+def test_a_sweep_folder_given_where_a_run_is_wanted_says_so(
+    command: str, foreign: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "is a sweep" in refused(capsys, command, str(foreign))
+
+
+def test_a_folder_that_is_neither_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "not a run folder" in refused(capsys, "resume", str(tmp_path))
+
+
+def test_a_run_is_not_resumed_with_overrides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "resumed as it was started" in refused(capsys, "resume", str(tmp_path), "latent_dim=3")
