@@ -6,7 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaelab.autoencoder import Autoencoder
+from vaelab.seeding import noise_of_its_own
+
 MARGIN = 2  # pixels between images
+REACH = 2.5  # standard deviations of the latents, to either side
+ENCODED = 1000  # images whose latents say what a standard deviation is
 
 
 def tile(images: Tensor, columns: int) -> np.ndarray:
@@ -29,6 +34,65 @@ def reconstructions(originals: Tensor, reconstructed: Tensor) -> np.ndarray:
     return tile(torch.cat([originals, reconstructed]), columns=len(originals))
 
 
+def traversals(model: Autoencoder, latents: Tensor, *, rows: int = 10, columns: int = 11) -> np.ndarray:
+    """A row for each of the dimensions whose latents (N, Z) vary most, in that order.
+
+    In its row a dimension goes from its mean over the latents, less 2.5 of its standard deviations, to as much above;
+    the others stay where the first of the latents has them.
+    """
+    deviation, mean = torch.std_mean(latents, dim=0)  # (Z,)
+    dimensions = deviation.argsort(descending=True, stable=True)[:rows]
+    way = torch.linspace(-REACH, REACH, columns, device=latents.device, dtype=latents.dtype)
+    z = latents[0].repeat(len(dimensions), columns, 1)  # (rows, columns, Z)
+    for row, dimension in enumerate(dimensions.tolist()):
+        z[row, :, dimension] = mean[dimension] + way * deviation[dimension]
+    return tile(model.decode(z.flatten(0, 1)).mean, columns)
+
+
+def manifold(model: Autoencoder, latents: Tensor, *, side: int = 20) -> np.ndarray:
+    """The plane of two-dimensional latents (N, 2), 2.5 standard deviations around their mean; z_1 to the right, z_2 up.
+
+    Raises:
+        ValueError: the latents have another dimension.
+    """
+    if latents.shape[1:] != (2,):
+        raise ValueError(f"a plane shows two latent dimensions, and this model has {latents.shape[1]}")
+    deviation, mean = torch.std_mean(latents, dim=0)
+    way = torch.linspace(-REACH, REACH, side, device=latents.device, dtype=latents.dtype)
+    up, right = torch.meshgrid(way.flip(0), way, indexing="ij")
+    return tile(model.decode(mean + torch.stack([right, up], -1).flatten(0, 1) * deviation).mean, side)
+
+
+@torch.no_grad()
+def portrait(model: Autoencoder, pixels: Tensor, *, seed: int) -> dict[str, np.ndarray]:
+    """What a model makes of images (N, C, H, W), uint8: pictures by name, those that it can have.
+
+    `reconstructions` of the first ten; `samples` of its prior, drawn from `seed`; `traversals`; and `manifold`, where
+    there are two latent dimensions. The generators' state and the model's mode are left as they were.
+    """
+    parameter = next(model.parameters())
+    x = pixels[:ENCODED].to(parameter.device, parameter.dtype).div(255)
+    training = model.training
+    model.eval()
+    with noise_of_its_own(parameter.device, seed):
+        latents = model.encode(x).mean
+        pictures = {"reconstructions": reconstructions(x[:10], model.reconstruct(x[:10]))}
+        if model.prior is not None:
+            pictures["samples"] = tile(model.sample(64), columns=8)
+        if latents.dim() == 2:
+            pictures["traversals"] = traversals(model, latents)
+            if latents.shape[1] == 2:
+                pictures["manifold"] = manifold(model, latents)
+    model.train(training)
+    return pictures
+
+
+def enlarged(picture: np.ndarray, width: int) -> np.ndarray:
+    """The same picture with every pixel a square of them, about `width` wide."""
+    zoom = max(1, round(width / picture.shape[1]))
+    return picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
 def save(picture: np.ndarray, path: Path, *, title: str, rows: tuple[str, ...] = ()) -> Path:
     """Write a picture (H, W, 3) as a PNG with a title and, if given, a label a row of it.
 
@@ -37,15 +101,14 @@ def save(picture: np.ndarray, path: Path, *, title: str, rows: tuple[str, ...] =
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    zoom = max(1, round(900 / picture.shape[1]))
-    enlarged = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
-    height, width = enlarged.shape[:2]
+    large = enlarged(picture, width=900)
+    height, width = large.shape[:2]
     dots = 100
     left, top, edge = (150 if rows else 15), 45, 15
     total_width, total_height = left + width + edge, top + height + edge
     with mpl.rc_context({"font.size": 13}):
         figure = Figure(figsize=(total_width / dots, total_height / dots), dpi=dots)
-        figure.figimage(enlarged, xo=left, yo=edge)
+        figure.figimage(large, xo=left, yo=edge)
         figure.text(left / total_width, 1 - top / 2 / total_height, title, va="center")
         for number, label in enumerate(rows):
             centre = edge + height * (1 - (number + 0.5) / len(rows))

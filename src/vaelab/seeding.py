@@ -30,6 +30,15 @@ def seed_noise(device: torch.device, seed: int) -> None:
         torch.get_device_module(device).manual_seed(seed)
 
 
+@contextmanager
+def noise_of_its_own(device: torch.device, seed: int) -> Iterator[None]:
+    """Draw from `seed` in here, and leave torch's generators as they were."""
+    devices = [] if device.type == "cpu" else [device.index or 0]
+    with torch.random.fork_rng(devices, device_type=device.type):
+        seed_noise(device, seed)
+        yield
+
+
 def standard_normal_like(parameter: Tensor, sample_shape: Sequence[int] = ()) -> Tensor:
     """Draws of N(0, 1), (*sample, B, *event), for a parameter of a distribution (B, *event), B a batch of images.
 

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from vaelab.errors import RunError
 from vaelab.experiment.folder import RunFolder
 from vaelab.training.checkpoints import BEST, LAST
+from vaelab.training.monitoring import IMAGES_PER_SECOND
 from vaelab.training.reading import read
 
 STATE = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loops", "epoch", "global_step", "window")
@@ -44,7 +46,8 @@ def differences(one: str | Path, other: str | Path) -> list[Difference]:
     """The places where two finished runs are not equal; none for a run and its exact repetition.
 
     Compared are last.ckpt (weights, optimizer, learning rate, progress), the weights of best.ckpt, metrics.json and
-    every scalar in TensorBoard's event files with its step. Times and file names are not.
+    every scalar, picture and histogram in TensorBoard's event files with its step. Times and file names are not; of
+    texts, and of images a second, only how often they were logged and at which step.
 
     Raises:
         RunError: one of them is no run folder, or has a checkpoint that is damaged.
@@ -83,15 +86,44 @@ def _results(folder: RunFolder) -> dict[str, Any]:
             checkpoints[name] = read(path) if path.is_file() else {}
         except Exception as error:  # a damaged file may fail in any way
             raise RunError(f"{path} is damaged ({error}), so the run cannot be compared") from error
+    tensorboard = folder.path / "tensorboard"
     return {
         "metrics": folder.read_json("metrics"),
         "last": {key: value for key, value in checkpoints[LAST].items() if key in STATE},
         "best": {key: value for key, value in checkpoints[BEST].items() if key == "state_dict"},
         "scalars": {
             tag: {f"{number} (step {step})": value for number, (step, value) in enumerate(points)}
-            for tag, points in scalars(folder.path / "tensorboard").items()
+            for tag, points in _comparable(scalars(tensorboard)).items()
         },
+        "pictures": _pictures(tensorboard),
     }
+
+
+def _comparable(logged: Mapping[str, list[tuple[int, float]]]) -> dict[str, list[tuple[int, float]]]:
+    """The same without what a clock has measured."""
+    steps = [(step, 0.0) for step, _ in logged.get(IMAGES_PER_SECOND, [])]
+    return {**logged, **({IMAGES_PER_SECOND: steps} if steps else {})}
+
+
+def _pictures(folder: Path) -> dict[str, list[tuple[int, Any]]]:
+    """The pictures, histograms and texts in a folder's event files, tag -> (step, what is compared of it)."""
+    accumulator = EventAccumulator(str(folder), size_guidance={"images": 0, "histograms": 0, "tensors": 0})
+    accumulator.Reload()
+    tags = accumulator.Tags()
+    images = {
+        tag: [(event.step, _digest(event.encoded_image_string)) for event in accumulator.Images(tag)]
+        for tag in tags["images"]
+    }
+    histograms = {
+        tag: [(event.step, astuple(event.histogram_value)) for event in accumulator.Histograms(tag)]
+        for tag in tags["histograms"]
+    }
+    texts = {tag: [(event.step, None) for event in accumulator.Tensors(tag)] for tag in tags["tensors"]}
+    return images | histograms | texts
+
+
+def _digest(picture: bytes) -> str:
+    return blake2b(picture, digest_size=8).hexdigest()
 
 
 def _differing(place: tuple[str, ...], one: Any, other: Any) -> Iterator[Difference]:

@@ -15,11 +15,11 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
-from pytorch_lightning.loggers import TensorBoardLogger
 
 from vaelab import figures
 from vaelab.autoencoder import Autoencoder
 from vaelab.errors import ConfigError, RunError, UserError
+from vaelab.experiment import summary
 from vaelab.experiment.check import check
 from vaelab.experiment.experiment import Experiment
 from vaelab.experiment.folder import RunFolder
@@ -221,6 +221,7 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     with _going_on_from(checkpoint, trainer) as state:
         if trainer.is_global_zero:  # of several processes the one that logs
             events.rewind(loggers, state["events"] if checkpoint else {})
+            summary.open_with(loggers, folder, resumed=checkpoint is not None)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     progress = trainer.fit_loop.epoch_progress.current
     progress.completed = progress.processed  # Lightning does so only where there was something left to train
@@ -229,13 +230,10 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     metrics = _test(experiment, model, trainer)
     metrics["epochs"] = trainer.current_epoch
     metrics["steps"] = trainer.global_step
-    for logger in loggers:
-        logger.log_metrics({name: metrics[name] for name in metrics if "/" in name}, step=trainer.global_step)
     if not trainer.is_global_zero:
         return Run(folder.path, metrics)
-    drawn = _draw(experiment, model, folder, loggers, trainer.global_step)
-    for logger in loggers:
-        logger.finalize("success")
+    drawn = _draw(experiment, model, folder)
+    summary.close_with(loggers, experiment, model, step=trainer.global_step)
     folder.write_json("metrics", metrics)
     log.info("done in %.0f s: %s", time.monotonic() - started, metrics)
     return Run(folder.path, metrics, drawn)
@@ -249,30 +247,23 @@ def _test(experiment: Experiment, model: Autoencoder, trainer: pl.Trainer) -> di
 
 
 @torch.no_grad()
-def _draw(
-    experiment: Experiment, model: Autoencoder, folder: RunFolder, loggers: Sequence[Any], step: int
-) -> list[Path]:
-    """reconstructions.png and, for a model with a prior, samples.png; TensorBoard gets the same pictures."""
+def _draw(experiment: Experiment, model: Autoencoder, folder: RunFolder) -> list[Path]:
+    """reconstructions.png and, for a model with a prior, samples.png."""
     model = model.cpu().float().eval()
     originals = experiment.data.splits.test.pixels[:10].cpu().float().div(255)
     torch.manual_seed(derive_seed(experiment.seed, "figures"))
-    pictures = {"reconstructions": figures.reconstructions(originals, model.reconstruct(originals))}
     paths = [
         figures.save(
-            pictures["reconstructions"],
+            figures.reconstructions(originals, model.reconstruct(originals)),
             folder.figures / "reconstructions.png",
             title=f"{experiment.name}: the first test images and their reconstructions",
             rows=("original", "reconstructed"),
         )
     ]
     if model.prior is not None:
-        pictures["samples"] = figures.tile(model.sample(64), columns=8)
+        samples = figures.tile(model.sample(64), columns=8)
         title = f"{experiment.name}: samples from the prior"
-        paths.append(figures.save(pictures["samples"], folder.figures / "samples.png", title=title))
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            for name, picture in pictures.items():
-                logger.experiment.add_image(name, picture, step, dataformats="HWC")
+        paths.append(figures.save(samples, folder.figures / "samples.png", title=title))
     return paths
 
 

@@ -1,6 +1,7 @@
 """What loggers have written, taken back to where a checkpoint was written.
 
 Steps alone could not say what to drop: the terms of the last step, the test's metrics and the pictures all have it.
+What comes after the last checkpoint is dropped whole: so the projector's files, which no event file holds.
 """
 
 import csv
@@ -9,7 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, Logger
+
+from vaelab.training.tensorboard import EventFiles
 
 
 def sizes(loggers: Iterable[Logger]) -> dict[str, int]:
@@ -23,7 +26,7 @@ def sizes(loggers: Iterable[Logger]) -> dict[str, int]:
 
 
 def rewind(loggers: Iterable[Logger], sizes: Mapping[str, int]) -> None:
-    """Cut event files and metrics.csv down to those sizes, and remove those that were not there yet."""
+    """Cut event files and metrics.csv down to those sizes, and remove what was not there yet."""
     loggers = list(loggers)
     for path in list(_files(loggers)):
         if path.name not in sizes:
@@ -33,6 +36,8 @@ def rewind(loggers: Iterable[Logger], sizes: Mapping[str, int]) -> None:
     for logger in loggers:
         if isinstance(logger, CSVLogger):
             _log_again(logger, sizes)
+        elif isinstance(logger, EventFiles):
+            logger.remove_embeddings()
 
 
 def _log_again(logger: CSVLogger, sizes: Mapping[str, int]) -> None:
@@ -51,7 +56,7 @@ def _log_again(logger: CSVLogger, sizes: Mapping[str, int]) -> None:
 
 def _files(loggers: Iterable[Logger]) -> Iterator[Path]:
     for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
+        if isinstance(logger, EventFiles):
             yield from sorted(Path(logger.log_dir).glob("events.out.tfevents.*"))
         elif isinstance(logger, CSVLogger):
             yield from Path(logger.log_dir).glob("metrics.csv")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
 Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
 Epochs = Annotated[int, Field(ge=-1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Batches = Annotated[int, Field(ge=0)] | Share
@@ -119,11 +120,32 @@ def progress_bar(folder: Path, /, *, refresh_rate: Positive = 20) -> "pl.Callbac
     return TermsProgressBar(refresh_rate=refresh_rate)
 
 
-def tensorboard(folder: Path, /) -> "Logger":
-    """Event files in the run folder's `tensorboard/`."""
-    from pytorch_lightning.loggers import TensorBoardLogger
+def rates(folder: Path, /) -> "pl.Callback":
+    """The learning rate, the weights of the objective's terms, images a second."""
+    from vaelab.training.monitoring import Rates
 
-    return TensorBoardLogger(folder / "tensorboard", name="", version="", default_hp_metric=False)
+    return Rates()
+
+
+def latents(folder: Path, /) -> "pl.Callback":
+    """How many latent dimensions are active, and the KL that each carries, at every validation."""
+    from vaelab.training.monitoring import Latents
+
+    return Latents()
+
+
+def pictures(folder: Path, /, *, every_n_epochs: Positive = 10) -> "pl.Callback":
+    """Reconstructions, samples and traversals after the first epoch and every so many."""
+    from vaelab.training.monitoring import Pictures
+
+    return Pictures(every_n_epochs=every_n_epochs)
+
+
+def tensorboard(folder: Path, /, *, projector: Count = 1000) -> "Logger":
+    """An event file in the run folder's `tensorboard/`; and so many test images' latents for the projector."""
+    from vaelab.training.tensorboard import EventFiles
+
+    return EventFiles(folder / "tensorboard", projector=projector)
 
 
 def csv(folder: Path, /) -> "Logger":

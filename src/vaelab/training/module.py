@@ -201,7 +201,9 @@ class AutoencoderModule(pl.LightningModule):
             self._evaluation.require_finite(prefix)
         self._evaluation = TermMeans()
         self.shown |= means
-        self.log_dict(means, sync_dist=True)
+        self.log_dict(means, logger=False, sync_dist=True)  # its loggers would get the step before
+        for logger in self.loggers:
+            logger.log_metrics(means, step=self.global_step)
         if prefix == "val/":
             self._require_monitored(means)
 

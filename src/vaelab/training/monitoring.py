@@ -1,0 +1,163 @@
+"""What people watch while a model trains, besides its terms: rates, latents, pictures.
+
+Scalars go to every logger. Nothing here draws from the noise of training, and what is logged is a function of the
+weights and the step, so that a resumed run logs what an undisturbed one would have; all but images a second.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from torch import Tensor
+
+from vaelab import figures
+from vaelab.data import Batch, Batches
+from vaelab.objectives import kl_per_dimension
+from vaelab.schedules import at
+from vaelab.seeding import derive_seed
+from vaelab.training.datamodule import ImageDataModule
+from vaelab.training.module import AutoencoderModule
+from vaelab.training.tensorboard import EventFiles
+
+IMAGES_PER_SECOND = "train/images_per_second"
+ACTIVE = 0.01  # variance of a dimension's posterior mean (Burda et al. 2015, section 5.2)
+
+
+class Rates(pl.Callback):
+    """The learning rate, the weights of the objective's terms, and the speed.
+
+    `train/learning_rate` and every `train/<...>_weight`, as the step at which they are logged will use them, at the
+    steps at which the terms are logged; `train/images_per_second` once an epoch, validation left out.
+    """
+
+    def __init__(self) -> None:
+        self._started: tuple[float, int] | None = None  # the time, and the epoch's batch at it
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, number: int) -> None:
+        """Start the clock, after a resume also within an epoch."""
+        if self._started is None:
+            self._started = time.monotonic(), number
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, number: int
+    ) -> None:
+        """Log, where the terms are logged."""
+        assert isinstance(pl_module, AutoencoderModule)
+        if not (trainer.is_last_batch or (number + 1) % pl_module.log_every == 0):
+            return
+        metrics = {"train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
+        for name, weight in vars(pl_module.objective).items():
+            if name.endswith("_weight"):
+                metrics[f"train/{name}"] = at(weight, trainer.global_step)
+        if trainer.is_last_batch:
+            metrics[IMAGES_PER_SECOND] = self._speed(trainer, number)
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+
+    def _speed(self, trainer: pl.Trainer, last: int) -> float:
+        assert self._started is not None
+        batches = trainer.train_dataloader
+        assert isinstance(batches, Batches)
+        (started, first), self._started = self._started, None
+        return sum(map(batches.size, range(first, last + 1))) / (time.monotonic() - started)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After the first epoch it is known which terms there are to be laid side by side."""
+        assert isinstance(pl_module, AutoencoderModule)
+        terms = [name.removeprefix("train/") for name in pl_module.shown if name.startswith("train/")]
+        terms.sort(key="loss".__eq__)  # the sum after what it is made of
+        for logger in trainer.loggers:
+            if trainer.current_epoch == 0 and isinstance(logger, EventFiles):
+                logger.log_layout({term: [f"train/{term}", f"val/{term}"] for term in terms})
+
+
+class Latents(pl.Callback):
+    """What the latent dimensions of the validation images carry, at every validation.
+
+    `val/active_units`: how many dimensions have a posterior mean whose variance over the images is above 0.01 (Burda
+    et al. 2015, section 5.2); TensorBoard also gets a histogram over the dimensions of their mean KL in nats. A model
+    whose posterior has no density has neither, one whose KL does not split into dimensions not the second.
+    """
+
+    def __init__(self) -> None:
+        self._means: list[Tensor] = []
+        self._kl: list[Tensor] = []
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin anew."""
+        self._means, self._kl = [], []
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        number: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Encode once more."""
+        assert isinstance(pl_module, AutoencoderModule)
+        model = pl_module.model
+        if not model.posterior.has_density:
+            return
+        q = model.encode(batch.images)
+        self._means.append(q.mean)
+        if model.prior is not None:
+            try:
+                self._kl.append(kl_per_dimension(q, model.prior()))
+            except (ValueError, NotImplementedError):
+                return
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log."""
+        if self._means:
+            active = int((torch.cat(self._means).float().var(0) > ACTIVE).sum())
+            for logger in trainer.loggers:
+                logger.log_metrics({"val/active_units": active}, step=trainer.global_step)
+        if self._kl:
+            kl = torch.cat(self._kl).float().mean(0)
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_histogram("val/kl_per_dimension", kl, trainer.global_step)
+
+
+class Pictures(pl.Callback):
+    """Reconstructions, samples, traversals and the latent plane after the first epoch and every so many.
+
+    Reconstructed are validation images, or training images where none are set aside. Samples are drawn from the same
+    noise each time, so that a sample can be watched as it changes.
+
+    Args:
+        every_n_epochs: how many.
+    """
+
+    def __init__(self, *, every_n_epochs: int) -> None:
+        self.every_n_epochs = every_n_epochs
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw, where it is time to."""
+        epoch = trainer.current_epoch + 1
+        if not trainer.is_global_zero or not (epoch == 1 or epoch % self.every_n_epochs == 0):
+            return
+        assert isinstance(pl_module, AutoencoderModule)
+        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        train, validation, _ = data.data.splits
+        pixels = (validation if len(validation) else train).pixels
+        pictures = figures.portrait(pl_module.model, pixels, seed=derive_seed(pl_module.seed, "pictures"))
+        log_pictures(trainer.loggers, pictures, "epoch", step=trainer.global_step)
+
+
+def log_pictures(loggers: Iterable[Logger], pictures: Mapping[str, np.ndarray], prefix: str, *, step: int) -> None:
+    """Give pictures (H, W, 3), as `prefix`/name, to the loggers that take any: TensorBoard and W&B."""
+    for logger in loggers:
+        for name, picture in pictures.items():
+            tag, large = f"{prefix}/{name}", figures.enlarged(picture, width=600)
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(tag, large, step, dataformats="HWC")
+            elif isinstance(logger, WandbLogger):
+                logger.log_image(tag, [large], step=step)

@@ -1,0 +1,79 @@
+"""Event files for TensorBoard: Lightning's logger, and what only TensorBoard shows."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
+from torch.utils.tensorboard.summary import hparams
+
+
+class EventFiles(TensorBoardLogger):
+    """Lightning's logger, which leaves one event file a session in its folder and nothing else.
+
+    Lightning ends each of its loops with `finalize`, and writes an hparams.yaml that is empty here. This logger stays
+    open until `close`, or until a loop fails.
+
+    Args:
+        folder: where the event files go.
+        projector: test images whose latents the projector shows; 0 leaves it out.
+    """
+
+    def __init__(self, folder: Path, *, projector: int = 1000) -> None:
+        super().__init__(folder, name="", version="", default_hp_metric=False)
+        self.projector = projector
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, metrics: Mapping[str, Any] | None = None, step: int | None = None) -> None:
+        """Begin the run's row of the HParams table; its metrics are the last values of the scalars.
+
+        Names and types of the columns are left for TensorBoard to find in all runs together: were they written here,
+        it would take those of one run for all, and leave out what only others have.
+        """
+        _, started, _ = hparams(dict(params), {})  # type: ignore[no-untyped-call]
+        self.experiment.file_writer.add_summary(started)
+
+    @rank_zero_only
+    def log_text(self, tag: str, text: str, *, language: str = "") -> None:
+        """Show a text, set as code."""
+        self.experiment.add_text(tag, f"```{language}\n{text.rstrip()}\n```", 0)
+
+    @rank_zero_only
+    def log_layout(self, charts: Mapping[str, Sequence[str]]) -> None:
+        """Have a chart a name show the scalars of these tags, all of them side by side, under Custom Scalars."""
+        layout = {name: ["Multiline", [f"^{tag}$" for tag in tags]] for name, tags in charts.items()}
+        self.experiment.add_custom_scalars({"training and validation": layout})
+
+    @rank_zero_only
+    def log_embedding(self, latents: Tensor, images: Tensor, labels: Tensor, step: int) -> None:
+        """Show latents (N, Z) in the projector, each as its image (N, C, H, W) in [0, 1] and with its label (N,)."""
+        self.experiment.add_embedding(latents, labels.tolist(), images, step, "latents")
+
+    def remove_embeddings(self) -> None:
+        """Remove what `log_embedding` has written."""
+        for latents in Path(self.log_dir).glob("*/latents"):
+            shutil.rmtree(latents.parent)
+        Path(self.log_dir, "projector_config.pbtxt").unlink(missing_ok=True)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Have everything in the event file."""
+        self.experiment.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close the event file after a failure; else there is more to come."""
+        if status == "success":
+            self.save()
+        elif self._experiment is not None:
+            self.experiment.close()
+
+    @rank_zero_only
+    def close(self) -> None:
+        """End the run's row of the HParams table as a success, and close the event file."""
+        _, _, ended = hparams({}, {})  # type: ignore[no-untyped-call]
+        self.experiment.file_writer.add_summary(ended)
+        self.experiment.close()
