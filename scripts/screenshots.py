@@ -86,13 +86,17 @@ def main(output: Path) -> None:
     """Train, serve, picture."""
     with tempfile.TemporaryDirectory() as temporary:
         for name, overrides in RUNS.items():
-            vaelab.train(vaelab.compose([*COMMON, *overrides, f"name={name}"]), folder=Path(temporary, name))
+            sys.argv = ["vaelab", "train", *COMMON, *overrides, f"name={name}"]  # what the text dashboard shows
+            vaelab.train(vaelab.compose(sys.argv[2:]), folder=Path(temporary, name))
         with tensorboard(Path(temporary)) as address, browser() as chrome:
-            page = chrome.new_page(viewport={"width": 1280, "height": 800})
+            page = chrome.new_page(viewport={"width": 1280, "height": 760})
             for name in ["scalars", "custom_scalars", "images", "histograms", "text", "projector", "hparams"]:
                 page.goto(f"{address}/#{name}")
                 page.reload()
-                page.wait_for_timeout(5000)
+                page.wait_for_timeout(8000)
+                if name == "scalars":
+                    page.locator("tf-tag-filterer input").fill("kl_weight|images_per_second|active_units|train/kl$")
+                    page.wait_for_timeout(4000)
                 picture(page, output / f"tensorboard_{name}.png")
 
 

@@ -7,11 +7,9 @@ import torch
 from torch import Tensor
 
 from vaelab.autoencoder import Autoencoder
-from vaelab.seeding import noise_of_its_own
 
 MARGIN = 2  # pixels between images
 REACH = 2.5  # standard deviations of the latents, to either side
-ENCODED = 1000  # images whose latents say what a standard deviation is
 
 
 def tile(images: Tensor, columns: int) -> np.ndarray:
@@ -61,30 +59,6 @@ def manifold(model: Autoencoder, latents: Tensor, *, side: int = 20) -> np.ndarr
     way = torch.linspace(-REACH, REACH, side, device=latents.device, dtype=latents.dtype)
     up, right = torch.meshgrid(way.flip(0), way, indexing="ij")
     return tile(model.decode(mean + torch.stack([right, up], -1).flatten(0, 1) * deviation).mean, side)
-
-
-@torch.no_grad()
-def portrait(model: Autoencoder, pixels: Tensor, *, seed: int) -> dict[str, np.ndarray]:
-    """What a model makes of images (N, C, H, W), uint8: pictures by name, those that it can have.
-
-    `reconstructions` of the first ten; `samples` of its prior, drawn from `seed`; `traversals`; and `manifold`, where
-    there are two latent dimensions. The generators' state and the model's mode are left as they were.
-    """
-    parameter = next(model.parameters())
-    x = pixels[:ENCODED].to(parameter.device, parameter.dtype).div(255)
-    training = model.training
-    model.eval()
-    with noise_of_its_own(parameter.device, seed):
-        latents = model.encode(x).mean
-        pictures = {"reconstructions": reconstructions(x[:10], model.reconstruct(x[:10]))}
-        if model.prior is not None:
-            pictures["samples"] = tile(model.sample(64), columns=8)
-        if latents.dim() == 2:
-            pictures["traversals"] = traversals(model, latents)
-            if latents.shape[1] == 2:
-                pictures["manifold"] = manifold(model, latents)
-    model.train(training)
-    return pictures
 
 
 def enlarged(picture: np.ndarray, width: int) -> np.ndarray:

@@ -8,12 +8,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
-from vaelab import figures
 from vaelab.autoencoder import Autoencoder
 from vaelab.experiment.experiment import Experiment
 from vaelab.experiment.folder import RunFolder
 from vaelab.seeding import derive_seed
-from vaelab.training.monitoring import log_pictures
+from vaelab.training.pictures import log_pictures, portrait
 from vaelab.training.tensorboard import EventFiles
 
 # Where and how fast a run is made, not what it makes.
@@ -40,7 +39,7 @@ def close_with(loggers: Iterable[Logger], experiment: Experiment, model: Autoenc
     """End a run: pictures of its final model on test images, their latents in TensorBoard's projector."""
     loggers = list(loggers)
     test = experiment.data.splits.test
-    pictures = figures.portrait(model, test.pixels, seed=derive_seed(experiment.seed, "pictures"))
+    pictures = portrait(model, test.pixels, seed=derive_seed(experiment.seed, "pictures"))
     log_pictures(loggers, pictures, "final", step=step)
     for logger in loggers:
         if isinstance(logger, EventFiles):

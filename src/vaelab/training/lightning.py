@@ -136,7 +136,7 @@ def latents(folder: Path, /) -> "pl.Callback":
 
 def pictures(folder: Path, /, *, every_n_epochs: Positive = 10) -> "pl.Callback":
     """Reconstructions, samples and traversals after the first epoch and every so many."""
-    from vaelab.training.monitoring import Pictures
+    from vaelab.training.pictures import Pictures
 
     return Pictures(every_n_epochs=every_n_epochs)
 

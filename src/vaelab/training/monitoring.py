@@ -1,25 +1,20 @@
-"""What people watch while a model trains, besides its terms: rates, latents, pictures.
+"""Numbers that people watch while a model trains, besides its terms.
 
-Scalars go to every logger. Nothing here draws from the noise of training, and what is logged is a function of the
-weights and the step, so that a resumed run logs what an undisturbed one would have; all but images a second.
+Scalars go to every logger. What is logged is a function of the weights and the step, so that a resumed run logs what
+an undisturbed one would have: all but images a second.
 """
 
 import time
-from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from vaelab import figures
 from vaelab.data import Batch, Batches
 from vaelab.objectives import kl_per_dimension
 from vaelab.schedules import at
-from vaelab.seeding import derive_seed
-from vaelab.training.datamodule import ImageDataModule
 from vaelab.training.module import AutoencoderModule
 from vaelab.training.tensorboard import EventFiles
 
@@ -124,40 +119,3 @@ class Latents(pl.Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_histogram("val/kl_per_dimension", kl, trainer.global_step)
-
-
-class Pictures(pl.Callback):
-    """Reconstructions, samples, traversals and the latent plane after the first epoch and every so many.
-
-    Reconstructed are validation images, or training images where none are set aside. Samples are drawn from the same
-    noise each time, so that a sample can be watched as it changes.
-
-    Args:
-        every_n_epochs: how many.
-    """
-
-    def __init__(self, *, every_n_epochs: int) -> None:
-        self.every_n_epochs = every_n_epochs
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw, where it is time to."""
-        epoch = trainer.current_epoch + 1
-        if not trainer.is_global_zero or not (epoch == 1 or epoch % self.every_n_epochs == 0):
-            return
-        assert isinstance(pl_module, AutoencoderModule)
-        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        train, validation, _ = data.data.splits
-        pixels = (validation if len(validation) else train).pixels
-        pictures = figures.portrait(pl_module.model, pixels, seed=derive_seed(pl_module.seed, "pictures"))
-        log_pictures(trainer.loggers, pictures, "epoch", step=trainer.global_step)
-
-
-def log_pictures(loggers: Iterable[Logger], pictures: Mapping[str, np.ndarray], prefix: str, *, step: int) -> None:
-    """Give pictures (H, W, 3), as `prefix`/name, to the loggers that take any: TensorBoard and W&B."""
-    for logger in loggers:
-        for name, picture in pictures.items():
-            tag, large = f"{prefix}/{name}", figures.enlarged(picture, width=600)
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(tag, large, step, dataformats="HWC")
-            elif isinstance(logger, WandbLogger):
-                logger.log_image(tag, [large], step=step)

@@ -1,0 +1,81 @@
+"""Pictures that people watch while a model trains."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from torch import Tensor
+
+from vaelab import figures
+from vaelab.autoencoder import Autoencoder
+from vaelab.seeding import derive_seed, noise_of_its_own
+from vaelab.training.datamodule import ImageDataModule
+from vaelab.training.module import AutoencoderModule
+
+Portrait = Mapping[str, np.ndarray]
+
+WIDTH = 600  # pixels, about
+ENCODED = 1000  # images whose latents say what a standard deviation is
+
+
+class Pictures(pl.Callback):
+    """Reconstructions, samples, traversals and the latent plane after the first epoch and every so many.
+
+    Reconstructed are validation images, or training images where none are set aside. Samples are drawn from the same
+    noise each time, so that a sample can be watched as it changes.
+
+    Args:
+        every_n_epochs: how many.
+    """
+
+    def __init__(self, *, every_n_epochs: int) -> None:
+        self.every_n_epochs = every_n_epochs
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw, where it is time to."""
+        epoch = trainer.current_epoch + 1
+        if not trainer.is_global_zero or not (epoch == 1 or epoch % self.every_n_epochs == 0):
+            return
+        assert isinstance(pl_module, AutoencoderModule)
+        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        train, validation, _ = data.data.splits
+        pixels = (validation if len(validation) else train).pixels
+        pictures = portrait(pl_module.model, pixels, seed=derive_seed(pl_module.seed, "pictures"))
+        log_pictures(trainer.loggers, pictures, "epoch", step=trainer.global_step)
+
+
+def log_pictures(loggers: Iterable[Logger], pictures: Portrait, prefix: str, *, step: int) -> None:
+    """Give pictures (H, W, 3), as `prefix`/name, to the loggers that take any: TensorBoard and W&B."""
+    for logger in loggers:
+        for name, picture in pictures.items():
+            tag, large = f"{prefix}/{name}", figures.enlarged(picture, width=WIDTH)
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(tag, large, step, dataformats="HWC")
+            elif isinstance(logger, WandbLogger):
+                logger.log_image(tag, [large], step=step)
+
+
+@torch.no_grad()
+def portrait(model: Autoencoder, pixels: Tensor, *, seed: int) -> Portrait:
+    """What a model makes of images (N, C, H, W), uint8: pictures by name, those that it can have.
+
+    `reconstructions` of the first ten; `samples` of its prior, drawn from `seed`; `traversals`; and `manifold`, where
+    there are two latent dimensions. The generators' state and the model's mode are left as they were.
+    """
+    parameter = next(model.parameters())
+    x = pixels[:ENCODED].to(parameter.device, parameter.dtype).div(255)
+    training = model.training
+    model.eval()
+    with noise_of_its_own(parameter.device, seed):
+        latents = model.encode(x).mean
+        pictures = {"reconstructions": figures.reconstructions(x[:10], model.reconstruct(x[:10]))}
+        if model.prior is not None:
+            pictures["samples"] = figures.tile(model.sample(64), columns=8)
+        if latents.dim() == 2:
+            pictures["traversals"] = figures.traversals(model, latents)
+            if latents.shape[1] == 2:
+                pictures["manifold"] = figures.manifold(model, latents)
+    model.train(training)
+    return pictures
