@@ -2,6 +2,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -114,3 +115,27 @@ def test_a_damaged_checkpoint_is_said_with_its_name(pair: tuple[Path, Path]) -> 
 
 def test_scalars_are_in_the_order_of_the_files(pair: tuple[Path, Path]) -> None:
     assert scalars(pair[0] / "tensorboard") == {"train/loss": [(step, 10.0 - step) for step in range(5)]}
+
+
+def write_more(path: Path, speed: float, shade: int) -> None:
+    with SummaryWriter(path / "tensorboard") as writer:
+        writer.add_scalar("train/images_per_second", speed, 5)
+        writer.add_image("samples", np.full((4, 4, 3), shade, np.uint8), 5, dataformats="HWC")
+        writer.add_histogram("kl", np.array([0.0, 1.0]), 5)
+        writer.add_text("command", str(speed), 5)
+
+
+def test_speed_and_texts_may_differ_if_they_are_there(pair: tuple[Path, Path]) -> None:
+    write_more(pair[0], speed=1000.0, shade=9)
+    missing = {difference.place for difference in differences(*pair)}
+    assert missing == {("scalars", "train/images_per_second")} | {
+        ("pictures", tag) for tag in ("samples", "kl", "command/text_summary")
+    }
+    write_more(pair[1], speed=2000.0, shade=9)
+    assert differences(*pair) == []
+
+
+def test_another_shade_in_a_picture_is_seen(pair: tuple[Path, Path]) -> None:
+    for path, shade in zip(pair, (9, 10), strict=True):
+        write_more(path, speed=1000.0, shade=shade)
+    assert [difference.place[:2] for difference in differences(*pair)] == [("pictures", "samples")]
