@@ -5,14 +5,17 @@ an undisturbed one would have: all but images a second.
 """
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.utils.hooks import RemovableHandle
 
-from vaelab.data import Batch, Batches
+from vaelab.data import Batches
 from vaelab.objectives import kl_per_dimension
 from vaelab.schedules import at
 from vaelab.training.module import AutoencoderModule
@@ -81,32 +84,38 @@ class Latents(pl.Callback):
     def __init__(self) -> None:
         self._means: list[Tensor] = []
         self._kl: list[Tensor] = []
+        self._q: Distribution | None = None  # of the batch that is being validated
+        self._hook: RemovableHandle | None = None
 
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin anew."""
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen to the posterior: the images are encoded anyway."""
+        assert isinstance(pl_module, AutoencoderModule)
         self._means, self._kl = [], []
+        posterior = pl_module.model.posterior
+        if posterior.has_density and isinstance(posterior, nn.Module):
+            self._hook = posterior.register_forward_hook(self._listen)
+
+    def _listen(self, posterior: nn.Module, features: Any, q: Distribution) -> None:
+        self._q = q
 
     def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,
-        batch: Batch,
+        batch: Any,
         number: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Encode once more."""
+        """Keep what is counted of the batch."""
         assert isinstance(pl_module, AutoencoderModule)
-        model = pl_module.model
-        if not model.posterior.has_density:
+        q, self._q = self._q, None
+        if q is None:
             return
-        q = model.encode(batch.images)
         self._means.append(q.mean)
-        if model.prior is not None:
-            try:
-                self._kl.append(kl_per_dimension(q, model.prior()))
-            except (ValueError, NotImplementedError):
-                return
+        if pl_module.model.prior is not None:
+            with suppress(ValueError, NotImplementedError):  # no KL of each dimension
+                self._kl.append(kl_per_dimension(q, pl_module.model.prior()))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log."""
@@ -119,3 +128,8 @@ class Latents(pl.Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_histogram("val/kl_per_dimension", kl, trainer.global_step)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen no longer."""
+        if self._hook is not None:
+            self._hook.remove()
