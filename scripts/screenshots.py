@@ -27,10 +27,10 @@ import vaelab
 
 COMMON = ["data=mnist_5k", "trainer=cpu", "callbacks.progress_bar=null"]
 RUNS = {
-    "vae": ["model=annealed_vae", "objective.kl_weight.steps=400", "latent_dim=10", "trainer.max_epochs=30"],
-    "vae_plane": ["model=vae", "latent_dim=2", "trainer.max_epochs=30"],
-    "beta_vae": ["model=beta_vae", "latent_dim=10", "trainer.max_epochs=15"],
-    "ae": ["model=ae", "latent_dim=10", "trainer.max_epochs=15"],
+    "vae": ["model=annealed_vae", "objective.kl_weight.steps=400", "latent_dim=10", "trainer.max_epochs=20"],
+    "vae_plane": ["model=vae", "latent_dim=2", "trainer.max_epochs=20"],
+    "beta_vae": ["model=beta_vae", "latent_dim=10", "trainer.max_epochs=10"],
+    "ae": ["model=ae", "latent_dim=10", "trainer.max_epochs=10"],
 }
 SETTINGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 
