@@ -10,16 +10,20 @@ values, and nothing that serves training alone, such as free bits.
 `requires(model)` says with a ValueError, before training starts, that a model cannot have this objective.
 """
 
+import copy
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from vaelab.autoencoder import Autoencoder
+from vaelab.distributions import Codes
 from vaelab.schedules import Schedule, Weight, at
 
 KLEstimator = Literal["closed_form", "monte_carlo"]
@@ -82,8 +86,10 @@ class ELBO:
         self.kl = kl
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse a model whose KL is infinite or has nothing to be taken against."""
+        """Refuse a model whose KL is infinite, has nothing to be taken against, or no closed form."""
         _require_density("elbo", model)
+        if self.kl == "closed_form":
+            _require_closed_form(model)
 
     def __call__(self, model: Autoencoder, x: Tensor, step: float) -> Terms:
         """`loss`, `reconstruction` and `kl`."""
@@ -104,6 +110,45 @@ class ELBO:
             penalised = kl
         loss = reconstruction + at(self.kl_weight, step) * penalised
         return {"loss": loss, "reconstruction": reconstruction, "kl": kl}
+
+
+class VectorQuantization:
+    """loss = -log p(x|z) + commitment_weight * |e - sg(z)|^2 + |sg(e) - z|^2 (van den Oord et al. 2017, equation 3).
+
+    e is what the encoder says, z the codes, sg stops the gradient; squares are summed over all codes of an image. The
+    last term trains a codebook by gradients, and is zero for one that moves by averages, the commitment for one that is
+    not learned. With a prior, `kl` is L log K: the nats that the codes take.
+
+    Args:
+        commitment_weight: a number, or a schedule of the optimizer's step.
+    """
+
+    def __init__(self, *, commitment_weight: Weight | Schedule = 0.25) -> None:
+        self.commitment_weight = commitment_weight
+
+    def requires(self, model: Autoencoder) -> None:
+        """Refuse a posterior that does not quantize."""
+        q, _ = _kinds(model)
+        if q is not None and not isinstance(q, Codes):
+            raise ValueError(
+                f"objective=vector_quantization does not go with posterior={_option(model.posterior)}, which has no "
+                "codes: take posterior=vector_quantizer (model=vq_vae) or finite_scalar_quantizer (model=fsq)"
+            )
+
+    def __call__(self, model: Autoencoder, x: Tensor, step: float) -> Terms:
+        """`loss`, `reconstruction`, `commitment`, `perplexity` (codes in use in this batch) and, with a prior, `kl`."""
+        q = model.encode(x)
+        assert isinstance(q, Codes)  # `requires` saw to it
+        reconstruction = -model.decode(q.rsample()).log_prob(x).mean()
+        commitment = q.commitment.mean()
+        loss = reconstruction + at(self.commitment_weight, step) * commitment
+        if q.codebook_error is not None:
+            loss = loss + q.codebook_error.mean()
+        terms = {"loss": loss, "reconstruction": reconstruction, "commitment": commitment}
+        terms["perplexity"] = _perplexity(q.indices, q.codebook_size)
+        if model.prior is not None:
+            terms["kl"] = kl_divergence(q, model.prior()).mean()
+        return terms
 
 
 class IWAE:
@@ -146,10 +191,56 @@ def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor:
 
 
 def _require_density(objective: str, model: Autoencoder) -> None:
+    posterior = _option(model.posterior)
     if not model.posterior.has_density:
+        quantizes = isinstance(_kinds(model)[0], Codes)
+        instead = "vector_quantization" if quantizes else "reconstruction for a plain autoencoder"
         raise ValueError(
-            f"objective={objective} does not go with posterior=deterministic: its KL divergence to a prior is "
-            "infinite; take posterior=gaussian (model=vae), or objective=reconstruction for a plain autoencoder"
+            f"objective={objective} does not go with posterior={posterior}: its KL divergence to a prior is "
+            f"infinite; take posterior=gaussian (model=vae), or objective={instead}"
         )
     if model.prior is None:
         raise ValueError(f"objective={objective} needs a prior to take the KL divergence to: +prior=standard_normal")
+    spaces = [getattr(distribution, "space", "real vectors") for distribution in _kinds(model)]
+    if len(set(spaces)) > 1:
+        fitting = {"the unit sphere": "hyperspherical_uniform", "codes": "uniform_codes"}
+        raise ValueError(
+            f"posterior={posterior} is over {spaces[0]} and prior={_option(model.prior)} over {spaces[1]}: "
+            f"prior={fitting.get(spaces[0], 'standard_normal')} goes with it"
+        )
+
+
+def _require_closed_form(model: Autoencoder) -> None:
+    q, p = _kinds(model)
+    if q is None or p is None:
+        return
+    try:
+        kl_divergence(q, p)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"the KL divergence of posterior={_option(model.posterior)} to prior={_option(model.prior)} has no closed "
+            "form: objective.kl=monte_carlo"
+        ) from error
+
+
+def _kinds(model: Autoencoder) -> tuple[Distribution | None, Distribution | None]:
+    """q(z|x) of two images and p(z), without values; None for what there is not, or only with values."""
+    try:
+        model = copy.deepcopy(model).to("meta").eval()
+        x = torch.zeros(2, *model.likelihood.shape, device="meta")  # type: ignore[attr-defined]
+        q = model.given(torch.zeros(2, dtype=torch.int64, device="meta")).encode(x)
+        return q, model.prior() if model.prior is not None else None
+    except (NotImplementedError, RuntimeError):  # a part of somebody's own may look at values
+        return None, None
+
+
+def _option(part: object) -> str:
+    """The name that a config has for a part: its class's, in small letters."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(part).__name__).lower()
+
+
+def _perplexity(indices: Tensor, codebook_size: int) -> Tensor:
+    """exp(entropy) of how often each code occurs: K if all do alike."""
+    share = F.one_hot(indices.flatten(), codebook_size).to(torch.get_default_dtype()).mean(0)
+    perplexity: Tensor = torch.special.entr(share).sum().exp()
+    return perplexity

@@ -18,6 +18,7 @@ class MNIST5k(ImageData):
     """
 
     shape: ClassVar[tuple[int, int, int]] = (1, 28, 28)
+    classes: ClassVar[int] = 10
 
     validation: Count = 500
     test: TestCount = 500
@@ -38,6 +39,7 @@ class ScikitDigits(ImageData):
     """
 
     shape: ClassVar[tuple[int, int, int]] = (1, 8, 8)
+    classes: ClassVar[int] = 10
 
     validation: Count = 200
     test: TestCount = 200

@@ -65,6 +65,7 @@ class ImageData(ABC):
     """
 
     shape: ClassVar[tuple[int, int, int]]
+    classes: ClassVar[int] = 0  # labels go from 0 to classes - 1; with 0 there are none
 
     batch_size: BatchSize = 128
     validation: Count = 0

@@ -30,6 +30,7 @@ class _TorchvisionData(ImageData, ABC):
     """60,000 training and 10,000 test images in `root`, in torchvision's layout; downloaded if missing."""
 
     shape: ClassVar[tuple[int, int, int]] = (1, 28, 28)
+    classes: ClassVar[int] = 10
     name: ClassVar[str]
 
     validation: Count = 10_000

@@ -4,6 +4,7 @@ Shapes are said as torch says them: a distribution has a batch shape (independen
 and an event shape (what one draw is). `log_prob` sums over the event and keeps the batch.
 """
 
+from vaelab.distributions.codes import Codes, OneHotCodes, UniformCodes
 from vaelab.distributions.elementary import BernoulliImage, Delta, Normal
 from vaelab.distributions.images import (
     ContinuousBernoulliImage,
@@ -11,13 +12,25 @@ from vaelab.distributions.images import (
     DiscretizedLogisticMixtureImage,
     OptimalGaussianImage,
 )
+from vaelab.distributions.latents import Flowed, GaussianChain, Laplace, MultivariateNormal, product
+from vaelab.distributions.sphere import HypersphericalUniform, VonMisesFisher
 
 __all__ = [
     "BernoulliImage",
+    "Codes",
     "ContinuousBernoulliImage",
     "Delta",
     "DiscretizedLogisticImage",
     "DiscretizedLogisticMixtureImage",
+    "Flowed",
+    "GaussianChain",
+    "HypersphericalUniform",
+    "Laplace",
+    "MultivariateNormal",
     "Normal",
+    "OneHotCodes",
     "OptimalGaussianImage",
+    "UniformCodes",
+    "VonMisesFisher",
+    "product",
 ]

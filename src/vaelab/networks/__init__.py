@@ -1,11 +1,21 @@
 """Networks: tensor in, tensor out, no probability in them.
 
 An encoder is made with the shape (C, H, W) of an image and says in `features` how many numbers it returns for
-one: (B, C, H, W) -> (B, features). A decoder is made with the latent size and the shape it has to return:
-(*batch, Z) -> (*batch, *shape).
+one: (B, C, H, W) -> (B, features), or the shape of a grid of them. A decoder is made with the latent size and the
+shape it has to return: (*batch, Z) -> (*batch, *shape).
 """
 
+from vaelab.networks.conditional import ConditionalDecoder, ConditionalEncoder
 from vaelab.networks.convolutional import ConvDecoder, ConvEncoder
-from vaelab.networks.mlp import MLPDecoder, MLPEncoder
+from vaelab.networks.mlp import GatedMLPDecoder, GatedMLPEncoder, MLPDecoder, MLPEncoder
 
-__all__ = ["ConvDecoder", "ConvEncoder", "MLPDecoder", "MLPEncoder"]
+__all__ = [
+    "ConditionalDecoder",
+    "ConditionalEncoder",
+    "ConvDecoder",
+    "ConvEncoder",
+    "GatedMLPDecoder",
+    "GatedMLPEncoder",
+    "MLPDecoder",
+    "MLPEncoder",
+]

@@ -9,9 +9,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vaelab.networks.activations import Activation, activation_module
+from vaelab.networks.mlp import dense_layers
+from vaelab.networks.normalization import Normalization, conv_normalization
 
 Width = Annotated[int, Field(gt=0)]
 Channels = Annotated[list[Width], Field(min_length=1)]
+Blocks = Annotated[int, Field(ge=0)]
 
 
 class ConvEncoder(nn.Module):
@@ -23,40 +26,48 @@ class ConvEncoder(nn.Module):
     Args:
         shape: (C, H, W) of an image.
         channels: channels after each convolution.
-        features: width of the fully connected layer.
+        blocks: residual blocks after each convolution.
+        features: width of the fully connected layer; None leaves it out and keeps the grid of the last convolution,
+            (B, C', H', W'): for a code at each of its places. `self.features` is then that shape.
         activation: applied after every layer.
+        normalization: applied before every activation.
 
     Raises:
         ValueError: the image is too small to be halved once for each entry of `channels`.
     """
+
+    features: int | tuple[int, int, int]
 
     def __init__(
         self,
         shape: Sequence[int],
         *,
         channels: Channels | None = None,
-        features: Width = 256,
+        blocks: Blocks = 0,
+        features: Width | None = 256,
         activation: Activation = "relu",
+        normalization: Normalization | None = None,
     ) -> None:
         super().__init__()
         widths = channels or [32, 64]
-        height, width = _halvings(shape, len(widths))[-1]
+        grid = (widths[-1], *_halvings(shape, len(widths))[-1])
         layers: list[nn.Module] = []
         for channels_in, channels_out in pairwise([shape[0], *widths]):
             layers += [
-                nn.Conv2d(channels_in, channels_out, kernel_size=4, stride=2, padding=1),
+                nn.Conv2d(channels_in, channels_out, 4, stride=2, padding=1, bias=normalization != "batch"),
+                *conv_normalization(normalization, channels_out),
+                *[ResidualBlock(channels_out, activation, normalization) for _ in range(blocks)],
                 activation_module(activation),
             ]
-        layers += [
-            nn.Flatten(),
-            nn.Linear(widths[-1] * height * width, features),
-            activation_module(activation),
-        ]
+        if features is None:
+            self.features = grid
+        else:
+            layers += [nn.Flatten(), *dense_layers([prod(grid), features], activation, normalization)]
+            self.features = features
         self.layers = nn.Sequential(*layers)
-        self.features = features
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, F) of images (B, C, H, W)."""
+        """Features (B, F), or a grid of them, of images (B, C, H, W)."""
         result: Tensor = self.layers(x)
         return result
 
@@ -70,12 +81,15 @@ class ConvDecoder(nn.Module):
         latent_dim: size Z of the latent variable.
         shape: (C', H, W) of one output: the likelihood's `parameter_shape`.
         channels: channels before each transposed convolution, from the latent side on.
-        features: width of the first fully connected layer.
+        blocks: residual blocks before each transposed convolution.
+        features: width of the first fully connected layer; None takes z for the vectors of a grid, place by place,
+            and has a 3 x 3 convolution instead of the two linear layers.
         activation: applied after every layer but the last.
+        normalization: applied before every activation of a hidden layer.
         output_activation: applied to the output; None for parameters on the whole line, such as logits.
 
     Raises:
-        ValueError: the image is too small to be halved once for each entry of `channels`.
+        ValueError: the image is too small to be halved once for each entry of `channels`, or z is no grid.
     """
 
     def __init__(
@@ -84,34 +98,94 @@ class ConvDecoder(nn.Module):
         shape: Sequence[int],
         *,
         channels: Channels | None = None,
-        features: Width = 256,
+        blocks: Blocks = 0,
+        features: Width | None = 256,
         activation: Activation = "relu",
+        normalization: Normalization | None = None,
         output_activation: Activation | None = None,
     ) -> None:
         super().__init__()
         widths = channels or [64, 32]
         sizes = _halvings(shape, len(widths))[::-1]  # from small to large
         inner = (widths[0], *sizes[0])
-        layers: list[nn.Module] = [
-            nn.Linear(latent_dim, features),
-            activation_module(activation),
-            nn.Linear(features, prod(inner)),
-            activation_module(activation),
-            nn.Unflatten(-1, inner),
-        ]
-        for (channels_in, channels_out), size in zip(pairwise([*widths, shape[0]]), sizes[1:], strict=True):
-            odd = (size[0] % 2, size[1] % 2)
-            layers += [
-                nn.ConvTranspose2d(channels_in, channels_out, kernel_size=4, stride=2, padding=1, output_padding=odd),
+
+        def residual(width: int) -> list[nn.Module]:
+            return [ResidualBlock(width, activation, normalization) for _ in range(blocks)]
+
+        if features is None:
+            layers = [
+                Grid(latent_dim, *sizes[0]),
+                nn.Conv2d(latent_dim // prod(sizes[0]), widths[0], 3, padding=1, bias=normalization != "batch"),
+                *conv_normalization(normalization, widths[0]),
+                *residual(widths[0]),
                 activation_module(activation),
             ]
-        layers[-1] = activation_module(output_activation) if output_activation else nn.Identity()
+        else:
+            layers = [
+                *dense_layers([latent_dim, features, prod(inner)], activation, normalization),
+                nn.Unflatten(-1, inner),
+                *([*residual(widths[0]), activation_module(activation)] if blocks else []),
+            ]
+        for (channels_in, channels_out), size in zip(pairwise(widths), sizes[1:], strict=False):
+            layers += [
+                _doubling(channels_in, channels_out, size, bias=normalization != "batch"),
+                *conv_normalization(normalization, channels_out),
+                *residual(channels_out),
+                activation_module(activation),
+            ]
+        layers += [
+            _doubling(widths[-1], shape[0], sizes[-1]),
+            activation_module(output_activation) if output_activation else nn.Identity(),
+        ]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
         """Parameters of p(x|z), (*batch, *shape), of latents (*batch, Z)."""
         images: Tensor = self.layers(z.reshape(-1, z.shape[-1]))
         return images.reshape(*z.shape[:-1], *images.shape[1:])
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(act(norm(conv(act(norm(x)))))), with 3 x 3 convolutions (He et al. 2016b, figure 1b)."""
+
+    def __init__(self, channels: int, activation: Activation, normalization: Normalization | None = None) -> None:
+        super().__init__()
+        self.change = nn.Sequential(
+            *conv_normalization(normalization, channels),
+            activation_module(activation),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=normalization != "batch"),
+            *conv_normalization(normalization, channels),
+            activation_module(activation),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape, (B, C, H, W)."""
+        result: Tensor = x + self.change(x)
+        return result
+
+
+class Grid(nn.Module):
+    """Vectors of a grid's places, one after the other, (B, H W D) -> (B, D, H, W)."""
+
+    def __init__(self, latent_dim: int, height: int, width: int) -> None:
+        super().__init__()
+        if latent_dim % (height * width):
+            raise ValueError(
+                f"a decoder with features=null takes a vector for each place of its grid of {height} x {width}, and z "
+                f"has {latent_dim} numbers: it goes with a posterior over codes and an encoder with features=null and "
+                "as many channels; any other z needs decoder.features=256"
+            )
+        self.height, self.width = height, width
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The grid."""
+        return z.reshape(len(z), self.height, self.width, -1).movedim(-1, 1)
+
+
+def _doubling(channels_in: int, channels_out: int, size: tuple[int, int], *, bias: bool = True) -> nn.Module:
+    odd = (size[0] % 2, size[1] % 2)
+    return nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, output_padding=odd, bias=bias)
 
 
 def _halvings(shape: Sequence[int], times: int) -> list[tuple[int, int]]:

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vaelab.networks.activations import Activation, activation_module
+from vaelab.networks.normalization import Normalization, dense_normalization
 
 Widths = list[Annotated[int, Field(gt=0)]]
 
@@ -20,12 +21,20 @@ class MLPEncoder(nn.Module):
         shape: (C, H, W) of an image.
         hidden: widths of the hidden layers; with none, the features are the pixels.
         activation: applied after every hidden layer.
+        normalization: applied before every activation.
     """
 
-    def __init__(self, shape: Sequence[int], *, hidden: Widths | None = None, activation: Activation = "relu") -> None:
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        hidden: Widths | None = None,
+        activation: Activation = "relu",
+        normalization: Normalization | None = None,
+    ) -> None:
         super().__init__()
         widths = [prod(shape), *(hidden if hidden is not None else [400])]
-        self.layers = nn.Sequential(nn.Flatten(), *_layers(widths, activation))
+        self.layers = nn.Sequential(nn.Flatten(), *dense_layers(widths, activation, normalization))
         self.features = widths[-1]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,6 +51,7 @@ class MLPDecoder(nn.Module):
         shape: what one output looks like: the likelihood's `parameter_shape`.
         hidden: widths of the hidden layers, from the latent side on.
         activation: applied after every hidden layer.
+        normalization: applied before every activation of a hidden layer.
         output_activation: applied to the output; None for parameters on the whole line, such as logits.
     """
 
@@ -52,11 +62,64 @@ class MLPDecoder(nn.Module):
         *,
         hidden: Widths | None = None,
         activation: Activation = "relu",
+        normalization: Normalization | None = None,
         output_activation: Activation | None = None,
     ) -> None:
         super().__init__()
         widths = [latent_dim, *(hidden if hidden is not None else [400])]
-        layers = [*_layers(widths, activation), nn.Linear(widths[-1], prod(shape))]
+        layers = [*dense_layers(widths, activation, normalization), nn.Linear(widths[-1], prod(shape))]
+        if output_activation:
+            layers.append(activation_module(output_activation))
+        self.layers = nn.Sequential(*layers, nn.Unflatten(-1, tuple(shape)))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Parameters of p(x|z), (*batch, *shape), of latents (*batch, Z)."""
+        images: Tensor = self.layers(z.reshape(-1, z.shape[-1]))
+        return images.reshape(*z.shape[:-1], *images.shape[1:])
+
+
+class GatedMLPEncoder(nn.Module):
+    """The same of gated layers (Tomczak & Welling 2018): (B, C, H, W) -> (B, features).
+
+    Args:
+        shape: (C, H, W) of an image.
+        hidden: widths of the hidden layers.
+    """
+
+    def __init__(self, shape: Sequence[int], *, hidden: Widths | None = None) -> None:
+        super().__init__()
+        widths = [prod(shape), *(hidden if hidden is not None else [300, 300])]
+        self.layers = nn.Sequential(nn.Flatten(), *[GatedLinear(a, b) for a, b in pairwise(widths)])
+        self.features = widths[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, F) of images (B, C, H, W)."""
+        result: Tensor = self.layers(x)
+        return result
+
+
+class GatedMLPDecoder(nn.Module):
+    """Gated layers, then Linear to the pixels: (*batch, Z) -> (*batch, *shape).
+
+    Args:
+        latent_dim: size Z of the latent variable.
+        shape: what one output looks like: the likelihood's `parameter_shape`.
+        hidden: widths of the hidden layers, from the latent side on.
+        output_activation: applied to the output; None for parameters on the whole line, such as logits.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        shape: Sequence[int],
+        *,
+        hidden: Widths | None = None,
+        output_activation: Activation | None = None,
+    ) -> None:
+        super().__init__()
+        widths = [latent_dim, *(hidden if hidden is not None else [300, 300])]
+        layers: list[nn.Module] = [GatedLinear(a, b) for a, b in pairwise(widths)]
+        layers.append(nn.Linear(widths[-1], prod(shape)))
         if output_activation:
             layers.append(activation_module(output_activation))
         self.layers = nn.Sequential(*layers, nn.Unflatten(-1, tuple(shape)))
@@ -67,9 +130,30 @@ class MLPDecoder(nn.Module):
         return result
 
 
-def _layers(widths: Sequence[int], activation: Activation) -> list[nn.Module]:
+class GatedLinear(nn.Module):
+    """(A x + a) * sigmoid(B x + b) (Dauphin et al. 2017, equation 1)."""
+
+    def __init__(self, features: int, outputs: int) -> None:
+        super().__init__()
+        self.value = nn.Linear(features, outputs)
+        self.gate = nn.Linear(features, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(*, outputs) of (*, features)."""
+        result: Tensor = self.value(x) * self.gate(x).sigmoid()
+        return result
+
+
+def dense_layers(
+    widths: Sequence[int], activation: Activation, normalization: Normalization | None = None
+) -> list[nn.Module]:
+    """Linear, normalization, activation for each step from width to width."""
     return [
         layer
         for width_in, width_out in pairwise(widths)
-        for layer in (nn.Linear(width_in, width_out), activation_module(activation))
+        for layer in (
+            nn.Linear(width_in, width_out, bias=normalization != "batch"),  # which has a bias of its own
+            *dense_normalization(normalization, width_out),
+            activation_module(activation),
+        )
     ]

@@ -1,0 +1,47 @@
+"""Linear maps from an encoder's features, flat (B, F) or a grid (B, C, H, W), to what a posterior needs."""
+
+from math import prod
+
+from torch import Tensor, nn
+
+Features = int | tuple[int, int, int]
+
+
+def linear(features: Features, outputs: int) -> nn.Module:
+    """Features -> (B, outputs); a grid is flattened."""
+    if isinstance(features, int):
+        return nn.Linear(features, outputs)
+    return nn.Sequential(nn.Flatten(), nn.Linear(prod(features), outputs))
+
+
+class CodeProjection(nn.Module):
+    """Features -> L vectors of D numbers, (B, L, D): one a place of a grid, or L of flat features.
+
+    Args:
+        features: size F of the features, or shape (C, H, W) of a grid of them.
+        size: D.
+        codes: L; None for as many as the grid has places, or 1.
+
+    Raises:
+        ValueError: `codes` is not the number of the grid's places.
+    """
+
+    def __init__(self, features: Features, size: int, codes: int | None = None) -> None:
+        super().__init__()
+        if isinstance(features, int):
+            self.codes = codes or 1
+            self.layers = nn.Sequential(nn.Linear(features, self.codes * size), nn.Unflatten(-1, (self.codes, size)))
+            return
+        channels, height, width = features
+        self.codes = height * width
+        if codes not in (None, self.codes):
+            raise ValueError(
+                f"posterior.codes={codes} does not go with the encoder's grid of {height} x {width}, which has a code "
+                "at each place: leave it null, or take an encoder with flat features (encoder.features=256)"
+            )
+        self.layers = nn.Sequential(nn.Conv2d(channels, size, 1), nn.Flatten(2))  # (B, D, L)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The vectors, (B, L, D)."""
+        vectors: Tensor = self.layers(features)
+        return vectors if features.dim() == 2 else vectors.transpose(1, 2)
