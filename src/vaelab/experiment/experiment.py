@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from vaelab.autoencoder import Autoencoder
 from vaelab.data import ImageData
+from vaelab.networks import ConditionalDecoder, ConditionalEncoder
 from vaelab.objectives import Objective
 from vaelab.seeding import derive_seed
 
@@ -40,6 +41,7 @@ class Experiment:
     name: Name
     seed: Seed
     latent_dim: LatentDim
+    conditional: bool = False
     data: ImageData
     encoder: Part
     posterior: Part
@@ -60,18 +62,27 @@ class Experiment:
             raise ValueError("callbacks=early_stopping watches the validation loss, and data.validation=0 leaves none")
         if stopping is not None and getattr(self.trainer, "keywords", {}).get("limit_val_batches") == 0:
             raise ValueError("callbacks=early_stopping waits for validations, and trainer.limit_val_batches=0 has none")
+        if self.conditional and not self.data.classes:
+            raise ValueError(f"conditional=true needs labels, and data={type(self.data).__name__} has none")
 
     def model(self) -> Autoencoder:
         """A new autoencoder, whose weights are f(seed)."""
         torch.manual_seed(derive_seed(self.seed, "weights"))
-        encoder = self.encoder(self.data.shape)
-        likelihood = self.loss(self.data.shape)
+        shape, classes = self.data.shape, self.data.classes
+        encoder = ConditionalEncoder(self.encoder, shape, classes) if self.conditional else self.encoder(shape)
+        likelihood = self.loss(shape)
+        posterior = self.posterior(encoder.features, self.latent_dim)
+        z, parameters = posterior.latent_dim, likelihood.parameter_shape
         return Autoencoder(
             encoder=encoder,
-            posterior=self.posterior(encoder.features, self.latent_dim),
-            decoder=self.decoder(self.latent_dim, likelihood.parameter_shape),
+            posterior=posterior,
+            decoder=(
+                ConditionalDecoder(self.decoder, z, parameters, classes)
+                if self.conditional
+                else self.decoder(z, parameters)
+            ),
             likelihood=likelihood,
-            prior=self.prior(self.latent_dim) if self.prior is not None else None,
+            prior=self.prior(z) if self.prior is not None else None,
         )
 
     def made_for(self, folder: Path, parts: Mapping[str, PartOfFolder | None] | None) -> Sequence[Any]:

@@ -250,11 +250,13 @@ def _test(experiment: Experiment, model: Autoencoder, trainer: pl.Trainer) -> di
 def _draw(experiment: Experiment, model: Autoencoder, folder: RunFolder) -> list[Path]:
     """reconstructions.png and, for a model with a prior, samples.png."""
     model = model.cpu().float().eval()
-    originals = experiment.data.splits.test.pixels[:10].cpu().float().div(255)
+    test = experiment.data.splits.test
+    originals = test.pixels[:10].cpu().float().div(255)
+    given = model.given(test.labels[:10].cpu())
     torch.manual_seed(derive_seed(experiment.seed, "figures"))
     paths = [
         figures.save(
-            figures.reconstructions(originals, model.reconstruct(originals)),
+            figures.reconstructions(originals, given.reconstruct(originals)),
             folder.figures / "reconstructions.png",
             title=f"{experiment.name}: the first test images and their reconstructions",
             rows=("original", "reconstructed"),

@@ -1,15 +1,13 @@
-"""Approximate posteriors q(z|x): the encoder's features -> a distribution over z.
+"""The code of a plain autoencoder, and posteriors whose shape is one formula: normals and Laplace."""
 
-A posterior owns the projection from features to its parameters. Called with features (B, F), it returns a
-`torch.distributions.Distribution` with batch shape (B,) and event shape (Z,). Its `has_density` says whether that
-distribution has a density, and so a `log_prob` and a finite KL divergence to a continuous prior.
-"""
-
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
-from vaelab.distributions import Delta, Normal
+from vaelab.distributions import Delta, MultivariateNormal, Normal
+from vaelab.distributions import Laplace as LaplaceDistribution
 from vaelab.networks.activations import Activation, activation_module
+from vaelab.networks.projections import Features, linear
 
 
 class Deterministic(nn.Module):
@@ -23,9 +21,10 @@ class Deterministic(nn.Module):
 
     has_density = False
 
-    def __init__(self, features: int, latent_dim: int, *, activation: Activation | None = None) -> None:
+    def __init__(self, features: Features, latent_dim: int, *, activation: Activation | None = None) -> None:
         super().__init__()
-        self.code = nn.Linear(features, latent_dim)
+        self.latent_dim = latent_dim
+        self.code = linear(features, latent_dim)
         self.activation = activation_module(activation) if activation else nn.Identity()
 
     def forward(self, features: Tensor) -> Distribution:
@@ -43,12 +42,61 @@ class Gaussian(nn.Module):
 
     has_density = True
 
-    def __init__(self, features: int, latent_dim: int) -> None:
+    def __init__(self, features: Features, latent_dim: int) -> None:
         super().__init__()
-        self.mean = nn.Linear(features, latent_dim)
-        self.log_variance = nn.Linear(features, latent_dim)
+        self.latent_dim = latent_dim
+        self.mean = linear(features, latent_dim)
+        self.log_variance = linear(features, latent_dim)
 
     def forward(self, features: Tensor) -> Distribution:
         """q(z|x) with independent dimensions: batch (B,), event (Z,)."""
         standard_deviation = (0.5 * self.log_variance(features)).exp()  # (B, Z)
         return Independent(Normal(self.mean(features), standard_deviation, validate_args=False), 1, validate_args=False)
+
+
+class FullCovarianceGaussian(nn.Module):
+    """q(z|x) = N(mean(h), L L^T), L lower triangular: (Kingma & Welling 2019, section 2.5.1).
+
+    Args:
+        features: size F of the encoder's output.
+        latent_dim: size Z of the latent space.
+    """
+
+    has_density = True
+
+    def __init__(self, features: Features, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.mean = linear(features, latent_dim)
+        self.log_variance = linear(features, latent_dim)  # given the dimensions before: of the diagonal of L
+        self.lower = linear(features, latent_dim * (latent_dim - 1) // 2)
+
+    def forward(self, features: Tensor) -> Distribution:
+        """q(z|x): batch (B,), event (Z,)."""
+        diagonal = (0.5 * self.log_variance(features)).exp()  # (B, Z)
+        scale = diagonal.diag_embed()  # (B, Z, Z)
+        row, column = torch.tril_indices(self.latent_dim, self.latent_dim, -1, device=scale.device)
+        scale[:, row, column] = self.lower(features)
+        return MultivariateNormal(self.mean(features), scale_tril=scale, validate_args=False)
+
+
+class Laplace(nn.Module):
+    """q(z|x) = prod_j Laplace(mean_j(h), exp(log_scale_j(h))).
+
+    Args:
+        features: size F of the encoder's output.
+        latent_dim: size Z of the latent space.
+    """
+
+    has_density = True
+
+    def __init__(self, features: Features, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.mean = linear(features, latent_dim)
+        self.log_scale = linear(features, latent_dim)
+
+    def forward(self, features: Tensor) -> Distribution:
+        """q(z|x) with independent dimensions: batch (B,), event (Z,)."""
+        q = LaplaceDistribution(self.mean(features), self.log_scale(features).exp(), validate_args=False)
+        return Independent(q, 1, validate_args=False)

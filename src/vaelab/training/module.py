@@ -77,7 +77,7 @@ class AutoencoderModule(pl.LightningModule):
         seed_noise(self.device, derive_seed(self.seed, purpose, number))
         if self.trainer.world_size > 1:
             return self._shared_step(batch, batch_idx, derive_seed(self.seed, "noise", number))
-        terms = self.objective(self.model, batch.images, self.global_step)
+        terms = self.objective(self.model.given(batch.labels), batch.images, self.global_step)
         self._window.add(terms, len(batch.images), self.global_step)
         return terms["loss"]
 
@@ -88,7 +88,7 @@ class AutoencoderModule(pl.LightningModule):
         rank, world_size = self.global_rank, self.trainer.world_size
         size = batches.size(batch_idx)
         with sharing(size, rank=rank, world_size=world_size, seed=seed, device=self.device):
-            terms = self.objective(self.model, batch.images, self.global_step)
+            terms = self.objective(self.model.given(batch.labels), batch.images, self.global_step)
         own = batches.own(batch_idx)
         self._window.add(terms, own, self.global_step)
         # The gradients' plain mean over the processes is then the mean over all images of the batch.
@@ -170,11 +170,12 @@ class AutoencoderModule(pl.LightningModule):
 
     def _evaluate(self, batch: Batch, split: str, number: int) -> None:
         seed_noise(self.device, derive_seed(self.seed, split, number))
-        terms = dict(self.objective(self.model, batch.images, math.inf))
+        model = self.model.given(batch.labels)
+        terms = dict(self.objective(model, batch.images, math.inf))
         if "kl" in terms:
             terms["elbo"] = -(terms["reconstruction"] + terms["kl"])
         # Mean squared error per pixel, of the decoded mean of q(z|x).
-        terms["mse"] = nn.functional.mse_loss(self.model.reconstruct(batch.images), batch.images)
+        terms["mse"] = nn.functional.mse_loss(model.reconstruct(batch.images), batch.images)
         self._evaluation.add(terms, len(batch.images), self.global_step)
 
     def _log_window(self) -> None:
