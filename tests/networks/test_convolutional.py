@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from vaelab.networks import ConvDecoder, ConvEncoder
+from vaelab.networks.convolutional import Grid, ResidualBlock
 
 SIZES = [(8, 8), (9, 9), (8, 13), (13, 8), (11, 10), (28, 28), (31, 17), (32, 32)]
 
@@ -107,3 +108,42 @@ def test_a_gradient_reaches_every_parameter():
 
     for name, parameter in [*encoder.named_parameters(), *decoder.named_parameters()]:
         assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("normalization", [None, "batch", "layer", "group"])
+@pytest.mark.parametrize("features", [6, None])
+@pytest.mark.parametrize("blocks", [0, 2])
+@pytest.mark.parametrize("size", [(8, 8), (11, 10)], ids=str)
+def test_every_kind_of_network_takes_every_size_and_trains_every_parameter(normalization, features, blocks, size):
+    shape, knobs = (3, *size), {"features": features, "normalization": normalization, "blocks": blocks}
+    encoder = ConvEncoder(shape, channels=[4, 8], **knobs)
+    grid = encoder(torch.rand(5, *shape))
+    assert grid.shape == (5, *([features] if features else encoder.features))
+    decoder = ConvDecoder(grid[0].numel(), shape, channels=[8, 4], **knobs)
+    images = decoder(grid.flatten(1))
+    (images * torch.randn(images.shape)).sum().backward()
+
+    assert images.shape == (5, *shape)
+    for name, parameter in [*encoder.named_parameters(), *decoder.named_parameters()]:
+        assert parameter.grad.any(), name
+
+
+def test_a_residual_block_adds_to_what_it_is_given():
+    block = ResidualBlock(4, "relu")
+    x = torch.randn(2, 4, 5, 5)
+    first, second = block.change[1], block.change[3]
+
+    torch.testing.assert_close(block(x), x + second(first(x.relu()).relu()))
+
+
+def test_the_decoder_of_a_grid_takes_its_vectors_place_by_place():
+    z = torch.arange(2 * 3 * 4.0).reshape(1, -1)
+    grid = Grid(24, 2, 3)(z)
+
+    assert grid.shape == (1, 4, 2, 3)
+    assert grid[0, :, 1, 2].tolist() == [20, 21, 22, 23]
+
+
+def test_a_z_that_is_no_grid_is_refused_with_what_would_fit():
+    with pytest.raises(ValueError, match=r"grid of 2 x 2, and z has 10 numbers.*decoder.features=256"):
+        ConvDecoder(10, (1, 8, 8), features=None)

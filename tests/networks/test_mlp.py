@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from vaelab.networks import MLPDecoder, MLPEncoder
+from vaelab.networks import GatedMLPDecoder, GatedMLPEncoder, MLPDecoder, MLPEncoder
+from vaelab.networks.mlp import GatedLinear
 
 SHAPE = (2, 3, 5)
 
@@ -74,3 +75,41 @@ def test_two_networks_share_no_widths():
     MLPEncoder(SHAPE, hidden=[7])
 
     assert MLPEncoder(SHAPE).features == 400
+
+
+@pytest.mark.parametrize("hidden", [[7], [11, 7], None], ids=str)
+@pytest.mark.parametrize("batch", [(), (4,), (6, 4)], ids=str)
+def test_gated_networks_have_the_shapes_of_the_others(hidden, batch):
+    encoder, decoder = GatedMLPEncoder(SHAPE, hidden=hidden), GatedMLPDecoder(3, SHAPE, hidden=hidden)
+
+    assert encoder(torch.rand(4, *SHAPE)).shape == (4, encoder.features)
+    assert decoder(torch.randn(*batch, 3)).shape == (*batch, *SHAPE)
+
+
+def test_a_gated_layer_is_a_linear_map_times_the_sigmoid_of_another():
+    layer, x = GatedLinear(3, 4), torch.randn(5, 3)
+    value, gate = (nn.functional.linear(x, *linear.parameters()) for linear in (layer.value, layer.gate))
+
+    torch.testing.assert_close(layer(x), value / (1 + (-gate).exp()))
+
+
+@pytest.mark.parametrize("normalization", ["batch", "layer", "group"])
+def test_normalization_gives_each_activation_mean_zero_and_variance_one(normalization):
+    encoder = MLPEncoder(SHAPE, hidden=[16], normalization=normalization)
+    h = encoder.layers[:-1](torch.rand(50, *SHAPE))
+
+    over = {"batch": h.T, "layer": h, "group": h.reshape(-1, 4)}[normalization]
+    torch.testing.assert_close(over.mean(1), torch.zeros(len(over)), atol=1e-5, rtol=0)
+    if normalization != "group":
+        torch.testing.assert_close(over.var(1, correction=0), torch.ones(len(over)), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("normalization", ["batch", "layer", "group"])
+def test_a_normalized_decoder_takes_any_number_of_samples_and_trains_every_parameter(normalization):
+    decoder = MLPDecoder(3, SHAPE, hidden=[8, 8], normalization=normalization)
+    images = decoder(torch.randn(6, 4, 3))
+    (images * torch.randn(images.shape)).sum().backward()
+
+    assert images.shape == (6, 4, *SHAPE)
+    for name, parameter in decoder.named_parameters():
+        assert parameter.grad.abs().max() > 1e-6, name

@@ -1,13 +1,12 @@
 """Normalization layers by the names that a config uses."""
 
-from math import gcd
 from typing import Literal
 
 from torch import nn
 
 Normalization = Literal["batch", "layer", "group"]
 
-GROUPS = 8  # or the largest divisor of a width that divides 8 as well
+MOST_GROUPS, SMALLEST_GROUP = 8, 4
 
 
 def dense_normalization(name: Normalization | None, width: int) -> list[nn.Module]:
@@ -20,7 +19,7 @@ def dense_normalization(name: Normalization | None, width: int) -> list[nn.Modul
         case "layer":
             return [nn.LayerNorm(width)]
         case "group":
-            return [nn.GroupNorm(gcd(GROUPS, width), width)]
+            return [nn.GroupNorm(groups(width), width)]
 
 
 def conv_normalization(name: Normalization | None, channels: int) -> list[nn.Module]:
@@ -33,4 +32,13 @@ def conv_normalization(name: Normalization | None, channels: int) -> list[nn.Mod
         case "layer":
             return [nn.GroupNorm(1, channels)]
         case "group":
-            return [nn.GroupNorm(gcd(GROUPS, channels), channels)]
+            return [nn.GroupNorm(groups(channels), channels)]
+
+
+def groups(width: int) -> int:
+    """How many groups of equal size: 8 or as many as leave four numbers in each; fewer would be normalized away.
+
+    >>> groups(64), groups(12), groups(7)
+    (8, 3, 1)
+    """
+    return max((n for n in range(1, MOST_GROUPS + 1) if width % n == 0 and width // n >= SMALLEST_GROUP), default=1)

@@ -68,16 +68,17 @@ class FullCovarianceGaussian(nn.Module):
         super().__init__()
         self.latent_dim = latent_dim
         self.mean = linear(features, latent_dim)
-        self.log_variance = linear(features, latent_dim)  # given the dimensions before: of the diagonal of L
-        self.lower = linear(features, latent_dim * (latent_dim - 1) // 2)
+        self.triangle = linear(
+            features, latent_dim * (latent_dim + 1) // 2
+        )  # of L, row by row; its diagonal's logarithm
 
     def forward(self, features: Tensor) -> Distribution:
         """q(z|x): batch (B,), event (Z,)."""
-        diagonal = (0.5 * self.log_variance(features)).exp()  # (B, Z)
-        scale = diagonal.diag_embed()  # (B, Z, Z)
-        row, column = torch.tril_indices(self.latent_dim, self.latent_dim, -1, device=scale.device)
-        scale[:, row, column] = self.lower(features)
-        return MultivariateNormal(self.mean(features), scale_tril=scale, validate_args=False)
+        mean, triangle = self.mean(features), self.triangle(features)
+        scale = mean.new_zeros(*mean.shape, self.latent_dim)  # (B, Z, Z)
+        row, column = torch.tril_indices(self.latent_dim, self.latent_dim, device=scale.device)
+        scale[:, row, column] = torch.where(row == column, triangle.exp(), triangle)
+        return MultivariateNormal(mean, scale_tril=scale, validate_args=False)
 
 
 class Laplace(nn.Module):
