@@ -15,9 +15,10 @@ import vaelab
 from vaelab.autoencoder import Autoencoder
 from vaelab.experiment.check import check
 from vaelab.likelihoods import Gaussian as GaussianLikelihood
-from vaelab.objectives import ELBO, IWAE, Reconstruction, kl_per_dimension
-from vaelab.posteriors import Deterministic, Gaussian
-from vaelab.priors import StandardNormal
+from vaelab.networks import MLPDecoder
+from vaelab.objectives import ELBO, IWAE, Reconstruction, VectorQuantization, kl_per_dimension
+from vaelab.posteriors import Deterministic, Gaussian, VectorQuantizer
+from vaelab.priors import StandardNormal, UniformCodes
 from vaelab.schedules import Linear
 
 SHAPE, PIXELS, LATENT, SCALE = (1, 2, 3), 6, 2, 0.7
@@ -462,3 +463,62 @@ def test_the_gaussian_posterior_of_a_preset_has_the_kl_of_its_projections():
     # Kingma & Welling 2014, appendix B.
     by_hand = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(1)
     torch.testing.assert_close(kl, by_hand, rtol=1e-12, atol=1e-12)
+
+
+def quantizing(update="gradient"):
+    torch.manual_seed(0)
+    posterior = VectorQuantizer(PIXELS, 2, codebook_size=4, codes=3, update=update)
+    model = Autoencoder(
+        encoder=nn.Flatten(),
+        posterior=posterior,
+        decoder=MLPDecoder(posterior.latent_dim, SHAPE, hidden=[4]),
+        likelihood=GaussianLikelihood(SHAPE, scale=SCALE),
+        prior=UniformCodes(posterior.latent_dim),
+    )
+    return model.eval()
+
+
+def test_the_loss_of_a_quantizer_is_reconstruction_commitment_and_the_codebooks_error():
+    model, x = quantizing(), torch.rand(7, *SHAPE)
+    codes = model.encode(x)
+    reconstruction = -model.decode(codes.mean).log_prob(x).mean()
+    error = (model.posterior.project(x.flatten(1)).flatten(1) - codes.mean).square().sum(1).mean()
+
+    terms = VectorQuantization(commitment_weight=0.25)(model, x, 0)
+
+    torch.testing.assert_close(terms["reconstruction"], reconstruction)
+    torch.testing.assert_close(terms["commitment"], error)
+    torch.testing.assert_close(terms["loss"], reconstruction + 1.25 * error)
+    assert terms["kl"].item() == pytest.approx(3 * math.log(4))
+    usage = codes.indices.flatten().bincount(minlength=4) / 21
+    assert terms["perplexity"].item() == pytest.approx(torch.special.entr(usage).sum().exp().item())
+
+
+def test_averages_that_move_the_codebook_leave_no_error_of_it_in_the_loss():
+    model, x = quantizing(update="ema"), torch.rand(7, *SHAPE)
+    terms = VectorQuantization(commitment_weight=Linear(start=0.0, end=0.5, steps=10))(model, x, 4)
+
+    torch.testing.assert_close(terms["loss"], terms["reconstruction"] + 0.2 * terms["commitment"])
+
+
+def test_the_terms_of_a_quantizer_do_not_depend_on_the_batch_size():
+    model, x = quantizing(), torch.rand(7, *SHAPE)
+    objective = VectorQuantization()
+
+    one, many = objective(model, x, 0), objective(model, x.repeat(5, 1, 1, 1), 0)
+
+    for name in one:
+        torch.testing.assert_close(one[name], many[name])
+
+
+def test_a_part_that_looks_at_values_is_not_refused():
+    """What a model needs is found out without values; where that fails, training says."""
+
+    class Curious(nn.Flatten):
+        def forward(self, x):
+            return super().forward(x) if x.sum().item() < 1e9 else x
+
+    model = quantizing()
+    model.encoder = Curious()
+
+    VectorQuantization().requires(model)

@@ -1,0 +1,175 @@
+"""Every model of conf/model: its parts together, trained, stopped and gone on with."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+import vaelab
+from vaelab.autoencoder import Autoencoder
+from vaelab.experiment.check import check
+from vaelab.experiment.compose import options
+from vaelab.experiment.experiment import Experiment
+from vaelab.training.checkpoints import AtomicCheckpointIO, read
+from vaelab.training.datamodule import ImageDataModule
+from vaelab.training.module import AutoencoderModule
+
+PRESETS = options("model")
+
+
+def experiment(preset: str, *overrides: str) -> Experiment:
+    return check(vaelab.compose([f"model={preset}", "data=digits", "data.batch_size=300", *overrides]))
+
+
+def fitted(made: Experiment, epochs: int, checkpoint: Path | None = None) -> tuple[Autoencoder, pl.Trainer]:
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_train_batches=3,
+    )
+    model = made.model()
+    module = AutoencoderModule(model, made.objective, made.optimizer, seed=made.seed)
+    trainer.fit(module, ImageDataModule(made.data, seed=made.seed), ckpt_path=checkpoint, weights_only=True)
+    return model, trainer
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning")
+@pytest.mark.filterwarnings("ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning")
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_model_that_was_stopped_goes_on_to_the_same_bits_and_is_loaded_as_it_was(preset: str, tmp_path: Path) -> None:
+    made = experiment(preset)
+    undisturbed, trainer = fitted(made, 2)
+    trainer.save_checkpoint(tmp_path / "undisturbed.ckpt")
+    _, trainer = fitted(made, 1)
+    trainer.save_checkpoint(tmp_path / "stopped.ckpt")
+    _, trainer = fitted(made, 2, tmp_path / "stopped.ckpt")
+    trainer.save_checkpoint(tmp_path / "resumed.ckpt")
+
+    one, other = (read(tmp_path / f"{name}.ckpt") for name in ("undisturbed", "resumed"))
+    assert one["global_step"] == other["global_step"] == 6
+    assert same(one["state_dict"], other["state_dict"])
+    assert same(one["optimizer_states"], other["optimizer_states"])
+
+    loaded = made.model()
+    loaded.load_state_dict({name.removeprefix("model."): value for name, value in one["state_dict"].items()})
+    x, labels = made.data.splits.test.pixels[:5].float() / 255, made.data.splits.test.labels[:5]
+    undisturbed, loaded = undisturbed.eval(), loaded.eval()
+    assert loaded.given(labels).reconstruct(x).equal(undisturbed.given(labels).reconstruct(x))
+    if loaded.prior is not None:
+        torch.manual_seed(0)
+        samples = loaded.sample(7)
+        torch.manual_seed(0)
+        assert samples.equal(undisturbed.sample(7))
+        assert samples.shape == (7, 1, 8, 8)
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return bool(one.equal(other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_gradient_reaches_every_parameter_that_is_trained(preset: str) -> None:
+    made = experiment(preset)
+    model = made.model()
+    x, labels = made.data.splits.train.pixels[:100].float() / 255, made.data.splits.train.labels[:100]
+    # Two passes: a quantizer starts with k-means, after which nothing is left to commit to in a small batch.
+    for _ in range(2):
+        loss = made.objective(model.given(labels), x, 10_000)["loss"]
+    loss.backward()
+
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_distributions_say_what_the_other_parts_of_vaelab_ask_of_them(preset: str) -> None:
+    made = experiment(preset)
+    model = made.model().eval()
+    x, labels = made.data.splits.test.pixels[:6].float() / 255, made.data.splits.test.labels[:6]
+    given = model.given(labels)
+    q = given.encode(x)
+    z = q.rsample(torch.Size([3]))
+
+    assert z.shape == (3, 6, made.posterior(model.encoder.features, made.latent_dim).latent_dim)  # type: ignore[attr-defined]
+    assert q.mean.shape == z.shape[1:]
+    assert given.decode(z).log_prob(x).shape == (3, 6)
+    assert given.decode(q.mean).mean.shape == x.shape
+    if model.posterior.has_density:
+        assert model.prior is not None
+        assert q.log_prob(z).shape == model.prior().log_prob(z).shape == (3, 6)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["prior=mixture"], "posterior=gaussian to prior=mixture has no closed form: objective.kl=monte_carlo"),
+        (["posterior=iaf"], "posterior=iaf to prior=standard_normal has no closed form: objective.kl=monte_carlo"),
+        (
+            ["posterior=von_mises_fisher"],
+            "posterior=von_mises_fisher is over the unit sphere and prior=standard_normal over real vectors: "
+            "prior=hyperspherical_uniform goes with it",
+        ),
+        (["posterior=von_mises_fisher", "prior=hyperspherical_uniform", "latent_dim=1"], "latent_dim=2"),
+        (["posterior=vector_quantizer"], "objective=elbo does not go with posterior=vector_quantizer"),
+        (["posterior=gumbel_softmax"], "prior=uniform_codes goes with it"),
+        (["prior=uniform_codes"], "prior=uniform_codes needs a posterior over codes, and Gaussian is none"),
+        (["objective=vector_quantization"], "does not go with posterior=gaussian, which has no codes"),
+        (["model=fsq", "latent_dim=5"], "posterior.levels has 4 entries and latent_dim=5"),
+        (["model=fsq", "posterior.levels=[1,5,5,5]"], "greater than 1"),
+        (["model=vq_vae", "encoder.features=256", "latent_dim=63"], "goes with a posterior over codes"),
+        (["model=vq_vae", "posterior.codes=3"], "does not go with the encoder's grid of 2 x 2"),
+        (["encoder=conv", "encoder.channels=[8,8,8,8]"], "an image of 8 x 8: it can be halved 3 times"),
+        (["model=vamp_vae", "conditional=true"], "pseudo-inputs without labels, and conditional=true wants them"),
+        (["model=vamp_vae", "posterior=deterministic"], "Deterministic has none: posterior=gaussian"),
+        (["posterior=ladder", "objective=elbo_monte_carlo"], "prior=top_down of the same layers"),
+        (["decoder=first_layer"], "posterior"),  # its layers are those of the posterior
+        (["posterior=gumbel_softmax", "prior=uniform_codes", "posterior.temperature=0"], "greater than 0"),
+    ],
+    ids=str,
+)
+def test_parts_that_do_not_go_together_are_named_with_what_would(overrides: list[str], message: str) -> None:
+    with pytest.raises(vaelab.ConfigError) as error:
+        check(vaelab.compose(["data=digits", *overrides]))
+    assert message in str(error.value)
+
+
+def test_a_conditional_model_on_data_without_labels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vaelab.data import ScikitDigits
+
+    monkeypatch.setattr(ScikitDigits, "classes", 0)
+    with pytest.raises(vaelab.ConfigError, match="conditional=true needs labels, and data=ScikitDigits has none"):
+        experiment("conditional_vae")
+
+
+def test_any_model_can_be_made_conditional() -> None:
+    for preset in ("iwae", "ladder_vae", "gumbel_vae", "hyperspherical_vae", "flow_prior_vae"):
+        model = experiment(preset, "conditional=true").model().eval()
+        assert model.sample(3, labels=torch.tensor([0, 7, 9])).shape == (3, 1, 8, 8)
+
+
+def test_a_temperature_has_a_schedule() -> None:
+    overrides = ["posterior.temperature.start=2.0", "posterior.temperature.steps=100"]
+    made = experiment("gumbel_vae", *overrides)
+    assert made.model().encode(torch.rand(2, 1, 8, 8)).temperature == 2.0  # type: ignore[attr-defined]
