@@ -23,6 +23,7 @@ from vaelab.errors import ConfigError, RunError, UserError
 from vaelab.experiment.check import check
 from vaelab.experiment.experiment import Experiment
 from vaelab.experiment.folder import RunFolder
+from vaelab.experiment.load import folder_of
 from vaelab.experiment.manifest import circumstances, manifest
 from vaelab.experiment.processes import companions
 from vaelab.experiment.surroundings import quiet_lightning, recorded, room_for
@@ -113,7 +114,7 @@ def resume(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Run:
         RunError: there is no run, another process is training it, or its checkpoints are damaged.
         ConfigError, DataError: as in `train`.
     """
-    folder = _folder_of(run)
+    folder = folder_of(run)
     with quiet_lightning(), room_for(folder), folder.locked():
         if folder.done:
             return Run(folder.path, folder.metrics, sorted(folder.figures.glob("*.png")))
@@ -132,18 +133,6 @@ def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
         _fit(ready(run_folder.config, trust=trust), run_folder, trust)
 
 
-def load(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Autoencoder:
-    """The trained model of a run, on the CPU and in evaluation mode: its best weights, or its last.
-
-    Raises:
-        RunError: there is no run, or no checkpoint yet.
-    """
-    folder = _folder_of(run)
-    model = check(folder.config, trust=trust).model()
-    load_weights(model, folder.best_checkpoint())
-    return model.eval()
-
-
 def evaluate(run: Run | str | Path, *, trust: Sequence[str] = ()) -> dict[str, float]:
     """The metrics of a run's model on its test images, computed anew: the same numbers as in metrics.json.
 
@@ -151,7 +140,7 @@ def evaluate(run: Run | str | Path, *, trust: Sequence[str] = ()) -> dict[str, f
         RunError: there is no run, or no checkpoint yet.
         DataError: the data are missing or damaged.
     """
-    folder = _folder_of(run)
+    folder = folder_of(run)
     with quiet_lightning():
         experiment = check(folder.config, trust=trust)
         model = experiment.model()
@@ -271,10 +260,6 @@ def _warn_of_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         message = f"not the {part} the run was started with, so its bits may differ: {'; '.join(changes)}"
         warnings.warn(message, stacklevel=2)
         log.warning(message)
-
-
-def _folder_of(run: Run | str | Path) -> RunFolder:
-    return RunFolder.open(run.folder if isinstance(run, Run) else run)
 
 
 def _ask_devices(experiment: Experiment) -> pl.Trainer:
