@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vaelab.latents import arc, grid_lines, line, plane
+
 
 class Posterior(Protocol):
     """Features (B, F) -> q(z|x), batch (B,), event (Z,)."""
@@ -71,18 +73,56 @@ class Autoencoder(nn.Module):
         return self.decode(q.rsample() if stochastic else q.mean).mean
 
     @torch.no_grad()
-    def sample(self, n: int) -> Tensor:
-        """N new images (n, C, H, W): the means of p(x|z) at z ~ p(z).
+    def sample(self, n: int, *, prior: Distribution | None = None, stochastic: bool = False) -> Tensor:
+        """N new images (n, C, H, W): the means of p(x|z) at z ~ p(z) or, `stochastic`, samples of p(x|z).
+
+        Args:
+            n: how many.
+            prior: what to take for p(z), such as `latents.fitted_gaussian` of codes.
+            stochastic: draw the pixels as well.
 
         Raises:
-            ValueError: the model has no prior to sample from.
+            ValueError: the model has no prior to sample from, and none is given.
         """
-        if self.prior is None:
+        if prior is None and self.prior is None:
             raise ValueError(
                 "this model has no prior to sample from: nothing in its training says where in the latent "
-                "space the images are; train one that has, such as model=vae"
+                "space the images are; train one that has, such as model=vae, or give a distribution fitted to codes"
             )
-        return self.decode(self.prior().sample(torch.Size([n]))).mean
+        p_z = prior or self.prior()  # type: ignore[misc]  # one of them is there
+        p_x = self.decode(p_z.sample(torch.Size([n])))
+        return p_x.sample() if stochastic else p_x.mean
+
+    @torch.no_grad()
+    def interpolate(
+        self, first: Tensor, last: Tensor, steps: int, *, spherical: bool = False, stochastic: bool = False
+    ) -> Tensor:
+        """Images (steps, B, C, H, W) on the way from images `first` to images `last`, (B, C, H, W).
+
+        The means of p(x|z) on the line between the means of q(z|x) or, `spherical`, on the arc between them; or,
+        `stochastic`, between samples of q(z|x). The ends are the reconstructions.
+        """
+        a, b = (q.sample() if stochastic else q.mean for q in (self.encode(first), self.encode(last)))
+        return self.decode((arc if spherical else line)(a, b, steps)).mean
+
+    @torch.no_grad()
+    def traverse(self, z: Tensor, values: Tensor) -> Tensor:
+        """Images (Z, K, C, H, W): the means of p(x|z) where dimension j of z, (Z,), is values[j, k], (Z, K)."""
+        own = torch.eye(len(z), dtype=torch.bool, device=z.device)[:, None]  # (Z, 1, Z)
+        return self.decode(torch.where(own, values[..., None], z)).mean
+
+    @torch.no_grad()
+    def manifold(self, n: int, *, codes: Tensor | None = None) -> Tensor:
+        """Images (n, n, C, H, W): the means of p(x|z) over a plane of two latent dimensions.
+
+        z is on a grid that has the same probability between any two of its lines: the prior's inverse CDF at
+        1/2n, 3/2n, ... in each dimension (Kingma & Welling 2014, appendix A) or, of `codes` (N, 2), their quantiles.
+        Dimension 0 grows from left to right, dimension 1 from bottom to top.
+
+        Raises:
+            ValueError: z has not two dimensions, or no codes are given and the prior has no inverse CDF.
+        """
+        return self.decode(plane(grid_lines(n, prior=self.prior() if self.prior else None, codes=codes))).mean
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """`forward`, with a return type that a type checker sees."""

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from vaelab import cli_explore
 from vaelab.errors import UserError
 from vaelab.experiment.compose import compose_with_hydra, groups, options, run_dir, without_hydra
 
@@ -133,6 +134,9 @@ def evaluate(
     from vaelab.experiment.run import evaluate as evaluate_run
 
     _print_metrics(evaluate_run(run, trust=trust or []))
+
+
+app.add_typer(cli_explore.commands)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -41,7 +41,7 @@ def reconstructions(originals: Tensor, reconstructed: Tensor, *, columns: int = 
     """Originals (N, C, H, W), at most `columns` in a row, each row over that of their reconstructions."""
     columns = min(columns, len(originals))
     missing = originals.new_ones(-len(originals) % columns, *originals.shape[1:])  # white
-    over, under = (torch.cat([images, missing]).split(columns) for images in (originals, reconstructed))
+    over, under = (torch.split(torch.cat([images, missing]), columns) for images in (originals, reconstructed))
     return tile(torch.cat([row for rows in zip(over, under, strict=True) for row in rows]), columns)
 
 
@@ -144,6 +144,33 @@ def animate(pictures: Sequence[np.ndarray], path: Path, *, titles: Sequence[str]
     return path
 
 
+def scatter(points: np.ndarray, labels: np.ndarray | None, path: Path, *, title: str, axes: tuple[str, str]) -> Path:
+    """Write a PNG of points (N, 2), coloured by labels (N,) where there are any."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": LABEL}):
+        figure = Figure(figsize=(WIDTH / DOTS, WIDTH / DOTS), dpi=DOTS, layout="constrained")
+        panel = figure.add_subplot(xlabel=axes[0], ylabel=axes[1])
+        panel.set_title(title, fontsize=TITLE, loc="left", pad=12)
+        panel.spines[["top", "right"]].set_visible(False)
+        size = min(40, max(3, 20_000 / len(points)))  # square points
+        style: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.8}
+        classes = np.unique(labels) if labels is not None else np.empty(0)
+        if len(classes) == 0:
+            panel.scatter(*points.T, **style)
+        elif len(classes) <= 20:
+            colours = mpl.color_sequences["tab10" if len(classes) <= 10 else "tab20"]
+            for label, colour in zip(classes, colours, strict=False):
+                panel.scatter(*points[labels == label].T, color=colour, label=str(label), **style)
+            figure.legend(title="label", frameon=False, markerscale=(40 / size) ** 0.5, loc="outside right upper")
+        else:
+            figure.colorbar(panel.scatter(points[:, 0], points[:, 1], c=labels, **style), label="label")
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png")
+    return path
+
+
 def _widths() -> Callable[..., int]:
     """(text, font size) -> its width in pixels."""
     from matplotlib.backends.backend_agg import RendererAgg
@@ -155,6 +182,6 @@ def _widths() -> Callable[..., int]:
         if not text:
             return 0
         measured, _, _ = renderer.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)  # type: ignore[no-untyped-call]
-        return math.ceil(measured)
+        return math.ceil(float(measured))
 
     return width
