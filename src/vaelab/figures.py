@@ -16,7 +16,7 @@ from torch import Tensor
 from vaelab.files import replacing
 
 MARGIN = 2  # pixels between images
-WIDTH = 900  # what a picture is enlarged to, about, in pixels
+WIDTH, MOVING_WIDTH = 900, 300  # what a picture, and one that moves, is enlarged to, about, in pixels
 DOTS = 100  # an inch
 TITLE, LABEL = 13, 11  # font sizes in points
 LINE = 20  # pixels that a label is high
@@ -72,7 +72,13 @@ def square(n: int) -> int:
 
 
 def drawn(
-    picture: np.ndarray, *, title: str, rows: Sequence[str] = (), columns: Sequence[str] = (), corner: str = ""
+    picture: np.ndarray,
+    *,
+    title: str,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    corner: str = "",
+    about: int = WIDTH,
 ) -> np.ndarray:
     """A picture enlarged, under a title, with a label at each of its rows and columns as far as there is room.
 
@@ -82,12 +88,13 @@ def drawn(
         rows: labels on the left, from top to bottom.
         columns: labels above, from left to right.
         corner: what the labels of the columns say: to the left of them.
+        about: pixels that the enlarged picture is wide, as nearly as whole numbers allow.
     """
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    zoom = max(1, round(WIDTH / picture.shape[1]))
+    zoom = max(1, round(about / picture.shape[1]))
     enlarged = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
     height, width = enlarged.shape[:2]
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": LABEL}):
@@ -127,11 +134,11 @@ def save(picture: np.ndarray, path: Path, **labels: Any) -> Path:
     return path
 
 
-def animate(pictures: Sequence[np.ndarray], path: Path, *, titles: Sequence[str], seconds: float = 0.1) -> Path:
+def animate(pictures: Sequence[np.ndarray], path: Path, *, titles: Sequence[str], seconds: float = 0.15) -> Path:
     """Write pictures of one size as a GIF that shows each for so many seconds, and begins anew after the last."""
     from PIL import Image
 
-    frames = [drawn(picture, title=title) for picture, title in zip(pictures, titles, strict=True)]
+    frames = [drawn(picture, title=title, about=MOVING_WIDTH) for picture, title in zip(pictures, titles, strict=True)]
     grey = all((frame == frame[..., :1]).all() for frame in frames)
     # Shades of grey are kept exactly; colours are brought down to a GIF's 256.
     pages = [Image.fromarray(frame[..., 0] if grey else frame) for frame in frames]
@@ -154,6 +161,7 @@ def scatter(points: np.ndarray, labels: np.ndarray | None, path: Path, *, title:
         panel = figure.add_subplot(xlabel=axes[0], ylabel=axes[1])
         panel.set_title(title, fontsize=TITLE, loc="left", pad=12)
         panel.spines[["top", "right"]].set_visible(False)
+        panel.set_aspect("equal", adjustable="datalim")
         size = min(40, max(3, 20_000 / len(points)))  # square points
         style: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.8}
         classes = np.unique(labels) if labels is not None else np.empty(0)

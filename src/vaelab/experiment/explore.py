@@ -5,24 +5,21 @@ reader should know of them. `output` are files to write, whose suffix says what 
 run's figures/ under the name of the function. What is drawn at random is f(seed), by default the run's.
 """
 
-import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from vaelab import figures
 from vaelab.autoencoder import Autoencoder
-from vaelab.data import ImageData, Images, Splits
-from vaelab.errors import DataError, RunError, did_you_mean
+from vaelab.errors import RunError
+from vaelab.experiment.chosen import choose, numbered, pixels_of, split_images
+from vaelab.experiment.embedding import principal_components, save_csv, save_npz, umap_points
 from vaelab.experiment.load import Trained, folder_of, opened
-from vaelab.experiment.own_images import read_images
-from vaelab.files import replacing
 from vaelab.latents import fitted_gaussian, inverse_cdf
 from vaelab.objectives import kl_per_dimension
 from vaelab.seeding import derive_seed
@@ -39,16 +36,6 @@ class Result(NamedTuple):
     """The files written, and what is to be said of them."""
 
     paths: list[Path]
-    notes: list[str]
-
-
-class Chosen(NamedTuple):
-    """Images (N, C, H, W) in [0, 1], a name each, labels (N,) if known, what they are, and what was done to them."""
-
-    images: Tensor
-    names: list[str]
-    labels: Tensor | None
-    what: str
     notes: list[str]
 
 
@@ -85,7 +72,7 @@ def reconstruct(
     """
     targets = _targets("reconstruct", run, [".png"], output, force)
     trained = opened(run, trust=trust)
-    chosen = _choose(trained.experiment.data, own, split, images, invert, "10")
+    chosen = choose(trained.experiment.data, own, split, images, invert, "10")
     with _seeded(trained, seed), torch.no_grad():
         reconstructed = trained.model.reconstruct(chosen.images, stochastic=stochastic)
     error = mse_loss(reconstructed, chosen.images).item()
@@ -127,8 +114,8 @@ def sample(
     source, prior = "samples from the prior", None
     with _seeded(trained, seed):
         if fit_gaussian:
-            train = _split(trained.experiment.data, "train")
-            prior = fitted_gaussian(_codes(model, _pixels(train), stochastic=True))
+            train = split_images(trained.experiment.data, "train")
+            prior = fitted_gaussian(_codes(model, pixels_of(train), stochastic=True))
             source = f"samples from a Gaussian fitted to the codes of {len(train)} training images"
         images = model.sample(count, prior=prior, stochastic=stochastic)
     title = f"{name}: {source}" + ", pixels drawn" * stochastic
@@ -156,14 +143,14 @@ def interpolate(
     """
     targets = _targets("interpolate", run, [".png", ".gif"], output, force, default=[".png"])
     trained = opened(run, trust=trust)
-    chosen = _choose(trained.experiment.data, own, split, images, invert, "6")
+    chosen = choose(trained.experiment.data, own, split, images, invert, "6")
     if len(chosen.images) < 2:
         raise RunError("an interpolation needs at least 2 images, such as --images 0,5")
     first, last = chosen.images[:-1], chosen.images[1:]
     with _seeded(trained, seed):
         path = trained.model.interpolate(first, last, steps, spherical=spherical, stochastic=stochastic)
     kind = "spherical" if spherical else "linear"
-    title = f"{trained.experiment.name}: {kind} interpolation of codes, {chosen.what}"
+    title = f"{trained.experiment.name}: {kind} interpolation between the codes of {chosen.what}"
     times = [f"{t:.2g}" for t in torch.linspace(0, 1, steps).tolist()]
     labels = {
         "title": title,
@@ -210,38 +197,35 @@ def traverse(
     targets = _targets("traverse", run, [".png", ".gif"], output, force)
     trained = opened(run, trust=trust)
     model, name = trained.model, trained.experiment.name
-    pixels = _pixels(_split(trained.experiment.data, split))
+    pixels = pixels_of(split_images(trained.experiment.data, split))
     with _seeded(trained, seed):
         codes = _codes(model, pixels, stochastic=stochastic)
         centre, spread, scale = _scale(model, codes)
-        weights, unit = _information(model, pixels, codes)
-        held = centre if image is None else codes[_numbers(f"{image},", f"{split} images", len(codes), "--image")[0]]
+        weights, sorted_by, unit = _information(model, pixels, codes)
+        held = centre
+        if image is not None:
+            held = codes[numbered(f"{image},", f"{split} images", len(codes), option="--image")[0]]
     order = weights.argsort(descending=True, stable=True)[:dimensions]
     offsets = torch.linspace(-reach, reach, steps)
-
-    def images(at: Tensor) -> Tensor:
-        return model.traverse(held, centre[:, None] + spread[:, None] * at)[order]
-
-    around = "the mean" if image is None else f"{split} image {image}"
+    pictures = model.traverse(held, centre[:, None] + spread[:, None] * offsets)[order]  # (dimensions, steps, C, H, W)
     shown = f"{len(order)} of {len(weights)} dimensions" if len(order) < len(weights) else "each dimension"
+    others = "at the mean" if image is None else f"as in {split} image {image}"
     labels = {
-        "title": f"{name}: {shown} of z varied around {around}",
-        "rows": [f"z{j}   {weights[j]:.2f} {unit}" for j in order.tolist()],
-        "columns": [f"{offset:+.1f}" for offset in offsets.tolist()],
+        "title": f"{name}: {shown} of z varied, the others {others}",
+        "rows": [f"z{j}   {sorted_by} {weights[j]:.2f}{unit}" for j in order.tolist()],
+        "columns": [f"{offset:+z.1f}" for offset in offsets.tolist()],
         "corner": scale,
     }
-    frames = torch.linspace(-reach, reach, 2 * steps - 1)
-    frames = torch.cat([frames, frames.flip(0)[1:-1]])
-    moving = images(frames)
+    there_and_back = [*range(steps), *range(steps - 2, 0, -1)]
     writers: Writers = {
-        ".png": lambda path: figures.save(figures.traversals(images(offsets)), path, **labels),
+        ".png": lambda path: figures.save(figures.traversals(pictures), path, **labels),
         ".gif": lambda path: figures.animate(
-            [figures.samples(frame) for frame in moving.unbind(1)],
+            [figures.samples(pictures[:, k]) for k in there_and_back],
             path,
-            titles=[f"{name}: {scale} = {offset:+.2f}" for offset in frames.tolist()],
+            titles=[f"{name}: {scale} = {offsets[k]:+z.2f}" for k in there_and_back],
         ),
     }
-    notes = [] if unit == "nats" else ["this model has no KL of each dimension: sorted by the variance of the codes"]
+    notes = [] if sorted_by == "KL" else ["this model has no KL of each dimension: sorted by the variance of the codes"]
     return _write(targets, writers, notes)
 
 
@@ -274,7 +258,7 @@ def manifold(
     codes = None
     spaced = "equal steps of the prior's cumulative probability"
     if lines is None:
-        codes = _codes(model, _pixels(_split(trained.experiment.data, "train")))
+        codes = _codes(model, pixels_of(split_images(trained.experiment.data, "train")))
         lines = codes.quantile(probabilities, dim=0)
         spaced = "quantiles of the training images' codes"
     labels = {
@@ -311,75 +295,20 @@ def embed(
     """
     targets = _targets("embed", run, [".npz", ".csv", ".png"], output, force)
     trained = opened(run, trust=trust)
-    chosen = _choose(trained.experiment.data, own, split, images, invert, None)
+    chosen = choose(trained.experiment.data, own, split, images, invert, None)
     with _seeded(trained, seed):
         z = _codes(trained.model, chosen.images, stochastic=stochastic).numpy()
     labels = chosen.labels.numpy() if chosen.labels is not None else None
-    picture_seed = trained.experiment.seed if seed is None else seed
-
-    def draw(path: Path) -> None:
-        points, axes = _umap(z, picture_seed) if umap else _principal_components(z)
-        title = f"{trained.experiment.name}: codes of {len(z)} {chosen.what}"
-        figures.scatter(points, labels, path, title=title, axes=axes)
-
+    title = f"{trained.experiment.name}: codes of {len(z)} {chosen.what}"
+    if any(path.suffix.lower() == ".png" for path in targets):  # before anything is written, since it may fail
+        map_seed = trained.experiment.seed if seed is None else seed
+        points, axes = umap_points(z, map_seed) if umap else principal_components(z)
     writers: Writers = {
-        ".npz": lambda path: _save_npz(path, z, chosen.names, labels),
-        ".csv": lambda path: _save_csv(path, z, chosen.names, labels),
-        ".png": draw,
+        ".npz": lambda path: save_npz(path, z, chosen.names, labels),
+        ".csv": lambda path: save_csv(path, z, chosen.names, labels),
+        ".png": lambda path: figures.scatter(points, labels, path, title=title, axes=axes),
     }
     return _write(targets, writers, chosen.notes)
-
-
-def _choose(
-    data: ImageData, own: Sequence[Path], split: str, images: str | None, invert: bool, default: str | None
-) -> Chosen:
-    """Some of one's own images, by default all, or of those of a split."""
-    if own:
-        read = read_images(own, data.shape, invert=invert, binary=data.binarize != "none")
-        chosen = Chosen(read.images, read.names, read.labels, "own images", read.notes)
-    elif invert:
-        raise RunError("--invert is for images of one's own: name their files after the run")
-    else:
-        found = _split(data, split)
-        chosen = Chosen(_pixels(found), [*map(str, range(len(found)))], found.labels, f"{split} images", [])
-        images = images or default
-    if images is None:
-        return chosen
-    numbers = _numbers(images, chosen.what, len(chosen.images), "--images")
-    labels = chosen.labels[numbers] if chosen.labels is not None else None
-    return chosen._replace(images=chosen.images[numbers], names=[chosen.names[n] for n in numbers], labels=labels)
-
-
-def _split(data: ImageData, split: str) -> Images:
-    """The images of a split as training sees them; those that are binarized anew at every use, drawn once."""
-    if split not in Splits._fields:
-        raise DataError(f"--split {split}: there is no such split{did_you_mean(split, Splits._fields)}")
-    images: Images = getattr(data.splits, split)
-    if not len(images):
-        raise DataError(f"--split {split}: this run's data have no {split} images")
-    if split == "train" and data.binarize == "dynamic":
-        return images.binarized(derive_seed(data.seed, "binarize train"))
-    return images
-
-
-def _numbers(text: str, what: str, size: int, option: str) -> list[int]:
-    """The numbers that "0,5,7" says, or "3" as the first so many."""
-    try:
-        numbers = [int(word) for word in text.rstrip(",").split(",")]
-    except ValueError:
-        raise DataError(f"{option} {text}: give numbers such as 0,5,7, or how many, such as 8") from None
-    if "," not in text:
-        if not 0 < numbers[0] <= size:
-            raise DataError(f"{option} {text}: there are {size} {what}")
-        return list(range(numbers[0]))
-    wrong = [number for number in numbers if not 0 <= number < size]
-    if wrong:
-        raise DataError(f"{option} {text}: there is no {wrong[0]}; the {what} are numbered 0 to {size - 1}")
-    return numbers
-
-
-def _pixels(images: Images) -> Tensor:
-    return images.pixels.float().div(255)
 
 
 @torch.no_grad()
@@ -390,15 +319,15 @@ def _codes(model: Autoencoder, images: Tensor, *, stochastic: bool = False) -> T
 
 
 @torch.no_grad()
-def _information(model: Autoencoder, images: Tensor, codes: Tensor) -> tuple[Tensor, str]:
-    """What says how much each dimension tells of an image, (Z,), and its unit: mean KL, or variance of the codes."""
+def _information(model: Autoencoder, images: Tensor, codes: Tensor) -> tuple[Tensor, str, str]:
+    """How much each dimension tells of an image, (Z,), by what, and the unit: mean KL, or variance of the codes."""
     if model.prior is not None:
         try:
             parts = [kl_per_dimension(model.encode(x), model.prior()).sum(0) for x in images.split(CHUNK)]  # type: ignore[no-untyped-call]
-            return torch.stack(parts).sum(0) / len(images), "nats"
+            return torch.stack(parts).sum(0) / len(images), "KL", " nats"
         except (ValueError, NotImplementedError):  # not a sum over dimensions, or not in closed form
             pass
-    return codes.var(0, correction=0), "variance"
+    return codes.var(0, correction=0), "variance", ""
 
 
 def _scale(model: Autoencoder, codes: Tensor) -> tuple[Tensor, Tensor, str]:
@@ -419,47 +348,6 @@ def _better_inverted(model: Autoencoder, images: Tensor) -> bool:
     with torch.no_grad():
         errors = [mse_loss(model.reconstruct(x), x).item() for x in (images, 1 - images)]
     return errors[1] < errors[0] / 2
-
-
-def _principal_components(z: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
-    """Codes (N, Z) in two dimensions, and what these are: themselves, or the two in which they vary most."""
-    if z.shape[1] == 1:
-        return np.column_stack([z[:, 0], z[:, 0].argsort().argsort() / len(z)]), ("z0", "share of images below")
-    if z.shape[1] == 2:
-        return z, ("z0", "z1")
-    from sklearn.decomposition import PCA
-
-    pca = PCA(n_components=2, svd_solver="full")
-    with np.errstate(invalid="ignore"):  # codes that do not vary at all
-        points = pca.fit_transform(z)
-    shares = np.nan_to_num(pca.explained_variance_ratio_)
-    first, second = (f"principal component {n} ({share:.0%} of the variance)" for n, share in enumerate(shares, 1))
-    return points, (first, second)
-
-
-def _umap(z: np.ndarray, seed: int) -> tuple[np.ndarray, tuple[str, str]]:
-    try:
-        from umap import UMAP
-    except ImportError as error:
-        raise RunError('--umap needs the package umap-learn: pip install "vaelab[umap]"') from error
-    points = UMAP(n_neighbors=min(15, len(z) - 1), random_state=seed % 2**32, n_jobs=1).fit_transform(z)
-    return points, ("UMAP 1", "UMAP 2")
-
-
-def _save_npz(path: Path, z: np.ndarray, names: Sequence[str], labels: np.ndarray | None) -> None:
-    own_labels = {} if labels is None else {"labels": labels}
-    with replacing(path) as temporary, temporary.open("wb") as file:  # given a name, numpy would add a suffix to it
-        np.savez(file, allow_pickle=False, z=z, names=np.array(names), **own_labels)
-
-
-def _save_csv(path: Path, z: np.ndarray, names: Sequence[str], labels: np.ndarray | None) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        label = [] if labels is None else ["label"]
-        table.writerow(["image", *label, *(f"z{j}" for j in range(z.shape[1]))])
-        for number, (name, code) in enumerate(zip(names, z, strict=True)):
-            own_label = [] if labels is None else [labels[number]]
-            table.writerow([name, *own_label, *(str(value) for value in code)])  # the shortest that reads as the same
 
 
 @contextmanager

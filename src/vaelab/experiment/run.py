@@ -220,12 +220,12 @@ def _draw(
         figures.save(
             pictures["reconstructions"],
             folder.figures / "reconstructions.png",
-            title=f"{experiment.name}: the first test images and their reconstructions",
+            title=f"{experiment.name}: test images and their reconstructions",
             rows=("original", "reconstructed"),
         )
     ]
     if model.prior is not None:
-        pictures["samples"] = figures.tile(model.sample(64), columns=8)
+        pictures["samples"] = figures.samples(model.sample(64))
         title = f"{experiment.name}: samples from the prior"
         paths.append(figures.save(pictures["samples"], folder.figures / "samples.png", title=title))
     for logger in loggers:
