@@ -45,8 +45,9 @@ def opened(run: "Run | str | Path", *, trust: Sequence[str] = ()) -> Trained:
     folder = folder_of(run)
     path = _path_of(run)
     checkpoint = path if path.is_file() else folder.best_checkpoint()
-    experiment = check(folder.config, trust=trust)
-    model = experiment.model()
+    with torch.random.fork_rng(devices=[]):  # the first weights are drawn, from a seed of their own
+        experiment = check(folder.config, trust=trust)
+        model = experiment.model()
     load_weights(model, checkpoint)
     return Trained(folder, experiment, model.eval())
 
