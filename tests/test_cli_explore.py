@@ -99,6 +99,16 @@ def test_a_plain_autoencoder_is_sampled_with_fit_gaussian(here, capsys):
     assert ended(capsys, "sample", "ae", "--fit-gaussian")[1] == "ae/figures/sample.png\n"
 
 
+def test_a_run_whose_data_cannot_be_read_can_still_be_sampled_and_given_images(here, capsys):
+    config = here / "vae" / "config.yaml"
+    config.write_text(config.read_text().replace("test: 200", "test: 201"))
+
+    assert ended(capsys, "sample", "vae", "-o", "a.png")[0] == 0
+    assert ended(capsys, "reconstruct", "vae", "images.npy", "-o", "b.png")[0] == 0
+    code, _, errors = ended(capsys, "reconstruct", "vae")
+    assert (code, errors) == (2, "error: data.test=201 is not a multiple of the 10 classes\n")
+
+
 def test_the_verbs_need_no_lightning_and_their_help_no_torch(here):
     program = (
         "import sys; from vaelab.cli import main\n"

@@ -18,6 +18,7 @@ from vaelab.files import replacing
 MARGIN = 2  # pixels between images
 WIDTH, MOVING_WIDTH = 900, 300  # what a picture, and one that moves, is enlarged to, about, in pixels
 DOTS = 100  # an inch
+SHADES = 32  # of grey in a picture that moves: less than half as many bytes as all 256, and not seen
 TITLE, LABEL = 13, 11  # font sizes in points
 LINE = 20  # pixels that a label is high
 
@@ -140,10 +141,11 @@ def animate(pictures: Sequence[np.ndarray], path: Path, *, titles: Sequence[str]
 
     frames = [drawn(picture, title=title, about=MOVING_WIDTH) for picture, title in zip(pictures, titles, strict=True)]
     grey = all((frame == frame[..., :1]).all() for frame in frames)
-    # Shades of grey are kept exactly; colours are brought down to a GIF's 256.
-    pages = [Image.fromarray(frame[..., 0] if grey else frame) for frame in frames]
-    if not grey:
-        pages = [page.quantize(256, dither=Image.Dither.NONE) for page in pages]
+    if grey:
+        levels = [np.rint(frame[..., 0] * ((SHADES - 1) / 255)) for frame in frames]
+        pages = [Image.fromarray(np.rint(level * (255 / (SHADES - 1))).astype(np.uint8)) for level in levels]
+    else:
+        pages = [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames]
     with replacing(path) as temporary:
         pages[0].save(
             temporary, format="gif", save_all=True, append_images=pages[1:], loop=0, duration=round(1000 * seconds)
