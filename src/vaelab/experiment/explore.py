@@ -117,7 +117,10 @@ def sample(
             train = split_images(trained.experiment.data, "train")
             prior = fitted_gaussian(_codes(model, pixels_of(train), stochastic=True))
             source = f"samples from a Gaussian fitted to the codes of {len(train)} training images"
-        images = model.sample(count, prior=prior, stochastic=stochastic)
+        try:
+            images = model.sample(count, prior=prior, stochastic=stochastic)
+        except NotImplementedError:
+            raise RunError("this model's likelihood p(x|z) has means but no samples: leave out --stochastic") from None
     title = f"{name}: {source}" + ", pixels drawn" * stochastic
     return _write(targets, {".png": lambda path: figures.save(figures.samples(images), path, title=title)}, [])
 
