@@ -11,18 +11,19 @@ from vaelab.errors import RunError
 from vaelab.experiment.check import check
 from vaelab.experiment.experiment import Experiment
 from vaelab.experiment.folder import RunFolder
-from vaelab.training.reading import load_weights
+from vaelab.training.reading import load_weights, read
 
 if TYPE_CHECKING:
     from vaelab.experiment.run import Run
 
 
 class Trained(NamedTuple):
-    """The model of a run, on the CPU and in evaluation mode, the run's folder, and its parts."""
+    """The model of a run, on the CPU and in evaluation mode, the step it was trained to, the run's folder and parts."""
 
     folder: RunFolder
     experiment: Experiment
     model: Autoencoder
+    step: int
 
 
 def load(run: "Run | str | Path", *, trust: Sequence[str] = ()) -> Autoencoder:
@@ -49,7 +50,7 @@ def opened(run: "Run | str | Path", *, trust: Sequence[str] = ()) -> Trained:
         experiment = check(folder.config, trust=trust)
         model = experiment.model()
     load_weights(model, checkpoint)
-    return Trained(folder, experiment, model.eval())
+    return Trained(folder, experiment, model.eval(), int(read(checkpoint)["global_step"]))
 
 
 def folder_of(run: "Run | str | Path") -> RunFolder:

@@ -133,22 +133,6 @@ def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
         _fit(ready(run_folder.config, trust=trust), run_folder, trust)
 
 
-def evaluate(run: Run | str | Path, *, trust: Sequence[str] = ()) -> dict[str, float]:
-    """The metrics of a run's model on its test images, computed anew: the same numbers as in metrics.json.
-
-    Raises:
-        RunError: there is no run, or no checkpoint yet.
-        DataError: the data are missing or damaged.
-    """
-    folder = folder_of(run)
-    with quiet_lightning():
-        experiment = check(folder.config, trust=trust)
-        model = experiment.model()
-        load_weights(model, folder.best_checkpoint())
-        # One process, whatever the run had: each of them would evaluate all images.
-        return _test(experiment, model, experiment.trainer([], [], strategy="auto", devices=1, num_nodes=1))
-
-
 def _fit(experiment: Experiment, folder: RunFolder, trust: Sequence[str]) -> Run:
     """Train from where the folder's checkpoints stand, test, draw."""
     with graceful_stop() as stop:
