@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,3 +22,26 @@ def raw_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
             header = np.array([0x801, count], ">i4").tobytes()
             (raw / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
     return root
+
+
+SMALL_RUNS = {
+    "vae": ["latent_dim=3"],
+    "plane": ["latent_dim=2", "encoder=conv", "decoder=conv"],
+    "ae": ["model=ae", "latent_dim=4"],
+    "ae_plane": ["model=ae", "latent_dim=2"],
+    "trained": ["trainer.max_steps=100", "trainer.max_epochs=-1", "trainer.limit_train_batches=1.0"],
+    "binary": ["latent_dim=3", "data.binarize=dynamic", "data.validation=0"],
+}
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folders of runs of few steps, each trained once: not to be written to."""
+    import vaelab
+
+    @cache
+    def folder(name: str) -> Path:
+        config = vaelab.compose(["data=digits", "trainer=debug", "callbacks.progress_bar=null", *SMALL_RUNS[name]])
+        return vaelab.train(config, folder=tmp_path_factory.mktemp("runs") / name).folder
+
+    return folder

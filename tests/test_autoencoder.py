@@ -3,6 +3,8 @@ import torch
 from torch import nn
 
 from vaelab.autoencoder import Autoencoder
+from vaelab.distributions import Delta
+from vaelab.latents import arc, line
 from vaelab.likelihoods import Bernoulli
 from vaelab.likelihoods import Gaussian as GaussianLikelihood
 from vaelab.networks import MLPDecoder, MLPEncoder
@@ -126,3 +128,97 @@ def test_parts_may_be_any_callables(images):
     nn.init.zeros_(model.posterior.code.bias)
 
     torch.testing.assert_close(model(images), images)
+
+
+def test_samples_may_be_drawn_from_another_distribution_than_the_prior():
+    model = autoencoder(Deterministic, prior=False)
+    point = torch.full((LATENT,), 0.3)
+
+    samples = model.sample(3, prior=Delta(point))
+
+    torch.testing.assert_close(samples, model.decode(point.expand(3, -1)).mean)
+
+
+def test_stochastic_samples_draw_the_pixels_too():
+    samples = autoencoder().sample(20, stochastic=True)
+
+    assert samples.unique().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+def test_the_ends_of_an_interpolation_are_the_reconstructions(spherical, images):
+    model = autoencoder()
+    first, last = images[:3], images[3:]
+
+    path = model.interpolate(first, last, 5, spherical=spherical)
+
+    assert path.shape == (5, 3, *SHAPE)
+    torch.testing.assert_close(path[0], model.reconstruct(first))
+    torch.testing.assert_close(path[-1], model.reconstruct(last))
+    codes = model.encode(first).mean, model.encode(last).mean
+    middle = (arc if spherical else line)(*codes, 5)[2]
+    torch.testing.assert_close(path[2], model.decode(middle).mean)
+    assert not path.requires_grad
+
+
+def test_a_stochastic_interpolation_goes_between_sampled_codes(images):
+    model = autoencoder()
+    torch.manual_seed(1)
+    path = model.interpolate(images[:3], images[3:], 3, stochastic=True)
+    torch.manual_seed(1)
+    codes = model.encode(images[:3]).sample(), model.encode(images[3:]).sample()
+
+    torch.testing.assert_close(path, model.decode(line(*codes, 3)).mean)
+
+
+def test_a_traversal_changes_one_dimension_at_a_time():
+    model = autoencoder()
+    z, values = torch.randn(LATENT), torch.randn(LATENT, 4)
+
+    images = model.traverse(z, values)
+
+    assert images.shape == (LATENT, 4, *SHAPE)
+    for dimension in range(LATENT):
+        for number in range(4):
+            changed = z.clone()
+            changed[dimension] = values[dimension, number]
+            torch.testing.assert_close(images[dimension, number], model.decode(changed).mean)
+
+
+def plane_model(*, prior):
+    encoder = MLPEncoder(SHAPE, hidden=[16])
+    return Autoencoder(
+        encoder=encoder,
+        posterior=Gaussian(encoder.features, 2),
+        decoder=MLPDecoder(2, SHAPE, hidden=[16]),
+        likelihood=Bernoulli(SHAPE),
+        prior=StandardNormal(2) if prior else None,
+    )
+
+
+def test_the_manifold_is_decoded_on_the_priors_quantiles():
+    model = plane_model(prior=True)
+
+    images = model.manifold(3)
+
+    assert images.shape == (3, 3, *SHAPE)
+    outer = 0.9674216  # of a standard normal, a sixth is above
+    torch.testing.assert_close(images[1, 1], model.decode(torch.zeros(2)).mean)
+    torch.testing.assert_close(images[0, 1], model.decode(torch.tensor([0.0, outer])).mean)
+    torch.testing.assert_close(images[2, 2], model.decode(torch.tensor([outer, -outer])).mean)
+
+
+def test_without_a_prior_the_manifold_is_that_of_the_codes_quantiles():
+    model = plane_model(prior=False)
+    codes = torch.rand(101, 2)
+
+    images = model.manifold(1, codes=codes)
+
+    torch.testing.assert_close(images[0, 0], model.decode(codes.median(0).values).mean)
+    with pytest.raises(ValueError, match="give codes"):
+        model.manifold(3)
+
+
+def test_a_manifold_of_more_than_two_dimensions_is_refused():
+    with pytest.raises(ValueError, match=f"2 latent dimensions, this model has {LATENT}"):
+        autoencoder().manifold(3)

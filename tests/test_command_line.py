@@ -61,7 +61,9 @@ def test_python_and_the_command_line_get_the_same_numbers(tmp_path: Path) -> Non
     trained = vaelab.train(vaelab.compose([*QUICK, "callbacks.progress_bar=null"]), folder=tmp_path / "python")
     assert json.loads((tmp_path / "cli" / "metrics.json").read_text()) == trained.metrics
     test_metrics = {name: value for name, value in trained.metrics.items() if name.startswith("test/")}
-    assert vaelab.evaluate(trained) == vaelab.evaluate(tmp_path / "cli") == test_metrics
+    evaluated = vaelab.evaluate(trained)
+    assert evaluated == vaelab.evaluate(tmp_path / "cli")
+    assert test_metrics.items() <= {name: evaluated.get(name) for name in test_metrics}.items()
     model = vaelab.load(tmp_path / "cli")
     assert all(part in str(model) for part in ("encoder", "posterior", "decoder", "likelihood", "prior"))
     images = torch.rand(5, 1, 8, 8)

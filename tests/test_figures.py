@@ -2,8 +2,10 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageSequence
 
-from vaelab.figures import MARGIN, reconstructions, save, tile
+from vaelab import figures
+from vaelab.figures import MARGIN, animate, drawn, reconstructions, save, tile
 
 
 def cell(picture, row, column, size):
@@ -86,3 +88,126 @@ def test_saving_twice_gives_the_same_file_and_leaves_no_other(picture, tmp_path)
 
     assert save(picture, tmp_path / "figure.png", title="a title").read_bytes() == first
     assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
+
+
+def shades(*shape):
+    """Images of one shade each, no two alike: 0, 1, 2, ... of 255."""
+    count = int(np.prod(shape))
+    return (torch.arange(count) / 255).reshape(*shape, 1, 1, 1).expand(*shape, 1, 3, 4)
+
+
+def shade(picture, row, column, margin=MARGIN):
+    return picture[row * (3 + margin) + margin + 1, column * (4 + margin) + margin + 1, 0]
+
+
+def test_many_originals_stand_in_several_rows_each_over_its_reconstructions():
+    picture = reconstructions(shades(7), shades(7) + 100 / 255, columns=3)
+
+    rows = [[shade(picture, row, column) for column in range(3)] for row in range(6)]
+    assert rows == [[0, 1, 2], [100, 101, 102], [3, 4, 5], [103, 104, 105], [6, 255, 255], [106, 255, 255]]
+
+
+def test_an_interpolation_is_a_row_between_its_images():
+    first, path, last = shades(2), shades(3, 2) + 10 / 255, shades(2) + 20 / 255
+
+    picture = figures.interpolations(first, path, last)
+
+    assert [shade(picture, 0, column) for column in range(5)] == [0, 10, 12, 14, 20]
+    assert [shade(picture, 1, column) for column in range(5)] == [1, 11, 13, 15, 21]
+
+
+def test_a_traversal_is_a_row_for_each_dimension():
+    picture = figures.traversals(shades(3, 5))
+
+    assert [[shade(picture, row, column) for column in range(5)] for row in range(3)] == np.arange(15).reshape(
+        3, 5
+    ).tolist()
+
+
+def test_a_manifold_has_no_lines_between_its_images():
+    picture = figures.manifold(shades(2, 3))
+
+    assert picture.shape == (6, 12, 3)
+    assert [[shade(picture, row, column, margin=0) for column in range(3)] for row in range(2)] == [
+        [0, 1, 2],
+        [3, 4, 5],
+    ]
+
+
+@pytest.mark.parametrize(("n", "columns"), [(1, 1), (2, 2), (4, 2), (5, 3), (9, 3), (10, 4), (64, 8)])
+def test_samples_stand_in_a_grid_that_is_nearly_square(n, columns):
+    assert figures.samples(shades(n)).shape[1] == columns * (4 + MARGIN) + MARGIN
+
+
+def inked(figure, area):
+    """Whether each of an area's columns of pixels has ink."""
+    return (figure[area] < 128).any((0, 2))
+
+
+def test_labels_of_columns_stand_over_them_and_where_there_is_no_room_some_are_left_out():
+    white = np.full((10, 90, 3), 255, np.uint8)  # enlarged tenfold
+    above = np.s_[45:65, 15:915]
+
+    def places(labels):
+        ink = inked(drawn(white, title="", columns=labels), above)
+        return np.split(np.flatnonzero(ink), np.flatnonzero(np.diff(np.flatnonzero(ink)) > 20) + 1)
+
+    few = places(["aaa", "bbb", "ccc"])
+    assert [round(place.mean(), -1) for place in few] == [150, 450, 750]
+    many = places([f"{number:010}" for number in range(30)])
+    assert 5 <= len(many) <= 10
+
+
+def test_labels_of_rows_that_would_overlap_are_left_out(picture):
+    def lines(labels):
+        left = drawn(picture, title="", rows=labels)[45:345, :40]
+        return (np.diff((left < 128).any((1, 2)).astype(int)) == 1).sum()
+
+    assert lines(["88"] * 5) == 5
+    assert 10 <= lines(["88"] * 60) <= 15
+
+
+def test_a_title_wider_than_the_picture_is_not_cut_off(picture):
+    narrow = drawn(picture, title="w" * 200)
+
+    assert narrow.shape[1] > 1500
+    assert (narrow[:, -15:] == 255).all()
+
+
+def frames_of(path):
+    with Image.open(path) as image:
+        return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)], image.info
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_animation_shows_each_picture_and_begins_anew(channels, tmp_path):
+    generator = np.random.default_rng(0)
+    pictures = [
+        generator.choice([0, 90, 250], (30, 30, channels)).astype(np.uint8).repeat(3 // channels, 2) for _ in "abc"
+    ]
+
+    path = animate(pictures, tmp_path / "new" / "moving.gif", titles=["a", "b", "c"], seconds=0.2)
+
+    frames, info = frames_of(path)
+    assert (info["loop"], info["duration"]) == (0, 200)
+    assert len(frames) == 3
+    for frame, picture in zip(frames, pictures, strict=True):
+        shown = frame[-15 - 300 : -15 : 10, 15 : 15 + 300 : 10].astype(int)
+        assert abs(shown - picture).max() <= (5 if channels == 1 else 8)  # of 255
+    assert animate(pictures, path, titles=["a", "b", "c"], seconds=0.2).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("labels", [None, np.arange(50) % 3, np.arange(50) % 15, np.arange(50)])
+def test_points_are_drawn_in_the_colours_of_their_labels(labels, tmp_path):
+    points = np.random.default_rng(0).normal(size=(50, 2))
+
+    path = figures.scatter(points, labels, tmp_path / "new" / "points.png", title="codes", axes=("one", "two"))
+
+    image = matplotlib.image.imread(path)[..., :3]
+    saturated = image[(image.max(-1) - image.min(-1)) > 0.3]
+    colours = np.unique((saturated * 255).round(), axis=0, return_counts=True)
+    frequent = len(colours[1][colours[1] > 40])
+    classes = 1 if labels is None else len(np.unique(labels))
+    assert image.shape == (900, 900, 3)
+    assert frequent >= min(classes, 7)
+    assert list(path.parent.iterdir()) == [path]

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vaelab.errors import ConfigError, DataError, DivergenceError, RunError, StorageError, UserError
     from vaelab.experiment.compose import compose
+    from vaelab.experiment.evaluate import evaluate
+    from vaelab.experiment.load import load
     from vaelab.experiment.reproduce import Reproduction, reproduce
-    from vaelab.experiment.run import Run, evaluate, load, resume, train
+    from vaelab.experiment.run import Run, resume, train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,8 +40,10 @@ __all__ = [
 # Lightning takes seconds to import: `import vaelab` and the command line wait for it only when they need it.
 _HOMES = {
     "compose": "vaelab.experiment.compose",
+    "evaluate": "vaelab.experiment.evaluate",
+    "load": "vaelab.experiment.load",
     **dict.fromkeys(["Reproduction", "reproduce"], "vaelab.experiment.reproduce"),
-    **dict.fromkeys(["Run", "evaluate", "load", "resume", "train"], "vaelab.experiment.run"),
+    **dict.fromkeys(["Run", "resume", "train"], "vaelab.experiment.run"),
     **dict.fromkeys(
         ["ConfigError", "DataError", "DivergenceError", "RunError", "StorageError", "UserError"], "vaelab.errors"
     ),

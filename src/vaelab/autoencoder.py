@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vaelab.latents import arc, grid_lines, line, plane
+
 
 class Posterior(Protocol):
     """Features (B, F) -> q(z|x), batch (B,), event (Z,)."""
@@ -111,29 +113,65 @@ class Autoencoder(nn.Module):
         return self.decode(q.rsample() if stochastic else q.mean).mean
 
     @torch.no_grad()
-    def sample(self, n: int, *, labels: Tensor | None = None) -> Tensor:
-        """N new images (n, C, H, W): the means of p(x|z) at z ~ p(z).
+    def sample(
+        self, n: int, *, labels: Tensor | None = None, prior: Distribution | None = None, stochastic: bool = False
+    ) -> Tensor:
+        """N new images (n, C, H, W): the means of p(x|z) at z ~ p(z) or, `stochastic`, samples of p(x|z).
 
         Args:
             n: how many.
             labels: of a conditional model, (n,); by default every class in turn.
+            prior: what to take for p(z), such as `latents.fitted_gaussian` of codes.
+            stochastic: draw the pixels as well.
 
         Raises:
-            ValueError: the model has no prior to sample from, or there are labels and it is not conditional.
+            ValueError: the model has no prior to sample from and none is given, or there are labels and it is not
+                conditional.
         """
-        if self.prior is None:
+        if prior is None and self.prior is None:
             raise ValueError(
                 "this model has no prior to sample from: nothing in its training says where in the latent "
-                "space the images are; train one that has, such as model=vae"
+                "space the images are; train one that has, such as model=vae, or give a distribution fitted to codes"
             )
-        z = self.prior().sample(torch.Size([n]))
-        if self.classes is None:
-            if labels is not None:
-                raise ValueError("this model is not conditional on labels: train one with conditional=true")
-            return self.decode(z).mean
-        if labels is None:
+        if labels is not None and self.classes is None:
+            raise ValueError("this model is not conditional on labels: train one with conditional=true")
+        p_z = prior or self.prior()  # type: ignore[misc]  # one of them is there
+        z = p_z.sample(torch.Size([n]))
+        if labels is None and self.classes is not None:
             labels = torch.arange(n, device=z.device) % self.classes
-        return self.given(labels).decode(z).mean
+        p_x = (self if labels is None else self.given(labels)).decode(z)
+        return p_x.sample() if stochastic else p_x.mean
+
+    @torch.no_grad()
+    def interpolate(
+        self, first: Tensor, last: Tensor, steps: int, *, spherical: bool = False, stochastic: bool = False
+    ) -> Tensor:
+        """Images (steps, B, C, H, W) on the way from images `first` to images `last`, (B, C, H, W).
+
+        The means of p(x|z) on the line between the means of q(z|x) or, `spherical`, on the arc between them; or,
+        `stochastic`, between samples of q(z|x). The ends are the reconstructions.
+        """
+        a, b = (q.sample() if stochastic else q.mean for q in (self.encode(first), self.encode(last)))
+        return self.decode((arc if spherical else line)(a, b, steps)).mean
+
+    @torch.no_grad()
+    def traverse(self, z: Tensor, values: Tensor) -> Tensor:
+        """Images (Z, K, C, H, W): the means of p(x|z) where dimension j of z, (Z,), is values[j, k], (Z, K)."""
+        own = torch.eye(len(z), dtype=torch.bool, device=z.device)[:, None]  # (Z, 1, Z)
+        return self.decode(torch.where(own, values[..., None], z)).mean
+
+    @torch.no_grad()
+    def manifold(self, n: int, *, codes: Tensor | None = None) -> Tensor:
+        """Images (n, n, C, H, W): the means of p(x|z) over a plane of two latent dimensions.
+
+        z is on a grid that has the same probability between any two of its lines: the prior's inverse CDF at
+        1/2n, 3/2n, ... in each dimension (Kingma & Welling 2014, appendix A) or, of `codes` (N, 2), their quantiles.
+        Dimension 0 grows from left to right, dimension 1 from bottom to top.
+
+        Raises:
+            ValueError: z has not two dimensions, or no codes are given and the prior has no inverse CDF.
+        """
+        return self.decode(plane(grid_lines(n, prior=self.prior() if self.prior else None, codes=codes))).mean
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """`forward`, with a return type that a type checker sees."""

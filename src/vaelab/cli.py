@@ -2,10 +2,10 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from omegaconf import OmegaConf
@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from vaelab import cli_explore
 from vaelab.errors import ConfigError, UserError
 from vaelab.experiment.compose import compose_with_hydra, groups, options, run_dir, without_hydra
 
 if TYPE_CHECKING:
+    from vaelab.experiment.evaluate import Evaluation
     from vaelab.experiment.run import Run
     from vaelab.sweeps.folder import SweepFolder
 
@@ -144,13 +146,35 @@ def reproduce(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder, or one of the files in its checkpoints/.")],
+    split: Annotated[str, typer.Option(help="The images: test, validation or train.")] = "test",
+    samples: Annotated[
+        int | None, typer.Option(help="Samples of z an image, for the importance-weighted log-likelihood.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of all that is drawn; by default the run's.")] = None,
     trust: Trust = None,
 ) -> None:
-    """The metrics of a run's model on its test images, computed anew."""
-    from vaelab.experiment.run import evaluate as evaluate_run
+    """Numbers about a run's model: ELBO, log-likelihood, reconstructions, latents. docs/metrics.md explains them."""
+    from rich.progress import track as rich_track
 
-    _print_metrics(evaluate_run(run, trust=trust or []))
+    from vaelab.experiment.evaluate import evaluation_of
+
+    console = Console(stderr=True)
+
+    def track(steps: Sequence[Any], description: str) -> Iterable[Any]:
+        return rich_track(steps, description, console=console, transient=True, disable=not console.is_terminal)
+
+    try:
+        evaluation = evaluation_of(run, split=split, samples=samples, seed=seed, trust=trust or [], track=track)
+    except KeyboardInterrupt as stopped:
+        typer.echo(
+            f"interrupted: what was finished is in {stopped.args[0]}" if stopped.args else "interrupted", err=True
+        )
+        raise typer.Exit(130) from None
+    _print_evaluation(evaluation)
+
+
+app.add_typer(cli_explore.commands)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -212,3 +236,24 @@ def _print_metrics(metrics: Mapping[str, float]) -> None:
     for name, value in metrics.items():
         table.add_row(name, f"{value:.6g}")
     Console().print(table)
+
+
+def _print_evaluation(evaluation: "Evaluation") -> None:
+    """A table of the metrics with their units, and the reasons why others are missing."""
+    console = Console()
+    console.print(", ".join(f"{key} {value}" for key, value in evaluation.header.items()), soft_wrap=True)
+    table = Table(box=None)
+    table.add_column("metric", style="bold", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("±", no_wrap=True)
+    table.add_column("unit")
+    for name, metric in evaluation.metrics.items():
+        value, error = metric.value, metric.standard_error
+        shown = f"{value:.6g}" if isinstance(value, float | int) else f"{min(value):.3g} to {max(value):.3g}"
+        details = [f"{key.replace('_', ' ')} {detail:.6g}" for key, detail in metric.details.items()]
+        table.add_row(name, shown, "" if error is None else f"{error:.2g}", "; ".join([metric.unit, *details]))
+    console.print(table)
+    for reason in dict.fromkeys(evaluation.omitted.values()):
+        names = ", ".join(name for name, why in evaluation.omitted.items() if why == reason)
+        console.print(f"not computed: {names}: {reason}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    typer.echo(evaluation.path)

@@ -1,64 +1,75 @@
-"""Pictures of a model, as arrays and as files."""
+"""Pictures of a model: arrays (H, W, 3), uint8, and those as files.
 
+The pixels are the images'. `save` and `animate` make each the same whole number of pixels wide and high, and resample
+nothing.
+"""
+
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vaelab.autoencoder import Autoencoder
+from vaelab.files import replacing
 
 MARGIN = 2  # pixels between images
-REACH = 2.5  # standard deviations of the latents, to either side
+WIDTH, MOVING_WIDTH = 900, 300  # what a picture, and one that moves, is enlarged to, about, in pixels
+DOTS = 100  # an inch
+SHADES = 32  # of grey in a picture that moves: less than half as many bytes as all 256, and not seen
+TITLE, LABEL = 13, 11  # font sizes in points
+LINE = 20  # pixels that a label is high
 
 
-def tile(images: Tensor, columns: int) -> np.ndarray:
+def tile(images: Tensor, columns: int, *, margin: int = MARGIN) -> np.ndarray:
     """Images (N, C, H, W) in [0, 1], row by row in a grid with white lines between them: (H', W', 3), uint8."""
     n, channels, height, width = images.shape
     rows = -(-n // columns)
-    cell_height, cell_width = height + MARGIN, width + MARGIN
-    grid = np.full((rows * cell_height + MARGIN, columns * cell_width + MARGIN, 3), 255, np.uint8)
+    cell_height, cell_width = height + margin, width + margin
+    grid = np.full((rows * cell_height + margin, columns * cell_width + margin, 3), 255, np.uint8)
     pixels = images.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8)
     pixels = pixels.expand(-1, 3, -1, -1) if channels == 1 else pixels
     for number, image in enumerate(pixels.permute(0, 2, 3, 1).cpu().numpy()):
         top, left = divmod(number, columns)
-        top, left = top * cell_height + MARGIN, left * cell_width + MARGIN
+        top, left = top * cell_height + margin, left * cell_width + margin
         grid[top : top + height, left : left + width] = image
     return grid
 
 
-def reconstructions(originals: Tensor, reconstructed: Tensor) -> np.ndarray:
-    """A row of originals over a row of their reconstructions."""
-    return tile(torch.cat([originals, reconstructed]), columns=len(originals))
+def reconstructions(originals: Tensor, reconstructed: Tensor, *, columns: int = 10) -> np.ndarray:
+    """Originals (N, C, H, W), at most `columns` in a row, each row over that of their reconstructions."""
+    columns = min(columns, len(originals))
+    missing = originals.new_ones(-len(originals) % columns, *originals.shape[1:])  # white
+    over, under = (torch.split(torch.cat([images, missing]), columns) for images in (originals, reconstructed))
+    return tile(torch.cat([row for rows in zip(over, under, strict=True) for row in rows]), columns)
 
 
-def traversals(model: Autoencoder, latents: Tensor, *, rows: int = 10, columns: int = 11) -> np.ndarray:
-    """A row for each of the dimensions whose latents (N, Z) vary most, in that order.
-
-    In its row a dimension goes from its mean over the latents, less 2.5 of its standard deviations, to as much above;
-    the others stay where the first of the latents has them.
-    """
-    deviation, mean = torch.std_mean(latents, dim=0)  # (Z,)
-    dimensions = deviation.argsort(descending=True, stable=True)[:rows]
-    way = torch.linspace(-REACH, REACH, columns, device=latents.device, dtype=latents.dtype)
-    z = latents[0].repeat(len(dimensions), columns, 1)  # (rows, columns, Z)
-    for row, dimension in enumerate(dimensions.tolist()):
-        z[row, :, dimension] = mean[dimension] + way * deviation[dimension]
-    return tile(model.decode(z.flatten(0, 1)).mean, columns)
+def samples(images: Tensor) -> np.ndarray:
+    """Images (N, C, H, W) in a grid that is as nearly square as it can be."""
+    return tile(images, square(len(images)))
 
 
-def manifold(model: Autoencoder, latents: Tensor, *, side: int = 20) -> np.ndarray:
-    """The plane of two-dimensional latents (N, 2), 2.5 standard deviations around their mean; z_1 to the right, z_2 up.
+def interpolations(first: Tensor, path: Tensor, last: Tensor) -> np.ndarray:
+    """A row for each pair of images (N, C, H, W): the first, the `path` (steps, N, C, H, W) between them, the last."""
+    columns = torch.cat([first[None], path, last[None]])  # (steps + 2, N, C, H, W)
+    return tile(columns.transpose(0, 1).flatten(0, 1), len(columns))
 
-    Raises:
-        ValueError: the latents have another dimension.
-    """
-    if latents.shape[1:] != (2,):
-        raise ValueError(f"a plane shows two latent dimensions, and this model has {latents.shape[1]}")
-    deviation, mean = torch.std_mean(latents, dim=0)
-    way = torch.linspace(-REACH, REACH, side, device=latents.device, dtype=latents.dtype)
-    up, right = torch.meshgrid(way.flip(0), way, indexing="ij")
-    return tile(model.decode(mean + torch.stack([right, up], -1).flatten(0, 1) * deviation).mean, side)
+
+def traversals(images: Tensor) -> np.ndarray:
+    """A row for each latent dimension of images (dimensions, values, C, H, W)."""
+    return tile(images.flatten(0, 1), images.shape[1])
+
+
+def manifold(images: Tensor) -> np.ndarray:
+    """Images (rows, columns, C, H, W) of a plane, edge to edge."""
+    return tile(images.flatten(0, 1), images.shape[1], margin=0)
+
+
+def square(n: int) -> int:
+    """The columns of a grid of `n` images that is as nearly square as it can be, and not higher than wide."""
+    return math.isqrt(n - 1) + 1
 
 
 def enlarged(picture: np.ndarray, width: int) -> np.ndarray:
@@ -67,28 +78,125 @@ def enlarged(picture: np.ndarray, width: int) -> np.ndarray:
     return picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
-def save(picture: np.ndarray, path: Path, *, title: str, rows: tuple[str, ...] = ()) -> Path:
-    """Write a picture (H, W, 3) as a PNG with a title and, if given, a label a row of it.
+def drawn(
+    picture: np.ndarray,
+    *,
+    title: str,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    corner: str = "",
+    about: int = WIDTH,
+) -> np.ndarray:
+    """A picture enlarged, under a title, with a label at each of its rows and columns as far as there is room.
 
-    Every pixel becomes the same whole number of pixels: nothing is resampled.
+    Args:
+        picture: (H, W, 3), uint8.
+        title: above it.
+        rows: labels on the left, from top to bottom.
+        columns: labels above, from left to right.
+        corner: what the labels of the columns say: to the left of them.
+        about: pixels that the enlarged picture is wide, as nearly as whole numbers allow.
     """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    large = enlarged(picture, about)
+    height, width = large.shape[:2]
+    with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": LABEL}):
+        edge, gap = 15, 8
+        text_width = _widths()
+        left = max(map(text_width, [*rows, corner]), default=0)
+        left = left + edge + gap if left else edge
+        top = 45 + (LINE if columns else 0)
+        total = (max(left + width + edge, text_width(title, TITLE) + 2 * edge), top + height + edge)
+        figure = Figure(figsize=(total[0] / DOTS, total[1] / DOTS), dpi=DOTS)
+        canvas = FigureCanvasAgg(figure)
+        figure.figimage(large, xo=left, yo=edge)
+
+        def write(text: str, x: float, y: float, **style: Any) -> None:
+            figure.text(x / total[0], 1 - y / total[1], text, va="center", **style)
+
+        write(title, edge, 45 / 2, fontsize=TITLE)
+        every = -(-LINE * len(rows) // height)
+        for number, label in enumerate(rows):
+            if number % every == 0:
+                write(label, left - gap, top + height * (number + 0.5) / len(rows), ha="right")
+        write(corner, left - gap, top - LINE / 2, ha="right")
+        every = -(-(max(map(text_width, columns), default=0) + gap) * len(columns) // width)
+        for number, label in enumerate(columns):
+            if number % every == 0:
+                write(label, left + width * (number + 0.5) / len(columns), top - LINE / 2, ha="center")
+        canvas.draw()  # type: ignore[no-untyped-call]
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+
+
+def save(picture: np.ndarray, path: Path, **labels: Any) -> Path:
+    """Write a picture as a PNG, with the labels of `drawn`."""
+    from PIL import Image
+
+    with replacing(path) as temporary:
+        Image.fromarray(drawn(picture, **labels)).save(temporary, format="png", optimize=True)
+    return path
+
+
+def animate(pictures: Sequence[np.ndarray], path: Path, *, titles: Sequence[str], seconds: float = 0.15) -> Path:
+    """Write pictures of one size as a GIF that shows each for so many seconds, and begins anew after the last."""
+    from PIL import Image
+
+    frames = [drawn(picture, title=title, about=MOVING_WIDTH) for picture, title in zip(pictures, titles, strict=True)]
+    grey = all((frame == frame[..., :1]).all() for frame in frames)
+    if grey:
+        levels = [np.rint(frame[..., 0] * ((SHADES - 1) / 255)) for frame in frames]
+        pages = [Image.fromarray(np.rint(level * (255 / (SHADES - 1))).astype(np.uint8)) for level in levels]
+    else:
+        pages = [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames]
+    with replacing(path) as temporary:
+        pages[0].save(
+            temporary, format="gif", save_all=True, append_images=pages[1:], loop=0, duration=round(1000 * seconds)
+        )
+    return path
+
+
+def scatter(points: np.ndarray, labels: np.ndarray | None, path: Path, *, title: str, axes: tuple[str, str]) -> Path:
+    """Write a PNG of points (N, 2), coloured by labels (N,) where there are any."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    large = enlarged(picture, width=900)
-    height, width = large.shape[:2]
-    dots = 100
-    left, top, edge = (150 if rows else 15), 45, 15
-    total_width, total_height = left + width + edge, top + height + edge
-    with mpl.rc_context({"font.size": 13}):
-        figure = Figure(figsize=(total_width / dots, total_height / dots), dpi=dots)
-        figure.figimage(large, xo=left, yo=edge)
-        figure.text(left / total_width, 1 - top / 2 / total_height, title, va="center")
-        for number, label in enumerate(rows):
-            centre = edge + height * (1 - (number + 0.5) / len(rows))
-            figure.text((left - 12) / total_width, centre / total_height, label, ha="right", va="center")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}")
-        figure.savefig(temporary, format="png")
-        temporary.replace(path)
+    with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": LABEL}):
+        figure = Figure(figsize=(WIDTH / DOTS, WIDTH / DOTS), dpi=DOTS, layout="constrained")
+        panel = figure.add_subplot(xlabel=axes[0], ylabel=axes[1])
+        panel.set_title(title, fontsize=TITLE, loc="left", pad=12)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.set_aspect("equal", adjustable="datalim")
+        size = min(40, max(3, 20_000 / len(points)))  # square points
+        style: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.8}
+        classes = np.unique(labels) if labels is not None else np.empty(0)
+        if len(classes) == 0:
+            panel.scatter(*points.T, **style)
+        elif len(classes) <= 20:
+            colours = mpl.color_sequences["tab10" if len(classes) <= 10 else "tab20"]
+            for label, colour in zip(classes, colours, strict=False):
+                panel.scatter(*points[labels == label].T, color=colour, label=str(label), **style)
+            figure.legend(title="label", frameon=False, markerscale=(40 / size) ** 0.5, loc="outside right upper")
+        else:
+            figure.colorbar(panel.scatter(points[:, 0], points[:, 1], c=labels, **style), label="label")
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png")
     return path
+
+
+def _widths() -> Callable[..., int]:
+    """(text, font size) -> its width in pixels."""
+    from matplotlib.backends.backend_agg import RendererAgg
+    from matplotlib.font_manager import FontProperties
+
+    renderer = RendererAgg(1, 1, DOTS)  # type: ignore[no-untyped-call]
+
+    def width(text: str, size: float = LABEL) -> int:
+        if not text:
+            return 0
+        measured, _, _ = renderer.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)  # type: ignore[no-untyped-call]
+        return math.ceil(float(measured))
+
+    return width

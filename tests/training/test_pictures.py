@@ -7,6 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import vaelab
 from vaelab import figures
 from vaelab.autoencoder import Autoencoder
+from vaelab.data import Images
 from vaelab.experiment.check import check
 from vaelab.training.pictures import portrait
 
@@ -23,9 +24,9 @@ def train(folder: Path, *overrides: str) -> Path:
     return vaelab.train(vaelab.compose([*SMALL, *overrides]), folder=folder).folder
 
 
-def untrained(*overrides: str) -> tuple[Autoencoder, torch.Tensor]:
+def untrained(*overrides: str) -> tuple[Autoencoder, Images]:
     experiment = check(vaelab.compose([*SMALL, *overrides]))
-    return experiment.model(), experiment.data.splits.test.pixels
+    return experiment.model(), experiment.data.splits.test
 
 
 def test_a_run_draws_after_its_first_epoch_every_so_many_and_at_its_end(tmp_path: Path) -> None:
@@ -50,17 +51,17 @@ def test_a_run_draws_in_every_precision(precision: str, tmp_path: Path) -> None:
 
 
 def test_a_portrait_leaves_the_model_in_its_mode_and_the_generator_in_its_state() -> None:
-    model, pixels = untrained("latent_dim=2")
+    model, images = untrained("latent_dim=2")
     model.train()
     state = torch.get_rng_state()
-    portrait(model, pixels, seed=0)
+    portrait(model, images, seed=0)
     assert model.training
     assert torch.get_rng_state().equal(state)
 
 
 def test_samples_are_those_of_the_seed() -> None:
-    model, pixels = untrained()
-    one, same, other = (portrait(model, pixels, seed=seed)["samples"] for seed in (0, 0, 1))
+    model, images = untrained()
+    one, same, other = (portrait(model, images, seed=seed)["samples"] for seed in (0, 0, 1))
     assert (one == same).all()
     assert (one != other).any()
     torch.manual_seed(0)

@@ -9,6 +9,8 @@ from torch import Tensor
 from vaelab.data.images import Images
 from vaelab.seeding import derive_seed
 
+EVALUATION_BATCH = 1000  # images; a constant, since the noise of an evaluation is drawn batch by batch
+
 
 class Batch(NamedTuple):
     """What a step sees: images (B, C, H, W), float32 in [0, 1], and labels (B,), int64."""

@@ -15,6 +15,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.errors import RunError
+from vaelab.files import replacing
 
 MAX_DEPTH = 50  # of a config
 MAX_BYTES = 16 << 20  # of a text file; the largest is a manifest with the diff of uncommitted code
@@ -184,7 +185,10 @@ class RunFolder:
         for name in ("best.ckpt", "last.ckpt"):
             if (self.checkpoints / name).is_file():
                 return self.checkpoints / name
-        raise RunError(f"{self.path} has no checkpoint: the run did not finish its first epoch")
+        raise RunError(
+            f"{self.path} has no checkpoint: the run did not finish its first epoch; `vaelab resume {self.path}` "
+            "goes on with it"
+        )
 
     def write_config(self, config: DictConfig) -> None:
         """config.yaml, usable from any folder."""
@@ -265,15 +269,8 @@ def exclusive(path: Path, in_use: str, *, wait: bool = False) -> Iterator[None]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name, flush it to the disk, and rename it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 def _finite(content: Any) -> Any:

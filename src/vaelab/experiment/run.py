@@ -18,18 +18,20 @@ from omegaconf import DictConfig
 
 from vaelab import figures
 from vaelab.autoencoder import Autoencoder
+from vaelab.data.batches import EVALUATION_BATCH
 from vaelab.errors import ConfigError, RunError, UserError
 from vaelab.experiment import summary
 from vaelab.experiment.check import check
 from vaelab.experiment.experiment import Experiment
 from vaelab.experiment.folder import RunFolder
+from vaelab.experiment.load import folder_of
 from vaelab.experiment.manifest import circumstances, manifest
 from vaelab.experiment.processes import companions
 from vaelab.experiment.surroundings import quiet_lightning, recorded, room_for
 from vaelab.seeding import derive_seed
 from vaelab.training import events
 from vaelab.training.checkpoints import LAST, PREVIOUS
-from vaelab.training.datamodule import EVALUATION_BATCH, ImageDataModule
+from vaelab.training.datamodule import ImageDataModule
 from vaelab.training.module import AutoencoderModule, plain
 from vaelab.training.reading import load_weights, read, reason
 from vaelab.training.signals import graceful_stop
@@ -118,7 +120,7 @@ def resume(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Run:
         RunError: there is no run, another process is training it, or its checkpoints are damaged.
         ConfigError, DataError: as in `train`.
     """
-    folder = _folder_of(run)
+    folder = folder_of(run)
     return go_on(folder, folder.config, trust=trust)
 
 
@@ -160,34 +162,6 @@ def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
     with quiet_lightning():
         run_folder = RunFolder.open(folder)
         _fit(ready(run_folder.config, trust=trust), run_folder, trust)
-
-
-def load(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Autoencoder:
-    """The trained model of a run, on the CPU and in evaluation mode: its best weights, or its last.
-
-    Raises:
-        RunError: there is no run, or no checkpoint yet.
-    """
-    folder = _folder_of(run)
-    model = check(folder.config, trust=trust).model()
-    load_weights(model, folder.best_checkpoint())
-    return model.eval()
-
-
-def evaluate(run: Run | str | Path, *, trust: Sequence[str] = ()) -> dict[str, float]:
-    """The metrics of a run's model on its test images, computed anew: the same numbers as in metrics.json.
-
-    Raises:
-        RunError: there is no run, or no checkpoint yet.
-        DataError: the data are missing or damaged.
-    """
-    folder = _folder_of(run)
-    with quiet_lightning():
-        experiment = check(folder.config, trust=trust)
-        model = experiment.model()
-        load_weights(model, folder.best_checkpoint())
-        # One process, whatever the run had: each of them would evaluate all images.
-        return _test(experiment, model, experiment.trainer([], [], strategy="auto", devices=1, num_nodes=1))
 
 
 def _fit(experiment: Experiment, folder: RunFolder, trust: Sequence[str]) -> Run:
@@ -258,12 +232,12 @@ def _draw(experiment: Experiment, model: Autoencoder, folder: RunFolder) -> list
         figures.save(
             figures.reconstructions(originals, given.reconstruct(originals)),
             folder.figures / "reconstructions.png",
-            title=f"{experiment.name}: the first test images and their reconstructions",
+            title=f"{experiment.name}: test images and their reconstructions",
             rows=("original", "reconstructed"),
         )
     ]
     if model.prior is not None:
-        samples = figures.tile(model.sample(64), columns=8)
+        samples = figures.samples(model.sample(64))
         title = f"{experiment.name}: samples from the prior"
         paths.append(figures.save(samples, folder.figures / "samples.png", title=title))
     return paths
@@ -294,10 +268,6 @@ def _warn_of_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         message = f"not the {part} the run was started with, so its bits may differ: {'; '.join(changes)}"
         warnings.warn(message, stacklevel=2)
         log.warning(message)
-
-
-def _folder_of(run: Run | str | Path) -> RunFolder:
-    return RunFolder.open(run.folder if isinstance(run, Run) else run)
 
 
 def _ask_devices(experiment: Experiment) -> pl.Trainer:

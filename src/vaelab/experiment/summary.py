@@ -39,16 +39,16 @@ def close_with(loggers: Iterable[Logger], experiment: Experiment, model: Autoenc
     """End a run: pictures of its final model on test images, their latents in TensorBoard's projector."""
     loggers = list(loggers)
     test = experiment.data.splits.test
-    pictures = portrait(model, test.pixels, seed=derive_seed(experiment.seed, "pictures"))
+    pictures = portrait(model, test, seed=derive_seed(experiment.seed, "pictures"))
     log_pictures(loggers, pictures, "final", step=step)
     for logger in loggers:
         if isinstance(logger, EventFiles):
             if logger.projector:
-                images = test.pixels[: logger.projector].float().div(255)
+                images, labels = test.pixels[: logger.projector].float().div(255), test.labels[: logger.projector]
                 with torch.no_grad():
-                    latents = model.encode(images).mean
+                    latents = model.given(labels).encode(images).mean
                 if latents.dim() == 2:
-                    logger.log_embedding(latents, images, test.labels[: logger.projector], step)
+                    logger.log_embedding(latents, images, labels, step)
             logger.close()
         else:
             logger.finalize("success")

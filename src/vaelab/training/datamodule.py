@@ -3,8 +3,7 @@
 import pytorch_lightning as pl
 
 from vaelab.data import Batches, ImageData, Images
-
-EVALUATION_BATCH = 1000  # images; a constant, since the noise of an evaluation is drawn batch by batch
+from vaelab.data.batches import EVALUATION_BATCH
 
 
 class ImageDataModule(pl.LightningDataModule):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vaelab.autoencoder import Autoencoder
 from vaelab.data import Batch, Batches
 from vaelab.errors import ConfigError, DivergenceError, did_you_mean
+from vaelab.metrics.likelihood import evaluation_terms
 from vaelab.objectives import Objective, Terms
 from vaelab.seeding import derive_seed, seed_noise, sharing
 from vaelab.training.reading import tensors
@@ -170,12 +171,7 @@ class AutoencoderModule(pl.LightningModule):
 
     def _evaluate(self, batch: Batch, split: str, number: int) -> None:
         seed_noise(self.device, derive_seed(self.seed, split, number))
-        model = self.model.given(batch.labels)
-        terms = dict(self.objective(model, batch.images, math.inf))
-        if "kl" in terms:
-            terms["elbo"] = -(terms["reconstruction"] + terms["kl"])
-        # Mean squared error per pixel, of the decoded mean of q(z|x).
-        terms["mse"] = nn.functional.mse_loss(model.reconstruct(batch.images), batch.images)
+        terms = evaluation_terms(self.model.given(batch.labels), self.objective, batch.images)
         self._evaluation.add(terms, len(batch.images), self.global_step)
 
     def _log_window(self) -> None:

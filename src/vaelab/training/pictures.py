@@ -6,10 +6,10 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
-from torch import Tensor
 
 from vaelab import figures
 from vaelab.autoencoder import Autoencoder
+from vaelab.data import Images
 from vaelab.seeding import derive_seed, noise_of_its_own
 from vaelab.training.datamodule import ImageDataModule
 from vaelab.training.module import AutoencoderModule
@@ -18,6 +18,7 @@ Portrait = Mapping[str, np.ndarray]
 
 WIDTH = 600  # pixels, about
 ENCODED = 1000  # images whose latents say what a standard deviation is
+ROWS, COLUMNS, REACH = 10, 11, 2.5  # of traversals: dimensions, values of each, standard deviations to either side
 
 
 class Pictures(pl.Callback):
@@ -41,8 +42,8 @@ class Pictures(pl.Callback):
         assert isinstance(pl_module, AutoencoderModule)
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         train, validation, _ = data.data.splits
-        pixels = (validation if len(validation) else train).pixels
-        pictures = portrait(pl_module.model, pixels, seed=derive_seed(pl_module.seed, "pictures"))
+        images = validation if len(validation) else train
+        pictures = portrait(pl_module.model, images, seed=derive_seed(pl_module.seed, "pictures"))
         log_pictures(trainer.loggers, pictures, "epoch", step=trainer.global_step)
 
 
@@ -58,24 +59,32 @@ def log_pictures(loggers: Iterable[Logger], pictures: Portrait, prefix: str, *, 
 
 
 @torch.no_grad()
-def portrait(model: Autoencoder, pixels: Tensor, *, seed: int) -> Portrait:
-    """What a model makes of images (N, C, H, W), uint8: pictures by name, those that it can have.
+def portrait(model: Autoencoder, images: Images, *, seed: int) -> Portrait:
+    """What a model makes of images: pictures by name, those that it can have.
 
-    `reconstructions` of the first ten; `samples` of its prior, drawn from `seed`; `traversals`; and `manifold`, where
-    there are two latent dimensions. The generators' state and the model's mode are left as they were.
+    `reconstructions` of the first ten; `samples` of its prior, drawn from `seed`; `traversals` of the dimensions whose
+    codes vary most, each over `REACH` standard deviations around its mean while the others stay at the first image's;
+    and `manifold`, where there are two latent dimensions, at the quantiles of the codes. The generators' state and the
+    model's mode are left as they were.
     """
     parameter = next(model.parameters())
-    x = pixels[:ENCODED].to(parameter.device, parameter.dtype).div(255)
+    x = images.pixels[:ENCODED].to(parameter.device, parameter.dtype).div(255)
+    labels = images.labels[:ENCODED].to(parameter.device)
     training = model.training
     model.eval()
     with noise_of_its_own(parameter.device, seed):
-        latents = model.encode(x).mean
-        pictures = {"reconstructions": figures.reconstructions(x[:10], model.reconstruct(x[:10]))}
+        latents = model.given(labels).encode(x).mean
+        first = model.given(labels[:1])
+        reconstructed = model.given(labels[:10]).reconstruct(x[:10])
+        pictures = {"reconstructions": figures.reconstructions(x[:10], reconstructed)}
         if model.prior is not None:
-            pictures["samples"] = figures.tile(model.sample(64), columns=8)
+            pictures["samples"] = figures.samples(model.sample(64))
         if latents.dim() == 2:
-            pictures["traversals"] = figures.traversals(model, latents)
+            deviation, mean = torch.std_mean(latents, dim=0)  # (Z,)
+            values = mean[:, None] + deviation[:, None] * torch.linspace(-REACH, REACH, COLUMNS).to(latents)
+            order = deviation.argsort(descending=True, stable=True)[:ROWS]
+            pictures["traversals"] = figures.traversals(first.traverse(latents[0], values)[order])
             if latents.shape[1] == 2:
-                pictures["manifold"] = figures.manifold(model, latents)
+                pictures["manifold"] = figures.manifold(first.manifold(20, codes=latents))
     model.train(training)
     return pictures

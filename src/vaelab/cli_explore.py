@@ -1,0 +1,239 @@
+"""The commands that look at what a run has learned. Each is a function of `vaelab.experiment.explore`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from vaelab.experiment.explore import Result
+
+commands = typer.Typer()
+
+Run = Annotated[Path, typer.Argument(help="A run folder, or a checkpoint in it.", show_default=False)]
+Own = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        help="Images of your own: files, folders of files, .npy or .npz. They are fitted to the model, and it is said "
+        "how. Without any, images of a split are taken.",
+        show_default=False,
+    ),
+]
+Split = Annotated[str, typer.Option(help="The images: train, validation or test.")]
+Images = Annotated[str | None, typer.Option(help="How many of the images, or their numbers: 0,5,7.")]
+Steps = Annotated[int, typer.Option(min=2)]
+Invert = Annotated[bool, typer.Option("--invert", help="Exchange light and dark of your own images.")]
+Stochastic = Annotated[bool, typer.Option("--stochastic", help="Sample z from q(z|x) instead of taking its mean.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of what is drawn at random; by default the run's.")]
+Output = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="A file to write; may be given repeatedly. By default in the run's figures/, as COMMAND.*",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
+Trust = Annotated[
+    list[str] | None, typer.Option("--trust", help="A package of your own whose classes a config may name.")
+]
+
+
+@commands.command()
+def reconstruct(
+    run: Run,
+    own: Own = None,
+    split: Split = "test",
+    images: Images = None,
+    invert: Invert = False,
+    stochastic: Stochastic = False,
+    seed: Seed = None,
+    output: Output = None,
+    force: Force = False,
+    trust: Trust = None,
+) -> None:
+    """Draw images over their reconstructions (.png)."""
+    from vaelab.experiment import explore
+
+    _print(
+        explore.reconstruct(
+            run,
+            own or [],
+            split=split,
+            images=images,
+            invert=invert,
+            stochastic=stochastic,
+            seed=seed,
+            output=output or [],
+            force=force,
+            trust=trust or [],
+        )
+    )
+
+
+@commands.command()
+def sample(
+    run: Run,
+    count: Annotated[int, typer.Option(min=1, help="Images.")] = 64,
+    fit_gaussian: Annotated[
+        bool, typer.Option("--fit-gaussian", help="Draw z from a Gaussian fitted to the codes of the training images.")
+    ] = False,
+    stochastic: Annotated[
+        bool, typer.Option("--stochastic", help="Sample the pixels from p(x|z) instead of taking their means.")
+    ] = False,
+    seed: Seed = None,
+    output: Output = None,
+    force: Force = False,
+    trust: Trust = None,
+) -> None:
+    """Draw new images from the prior (.png)."""
+    from vaelab.experiment import explore
+
+    _print(
+        explore.sample(
+            run,
+            count=count,
+            fit_gaussian=fit_gaussian,
+            stochastic=stochastic,
+            seed=seed,
+            output=output or [],
+            force=force,
+            trust=trust or [],
+        )
+    )
+
+
+@commands.command()
+def interpolate(
+    run: Run,
+    own: Own = None,
+    split: Split = "test",
+    images: Images = None,
+    steps: Steps = 11,
+    spherical: Annotated[bool, typer.Option("--spherical", help="On an arc instead of a line.")] = False,
+    invert: Invert = False,
+    stochastic: Stochastic = False,
+    seed: Seed = None,
+    output: Output = None,
+    force: Force = False,
+    trust: Trust = None,
+) -> None:
+    """Go from each image to the next between their codes (.png, or .gif with --output)."""
+    from vaelab.experiment import explore
+
+    _print(
+        explore.interpolate(
+            run,
+            own or [],
+            split=split,
+            images=images,
+            steps=steps,
+            spherical=spherical,
+            invert=invert,
+            stochastic=stochastic,
+            seed=seed,
+            output=output or [],
+            force=force,
+            trust=trust or [],
+        )
+    )
+
+
+@commands.command()
+def traverse(
+    run: Run,
+    split: Split = "test",
+    image: Annotated[
+        int | None, typer.Option(min=0, help="Hold the code of this image of the split instead of the mean.")
+    ] = None,
+    dimensions: Annotated[int, typer.Option(min=1, help="Rows, at most.")] = 16,
+    reach: Annotated[float, typer.Option(min=0, help="Standard deviations to both sides of the mean.")] = 3.0,
+    steps: Steps = 11,
+    stochastic: Stochastic = False,
+    seed: Seed = None,
+    output: Output = None,
+    force: Force = False,
+    trust: Trust = None,
+) -> None:
+    """Vary each latent dimension by itself, those with most KL first (.png and .gif)."""
+    from vaelab.experiment import explore
+
+    _print(
+        explore.traverse(
+            run,
+            split=split,
+            image=image,
+            dimensions=dimensions,
+            reach=reach,
+            steps=steps,
+            stochastic=stochastic,
+            seed=seed,
+            output=output or [],
+            force=force,
+            trust=trust or [],
+        )
+    )
+
+
+@commands.command()
+def manifold(
+    run: Run,
+    steps: Steps = 20,
+    output: Output = None,
+    force: Force = False,
+    trust: Trust = None,
+) -> None:
+    """Draw the latent plane of a model with latent_dim=2 (.png)."""
+    from vaelab.experiment import explore
+
+    _print(
+        explore.manifold(
+            run,
+            steps=steps,
+            output=output or [],
+            force=force,
+            trust=trust or [],
+        )
+    )
+
+
+@commands.command()
+def embed(
+    run: Run,
+    own: Own = None,
+    split: Split = "test",
+    images: Images = None,
+    umap: Annotated[bool, typer.Option("--umap", help="Draw a UMAP instead of principal components.")] = False,
+    invert: Invert = False,
+    stochastic: Stochastic = False,
+    seed: Seed = None,
+    output: Output = None,
+    force: Force = False,
+    trust: Trust = None,
+) -> None:
+    """Write the codes of images as tables (.npz, .csv) and draw them in two dimensions (.png)."""
+    from vaelab.experiment import explore
+
+    _print(
+        explore.embed(
+            run,
+            own or [],
+            split=split,
+            images=images,
+            umap=umap,
+            invert=invert,
+            stochastic=stochastic,
+            seed=seed,
+            output=output or [],
+            force=force,
+            trust=trust or [],
+        )
+    )
+
+
+def _print(result: "Result") -> None:
+    """Where the files are, on the standard output; what is to be said of them beside it."""
+    for note in result.notes:
+        typer.echo(note, err=True)
+    for path in result.paths:
+        typer.echo(path)

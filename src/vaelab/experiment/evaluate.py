@@ -1,0 +1,343 @@
+"""The numbers of a trained model, kept in its run folder: torch is all it takes, not Lightning."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.distributions import Independent, MultivariateNormal
+
+from vaelab.autoencoder import Autoencoder
+from vaelab.data import Batch, Batches, ImageData, Images
+from vaelab.data.batches import EVALUATION_BATCH
+from vaelab.errors import DataError, RunError, StorageError, did_you_mean
+from vaelab.experiment.folder import RunFolder
+from vaelab.experiment.load import opened
+from vaelab.metrics import images, labels, latents, likelihood
+from vaelab.objectives import Objective, kl_per_dimension
+from vaelab.seeding import derive_seed, seed_noise
+
+if TYPE_CHECKING:
+    from vaelab.experiment.run import Run
+
+Split = Literal["test", "validation", "train"]
+Value = float | list[float]
+Track = Callable[[Sequence[Any], str], Iterable[Any]]
+
+PREFIX = {"test": "test", "validation": "val", "train": "train"}  # of names, as training's loggers have them
+CODES = 10_000  # images at most that the probe is trained on, that clusters are made of, that z is told apart among
+COSTLY = 1_000  # the same for z whose density under each of the posteriors takes a network, and not just a formula
+NATS, SHARE = "nats per image", "share of labels"
+_NO_DENSITY = "there is no density q(z|x) or p(z): a plain autoencoder has none"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number, or one for each latent dimension; `details` say what else it depends on."""
+
+    value: Value
+    unit: str
+    standard_error: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The metrics of one split by their names, why others are not among them, and the file that keeps them."""
+
+    folder: RunFolder
+    header: Mapping[str, Any]
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    omitted: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of the file, without its suffix."""
+        return f"evaluation/{self.header['split']}_step{self.header['step']}_seed{self.header['seed']}"
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.folder.path / f"{self.name}.json"
+
+    def keep(self) -> None:
+        """Write the metrics, over those that the file has of the same names and beside all others.
+
+        Raises:
+            StorageError: the run folder takes no files.
+        """
+        known: dict[str, Any] = self.folder.read_json(self.name).get("metrics", {})
+        metrics = known | {name: _described(metric) for name, metric in self.metrics.items()}
+        try:
+            self.path.parent.mkdir(exist_ok=True)
+            self.folder.write_json(self.name, {**self.header, "metrics": metrics})
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be written: {error.strerror}") from error
+
+
+def evaluate(
+    run: "Run | str | Path",
+    *,
+    split: Split = "test",
+    samples: int | None = None,
+    seed: int | None = None,
+    trust: Sequence[str] = (),
+) -> dict[str, Value]:
+    """The metrics of a run's model, by name; docs/metrics.md says what they are.
+
+    They are kept in the run's evaluation/<split>_step<step>_seed<seed>.json, with their units; what earlier calls
+    found of the same weights, split and seed, and this one does not compute, stays in it.
+
+    Args:
+        run: the run or its folder, for its best weights, or its last where none were best; or one of the files in
+            its checkpoints/.
+        split: the images.
+        samples: of z an image, for the importance-weighted log-likelihood; None leaves it out.
+        seed: of all that is drawn; by default the run's, with which `test/elbo` is that of metrics.json.
+        trust: packages of one's own whose classes the config may name.
+
+    Raises:
+        RunError: there is no run, no checkpoint yet, or no likelihood of which to take `samples`.
+        DataError: the data are missing or damaged, or the split is empty.
+        ConfigError: the run's config has mistakes.
+    """
+    evaluation = evaluation_of(run, split=split, samples=samples, seed=seed, trust=trust)
+    return {name: metric.value for name, metric in evaluation.metrics.items()}
+
+
+def evaluation_of(
+    run: "Run | str | Path",
+    *,
+    split: str,
+    samples: int | None,
+    seed: int | None,
+    trust: Sequence[str],
+    track: Track = lambda steps, description: steps,
+) -> Evaluation:
+    """The same, with units and reasons; `track` may show how far each of its loops is."""
+    if split not in PREFIX:
+        raise RunError(f"split={split}{did_you_mean(split, PREFIX)}")
+    if samples is not None and samples < 1:
+        raise RunError(f"samples={samples}: an importance-weighted log-likelihood takes one sample of z or more")
+    trained = opened(run, trust=trust)
+    data = trained.experiment.data
+    if samples is not None and not likelihood.has_densities(trained.model):
+        raise RunError(f"samples={samples}: no log-likelihood of images, since {_NO_DENSITY}")
+    chosen = _images_of(data, split)
+    if samples is not None and (reason := likelihood.why_no_likelihood(trained.model, chosen.pixels)):
+        raise RunError(f"samples={samples}: {reason}")
+    device = _device(trained.folder.config.trainer.get("accelerator"))
+    subject = _Subject(
+        model=trained.model.to(device),
+        objective=trained.experiment.objective,
+        data=data,
+        split=split,
+        images=chosen.to(device),
+        samples=samples,
+        seed=trained.experiment.seed if seed is None else seed,
+        track=track,
+    )
+    header = {
+        "split": split,
+        "images": len(chosen),
+        "binarize": data.binarize,
+        "normalized_over": likelihood.normalized_over(trained.model),
+        "step": trained.step,
+        "seed": subject.seed,
+    }
+    evaluation = Evaluation(trained.folder, header)
+    try:
+        for part in (_terms, _pictures, _latents, _labels, _log_likelihood):
+            for name, found in part(subject):
+                of_split = f"{PREFIX[split]}/{name}"
+                if isinstance(found, Metric):
+                    evaluation.metrics[of_split] = found
+                else:
+                    evaluation.omitted[of_split] = found
+            evaluation.keep()  # after each part: nothing that is finished is lost
+    except KeyboardInterrupt as stopped:
+        stopped.args = (str(evaluation.path),)
+        raise
+    return evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    model: Autoencoder
+    objective: Objective
+    data: ImageData
+    split: str
+    images: Images
+    samples: int | None
+    seed: int
+    track: Track
+
+    def batches(self, images: Images, description: str) -> Iterable[Batch]:
+        """The images in batches, in their order."""
+        batches = Batches(images, batch_size=EVALUATION_BATCH)
+        progress = iter(self.track(range(len(batches)), description))
+        return (batch for batch, _ in zip(batches, progress, strict=True))
+
+    def some(self, images: Images, purpose: str, most: int) -> Images:
+        """The images, or `most` of them drawn at random where there are more."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, purpose))
+        chosen = torch.randperm(len(images), generator=generator)[:most].sort().values
+        return images.take(chosen.to(images.pixels.device))
+
+    def codes(self, images: Images, description: str) -> Tensor:
+        """The means of q(z|x), (N, Z), on the CPU."""
+        batches = self.batches(images, description)
+        return torch.cat([self.model.encode(batch.images).mean.flatten(1).cpu() for batch in batches])
+
+
+Found = Iterator[tuple[str, Metric | str]]
+
+
+@torch.no_grad()
+def _terms(subject: _Subject) -> Found:
+    """What training's own test reports, from the same noise: the same bits."""
+    device = subject.images.pixels.device
+    terms, sizes = [], []
+    for number, batch in enumerate(subject.batches(subject.images, "ELBO")):
+        seed_noise(device, derive_seed(subject.seed, PREFIX[subject.split], number))
+        terms.append(likelihood.evaluation_terms(subject.model, subject.objective, batch.images))
+        sizes.append(len(batch.images))
+    weights = torch.tensor(sizes, dtype=torch.float64)
+    means = weights @ torch.stack([torch.stack(list(of_batch.values())) for of_batch in terms]).cpu().double()
+    # In float32, which is what Lightning keeps of what is logged.
+    found = dict(zip(terms[0], (means / weights.sum()).float().tolist(), strict=True))
+    for name, value in found.items():
+        yield name, Metric(value, "per pixel" if name == "mse" else NATS)
+    if "elbo" not in found:
+        yield from ((name, _NO_DENSITY) for name in ("elbo", "elbo_bits_per_dim"))
+    else:
+        yield _bits(subject, "elbo_bits_per_dim", -found["elbo"])
+
+
+@torch.no_grad()
+def _pictures(subject: _Subject) -> Found:
+    decibels, similarities = [], []
+    too_small = None
+    for batch in subject.batches(subject.images, "reconstructions"):
+        reconstructions = subject.model.reconstruct(batch.images)
+        decibels.append(images.psnr(batch.images, reconstructions))
+        try:
+            similarities.append(images.ssim(batch.images, reconstructions))
+        except ValueError as error:
+            too_small = str(error)
+    yield "psnr", _mean(torch.cat(decibels), "dB")
+    yield "ssim", too_small or _mean(torch.cat(similarities), "1 where equal")
+
+
+@torch.no_grad()
+def _latents(subject: _Subject) -> Found:
+    names = ["kl_per_dimension", "active_units", "mutual_information", "marginal_kl"]
+    if not likelihood.has_densities(subject.model):
+        yield from ((name, _NO_DENSITY) for name in names)
+        return
+    assert subject.model.prior is not None
+    prior = subject.model.prior()
+    means, divergences, reason, formula = [], [], "", True
+    for batch in subject.batches(subject.images, "latents"):
+        q = subject.model.encode(batch.images)
+        means.append(q.mean.flatten(1).cpu())
+        formula = isinstance(q, Independent | MultivariateNormal)
+        try:
+            divergences.append(kl_per_dimension(q, prior).double().sum(0).cpu())
+        except (ValueError, NotImplementedError) as error:
+            reason = str(error)
+    per_dimension = torch.stack(divergences).sum(0) / len(subject.images) if not reason else None
+    yield names[0], reason if per_dimension is None else Metric(per_dimension.tolist(), NATS)
+    dimensions = means[0].shape[1]
+    yield names[1], Metric(latents.active_units(torch.cat(means)), f"of {dimensions} dimensions")
+    chosen = subject.some(subject.images, "information", CODES if formula else COSTLY)
+    posteriors = [subject.model.encode(batch.images) for batch in subject.batches(chosen, "information")]
+    seed_noise(chosen.pixels.device, derive_seed(subject.seed, "information"))
+    found = latents.information(posteriors, prior)
+    details = {"images": len(chosen), "draws": found.draws}
+    ceiling = {"at_most": math.log(len(chosen))}
+    yield names[2], Metric(found.mutual_information, NATS, found.mutual_information_error, details | ceiling)
+    yield names[3], Metric(found.marginal_kl, NATS, found.marginal_kl_error, details)
+
+
+@torch.no_grad()
+def _labels(subject: _Subject) -> Found:
+    supervised = ["linear_probe_accuracy", "knn_accuracy"]
+    clusterings = ["cluster_nmi", "cluster_ari", "cluster_accuracy"]
+    train = subject.some(_images_of(subject.data, "train").to(subject.images.pixels.device), "probe", CODES)
+    if len(torch.unique(train.labels)) < 2:
+        yield from ((name, "the data have no labels") for name in [*supervised, *clusterings])
+        return
+    chosen = subject.some(subject.images, "codes", CODES)
+    codes, of_codes = subject.codes(chosen, "codes"), chosen.labels.cpu()
+    if subject.split == "train":
+        yield from ((name, "its classifier is trained on the training split: --split test") for name in supervised)
+    else:
+        known = subject.codes(train, "training codes"), train.labels.cpu()
+        details = {"images": len(chosen), "trained_on": len(train)}
+        for name, accuracy in zip(supervised, (labels.linear_probe, labels.nearest_neighbours), strict=True):
+            yield name, Metric(accuracy(*known, codes, of_codes), SHARE, details=details)
+    if len(torch.unique(of_codes)) < 2:
+        yield from ((name, "all images have the same label") for name in clusterings)
+        return
+    found = labels.clustering(codes, of_codes, derive_seed(subject.seed, "clusters"))
+    details = {"images": len(chosen), "clusters": len(torch.unique(of_codes))}
+    yield clusterings[0], Metric(found.nmi, "1 where equal", details=details)
+    yield clusterings[1], Metric(found.ari, "1 where equal, 0 by chance", details=details)
+    yield clusterings[2], Metric(found.accuracy, SHARE, details=details)
+
+
+def _log_likelihood(subject: _Subject) -> Found:
+    if subject.samples is None:
+        reason = _NO_DENSITY
+        if likelihood.has_densities(subject.model):
+            reason = likelihood.why_no_likelihood(subject.model, subject.images.pixels) or "ask for it: --samples 5000"
+        yield "nll", reason
+        return
+    numbers = subject.track(range(len(subject.images)), "log-likelihood")
+    each = (subject.images.pixels[number].float().div(255) for number in numbers)
+    found = torch.stack(list(likelihood.log_likelihoods(subject.model, each, subject.samples, subject.seed)))
+    name, details = f"nll_{subject.samples}", {"samples": subject.samples}
+    metric = _mean(-found, NATS, details)
+    assert isinstance(metric.value, float)
+    yield name, metric
+    yield _bits(subject, f"{name}_bits_per_dim", metric.value, details)
+
+
+def _bits(
+    subject: _Subject, name: str, nats: float, details: Mapping[str, Any] | None = None
+) -> tuple[str, Metric | str]:
+    if reason := likelihood.why_no_bits(subject.model, subject.images.pixels):
+        return name, reason
+    bits = likelihood.bits_per_dimension(nats, subject.images.pixels[0].numel())
+    return name, Metric(bits, "bits per dimension", details=details or {})
+
+
+def _mean(of_images: Tensor, unit: str, details: Mapping[str, Any] | None = None) -> Metric:
+    """The mean of numbers of images, (N,), and its standard error, which one image does not have."""
+    value, error = latents.mean_and_error(of_images.double().cpu())
+    return Metric(value, unit, error, details or {})
+
+
+def _images_of(data: ImageData, split: str) -> Images:
+    """A split, binarized where the data are: of dynamic binarization one draw, f(data.seed)."""
+    images: Images = getattr(data.splits, split)
+    if not len(images):
+        raise DataError(f"the {split} split has no images: the run was trained with data.{split}=0")
+    if split == "train" and data.binarize == "dynamic":
+        return images.binarized(derive_seed(data.seed, "binarize train"))
+    return images
+
+
+def _device(accelerator: str | None) -> torch.device:
+    """The machine's accelerator where the run may have used it and there is one, else the CPU."""
+    found = torch.accelerator.current_accelerator(check_available=True) if accelerator != "cpu" else None
+    return found or torch.device("cpu")
+
+
+def _described(metric: Metric) -> dict[str, Any]:
+    error = {} if metric.standard_error is None else {"standard_error": metric.standard_error}
+    return {"value": metric.value, **error, "unit": metric.unit, **metric.details}

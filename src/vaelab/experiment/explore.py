@@ -1,0 +1,400 @@
+"""Looking at what a run has learned: the pictures and files of the commands `reconstruct`, `sample`, and so on.
+
+Each function takes a run, its folder or a checkpoint, writes files, and returns where they are, with notes on what a
+reader should know of them. `output` are files to write, whose suffix says what they hold; without it they go to the
+run's figures/ under the name of the function. What is drawn at random is f(seed), by default the run's.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from vaelab import figures
+from vaelab.autoencoder import Autoencoder
+from vaelab.errors import RunError
+from vaelab.experiment.chosen import choose, numbered, pixels_of, split_images
+from vaelab.experiment.embedding import principal_components, save_csv, save_npz, umap_points
+from vaelab.experiment.load import Trained, folder_of, opened
+from vaelab.latents import fitted_gaussian, inverse_cdf
+from vaelab.objectives import kl_per_dimension
+from vaelab.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from vaelab.experiment.run import Run
+
+CHUNK = 1000  # images that are encoded at once
+
+Writers = Mapping[str, Callable[[Path], object]]
+
+
+class Result(NamedTuple):
+    """The files written, and what is to be said of them."""
+
+    paths: list[Path]
+    notes: list[str]
+
+
+def reconstruct(
+    run: "Run | str | Path",
+    own: Sequence[Path] = (),
+    *,
+    split: str = "test",
+    images: str | None = None,
+    invert: bool = False,
+    stochastic: bool = False,
+    seed: int | None = None,
+    output: Sequence[Path] = (),
+    force: bool = False,
+    trust: Sequence[str] = (),
+) -> Result:
+    """Images over their reconstructions.
+
+    Args:
+        run: the run, its folder or a checkpoint.
+        own: files or folders of images of one's own, instead of those of a split.
+        split: train, validation or test.
+        images: numbers of images, such as 0,5,7, or how many; by default 10 of the split, or all one's own.
+        invert: own images are dark on light, the model's light on dark, or the other way round.
+        stochastic: decode a sample of q(z|x), not its mean.
+        seed: of that sample.
+        output: files to write: .png.
+        force: replace files.
+        trust: packages of one's own whose classes the config may name.
+
+    Raises:
+        RunError: the run cannot be used in this way, or a file is in the way.
+        DataError: the images cannot be had.
+    """
+    targets = _targets("reconstruct", run, [".png"], output, force)
+    trained = opened(run, trust=trust)
+    chosen = choose(trained.experiment.data, own, split, images, invert, "10")
+    with _seeded(trained, seed), torch.no_grad():
+        reconstructed = trained.model.reconstruct(chosen.images, stochastic=stochastic)
+    error = mse_loss(reconstructed, chosen.images).item()
+    notes = [*chosen.notes, f"mean squared error {error:.5f} a pixel"]
+    if own and not invert and _better_inverted(trained.model, chosen.images):
+        notes.append("they would be reconstructed better with light and dark exchanged: --invert does so")
+    picture = figures.reconstructions(chosen.images, reconstructed)
+    rows = ["original", "reconstructed"] * -(-len(chosen.images) // 10)
+    title = f"{trained.experiment.name}: {chosen.what} and their reconstructions" + ", z sampled" * stochastic
+    return _write(targets, {".png": lambda path: figures.save(picture, path, title=title, rows=rows)}, notes)
+
+
+def sample(
+    run: "Run | str | Path",
+    *,
+    count: int = 64,
+    fit_gaussian: bool = False,
+    stochastic: bool = False,
+    seed: int | None = None,
+    output: Sequence[Path] = (),
+    force: bool = False,
+    trust: Sequence[str] = (),
+) -> Result:
+    """A grid of `count` new images: z from the prior, the means of p(x|z) or, `stochastic`, samples of it.
+
+    With `fit_gaussian` z is drawn from a Gaussian with full covariance that is fitted to the codes of the training
+    images: what a plain autoencoder, which has no prior, can be sampled from.
+    """
+    targets = _targets("sample", run, [".png"], output, force)
+    trained = opened(run, trust=trust)
+    model, name = trained.model, trained.experiment.name
+    if model.prior is None and not fit_gaussian:
+        raise RunError(
+            f"{trained.folder.path} is a model without a prior: training asked nothing of where in the latent space "
+            "its codes lie, so most points there are the code of no image, and a random one decodes to no image "
+            "either. model=vae trains codes to be like a prior; --fit-gaussian samples from a Gaussian that is fitted "
+            "to the codes of the training images"
+        )
+    source, prior = "samples from the prior", None
+    with _seeded(trained, seed):
+        if fit_gaussian:
+            train = split_images(trained.experiment.data, "train")
+            prior = fitted_gaussian(_codes(model, pixels_of(train), stochastic=True))
+            source = f"samples from a Gaussian fitted to the codes of {len(train)} training images"
+        try:
+            images = model.sample(count, prior=prior, stochastic=stochastic)
+        except NotImplementedError:
+            raise RunError("this model's likelihood p(x|z) has means but no samples: leave out --stochastic") from None
+    title = f"{name}: {source}" + ", pixels drawn" * stochastic
+    return _write(targets, {".png": lambda path: figures.save(figures.samples(images), path, title=title)}, [])
+
+
+def interpolate(
+    run: "Run | str | Path",
+    own: Sequence[Path] = (),
+    *,
+    split: str = "test",
+    images: str | None = None,
+    steps: int = 11,
+    spherical: bool = False,
+    invert: bool = False,
+    stochastic: bool = False,
+    seed: int | None = None,
+    output: Sequence[Path] = (),
+    force: bool = False,
+    trust: Sequence[str] = (),
+) -> Result:
+    """From each of the chosen images to the next, in `steps` on the line or the arc between their codes.
+
+    Further arguments as in `reconstruct`; `output` may be a .gif as well.
+    """
+    targets = _targets("interpolate", run, [".png", ".gif"], output, force, default=[".png"])
+    trained = opened(run, trust=trust)
+    chosen = choose(trained.experiment.data, own, split, images, invert, "6")
+    if len(chosen.images) < 2:
+        raise RunError("an interpolation needs at least 2 images, such as --images 0,5")
+    first, last = chosen.images[:-1], chosen.images[1:]
+    with _seeded(trained, seed):
+        path = trained.model.interpolate(first, last, steps, spherical=spherical, stochastic=stochastic)
+    kind = "spherical" if spherical else "linear"
+    title = f"{trained.experiment.name}: {kind} interpolation between the codes of {chosen.what}"
+    times = [f"{t:.2g}" for t in torch.linspace(0, 1, steps).tolist()]
+    labels = {
+        "title": title,
+        "rows": [f"{a} \N{RIGHTWARDS ARROW} {b}" for a, b in zip(chosen.names, chosen.names[1:], strict=False)],
+        "columns": ["image", *times, "image"],
+        "corner": "t",
+    }
+    there_and_back = [*range(steps), *range(steps - 2, 0, -1)]
+    writers: Writers = {
+        ".png": lambda file: figures.save(figures.interpolations(first, path, last), file, **labels),
+        ".gif": lambda file: figures.animate(
+            [figures.samples(path[t]) for t in there_and_back],
+            file,
+            titles=[f"{trained.experiment.name}: {kind}, t = {float(times[t]):.2f}" for t in there_and_back],
+        ),
+    }
+    return _write(targets, writers, chosen.notes)
+
+
+def traverse(
+    run: "Run | str | Path",
+    *,
+    split: str = "test",
+    image: int | None = None,
+    dimensions: int = 16,
+    reach: float = 3.0,
+    steps: int = 11,
+    stochastic: bool = False,
+    seed: int | None = None,
+    output: Sequence[Path] = (),
+    force: bool = False,
+    trust: Sequence[str] = (),
+) -> Result:
+    """Each latent dimension over its range, the others held; first those that say most about an image.
+
+    The dimensions come in the order of their KL, or of the variance of their codes, over the images of `split`. The
+    range is `reach` standard deviations on both sides of the mean, of the prior or, where there is none, of the codes.
+
+    What is held is the mean or, if given, the code of image number `image` of the split. The picture has a column for
+    each of the `steps` and a row for each of at most so many `dimensions`; the .gif goes there and back.
+
+    Further arguments as in `reconstruct`.
+    """
+    targets = _targets("traverse", run, [".png", ".gif"], output, force)
+    trained = opened(run, trust=trust)
+    model, name = trained.model, trained.experiment.name
+    pixels = pixels_of(split_images(trained.experiment.data, split))
+    with _seeded(trained, seed):
+        codes = _codes(model, pixels, stochastic=stochastic)
+        centre, spread, scale = _scale(model, codes)
+        weights, sorted_by, unit = _information(model, pixels, codes)
+        held = centre
+        if image is not None:
+            held = codes[numbered(f"{image},", f"{split} images", len(codes), option="--image")[0]]
+    order = weights.argsort(descending=True, stable=True)[:dimensions]
+    offsets = torch.linspace(-reach, reach, steps)
+    pictures = model.traverse(held, centre[:, None] + spread[:, None] * offsets)[order]  # (dimensions, steps, C, H, W)
+    shown = f"{len(order)} of {len(weights)} dimensions" if len(order) < len(weights) else "each dimension"
+    others = "at the mean" if image is None else f"as in {split} image {image}"
+    labels = {
+        "title": f"{name}: {shown} of z varied, the others {others}",
+        "rows": [f"z{j}   {sorted_by} {weights[j]:.2f}{unit}" for j in order.tolist()],
+        "columns": [f"{offset:+z.1f}" for offset in offsets.tolist()],
+        "corner": scale,
+    }
+    there_and_back = [*range(steps), *range(steps - 2, 0, -1)]
+    writers: Writers = {
+        ".png": lambda path: figures.save(figures.traversals(pictures), path, **labels),
+        ".gif": lambda path: figures.animate(
+            [figures.samples(pictures[:, k]) for k in there_and_back],
+            path,
+            titles=[f"{name}: {scale} = {offsets[k]:+z.2f}" for k in there_and_back],
+        ),
+    }
+    notes = [] if sorted_by == "KL" else ["this model has no KL of each dimension: sorted by the variance of the codes"]
+    return _write(targets, writers, notes)
+
+
+def manifold(
+    run: "Run | str | Path",
+    *,
+    steps: int = 20,
+    output: Sequence[Path] = (),
+    force: bool = False,
+    trust: Sequence[str] = (),
+) -> Result:
+    """The plane of a model with two latent dimensions: `steps` x `steps` images.
+
+    They are at equal steps of the prior's cumulative probability in each dimension or, where the prior has none, of
+    the codes of the training images. `output`, `force`, `trust` as in `reconstruct`.
+
+    Raises:
+        RunError: the model has another number of latent dimensions.
+    """
+    targets = _targets("manifold", run, [".png"], output, force)
+    trained = opened(run, trust=trust)
+    model, name, size = trained.model, trained.experiment.name, trained.experiment.latent_dim
+    if size != 2:
+        raise RunError(
+            f"manifold draws a plane, and {trained.folder.path} has latent_dim={size}, not 2: "
+            "`vaelab traverse` varies each dimension by itself, and `vaelab embed` brings the codes down to 2"
+        )
+    probabilities = (torch.arange(steps) + 0.5) / steps
+    lines = inverse_cdf(model.prior(), probabilities) if model.prior is not None else None
+    codes = None
+    spaced = "equal steps of the prior's cumulative probability"
+    if lines is None:
+        codes = _codes(model, pixels_of(split_images(trained.experiment.data, "train")))
+        lines = codes.quantile(probabilities, dim=0)
+        spaced = "quantiles of the training images' codes"
+    labels = {
+        "title": f"{name}: the latent plane, in {spaced}",
+        "rows": [f"{value:.2f}" for value in lines[:, 1].flip(0).tolist()],
+        "columns": [f"{value:.2f}" for value in lines[:, 0].tolist()],
+        "corner": "z1 \\ z0",
+    }
+    picture = figures.manifold(model.manifold(steps, codes=codes))
+    return _write(targets, {".png": lambda path: figures.save(picture, path, **labels)}, [])
+
+
+def embed(
+    run: "Run | str | Path",
+    own: Sequence[Path] = (),
+    *,
+    split: str = "test",
+    images: str | None = None,
+    umap: bool = False,
+    invert: bool = False,
+    stochastic: bool = False,
+    seed: int | None = None,
+    output: Sequence[Path] = (),
+    force: bool = False,
+    trust: Sequence[str] = (),
+) -> Result:
+    """The codes of images: a table (.npz, .csv) and a picture of them in two dimensions (.png).
+
+    The .npz holds `z` (N, Z), float32, the means of q(z|x) or, `stochastic`, samples; `names` (N,), which are numbers
+    in the split or file names; and `labels` (N,) where there are any. The .csv holds the same in columns. The picture
+    shows the first two principal components or, `umap`, a UMAP (McInnes et al. 2018).
+
+    Further arguments as in `reconstruct`; without `images` they are all of the split.
+    """
+    targets = _targets("embed", run, [".npz", ".csv", ".png"], output, force)
+    trained = opened(run, trust=trust)
+    chosen = choose(trained.experiment.data, own, split, images, invert, None)
+    with _seeded(trained, seed):
+        z = _codes(trained.model, chosen.images, stochastic=stochastic).numpy()
+    labels = chosen.labels.numpy() if chosen.labels is not None else None
+    title = f"{trained.experiment.name}: codes of {len(z)} {chosen.what}"
+    if any(path.suffix.lower() == ".png" for path in targets):  # before anything is written, since it may fail
+        map_seed = trained.experiment.seed if seed is None else seed
+        points, axes = umap_points(z, map_seed) if umap else principal_components(z)
+    writers: Writers = {
+        ".npz": lambda path: save_npz(path, z, chosen.names, labels),
+        ".csv": lambda path: save_csv(path, z, chosen.names, labels),
+        ".png": lambda path: figures.scatter(points, labels, path, title=title, axes=axes),
+    }
+    return _write(targets, writers, chosen.notes)
+
+
+@torch.no_grad()
+def _codes(model: Autoencoder, images: Tensor, *, stochastic: bool = False) -> Tensor:
+    """Means or samples of q(z|x), (N, Z)."""
+    posteriors = map(model.encode, images.split(CHUNK))  # type: ignore[no-untyped-call]
+    return torch.cat([q.sample() if stochastic else q.mean for q in posteriors])
+
+
+@torch.no_grad()
+def _information(model: Autoencoder, images: Tensor, codes: Tensor) -> tuple[Tensor, str, str]:
+    """How much each dimension tells of an image, (Z,), by what, and the unit: mean KL, or variance of the codes."""
+    if model.prior is not None:
+        try:
+            parts = [kl_per_dimension(model.encode(x), model.prior()).sum(0) for x in images.split(CHUNK)]  # type: ignore[no-untyped-call]
+            return torch.stack(parts).sum(0) / len(images), "KL", " nats"
+        except (ValueError, NotImplementedError):  # not a sum over dimensions, or not in closed form
+            pass
+    return codes.var(0, correction=0), "variance", ""
+
+
+def _scale(model: Autoencoder, codes: Tensor) -> tuple[Tensor, Tensor, str]:
+    """Mean and standard deviation of each dimension, (Z,), of the prior or else of codes; what offsets of them are."""
+    try:
+        if model.prior is None:
+            raise NotImplementedError
+        prior = model.prior()
+        centre, spread = prior.mean, prior.stddev
+    except NotImplementedError:
+        centre, spread = codes.mean(0), codes.std(0, correction=0)
+    standard = bool((centre == 0).all() and (spread == 1).all())
+    return centre, spread, "z" if standard else "(z - mean) / std"
+
+
+def _better_inverted(model: Autoencoder, images: Tensor) -> bool:
+    """Whether 1 - x would be reconstructed with less than half the error."""
+    with torch.no_grad():
+        errors = [mse_loss(model.reconstruct(x), x).item() for x in (images, 1 - images)]
+    return errors[1] < errors[0] / 2
+
+
+@contextmanager
+def _seeded(trained: Trained, seed: int | None) -> Iterator[None]:
+    """Draw from the seed that the figures of training are drawn from; the caller's generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(trained.experiment.seed if seed is None else seed, "figures"))
+        yield
+
+
+def _targets(
+    verb: str,
+    run: "Run | str | Path",
+    suffixes: Sequence[str],
+    output: Sequence[Path],
+    force: bool,
+    default: Sequence[str] | None = None,
+) -> list[Path]:
+    """The files to write, looked at before anything is computed.
+
+    Raises:
+        RunError: one has a suffix that says nothing, or is there already.
+    """
+    folder = folder_of(run)
+    targets = [Path(path) for path in output]
+    targets = targets or [folder.figures / f"{verb}{suffix}" for suffix in default or suffixes]
+    mistakes = []
+    for path in targets:
+        if path.suffix.lower() not in suffixes:
+            mistakes.append(f"--output {path}: {verb} writes {', '.join(suffixes)}, by the name's ending")
+        elif path.is_dir():
+            mistakes.append(f"--output {path} is a folder: name a file in it")
+        elif path.exists() and not force:
+            mistakes.append(f"{path} is there already: --force replaces it, --output writes elsewhere")
+    if mistakes:
+        raise RunError("\n".join(mistakes))
+    return targets
+
+
+def _write(targets: Sequence[Path], writers: Writers, notes: Sequence[str]) -> Result:
+    """Write each target by what its suffix asks for, whole or not at all."""
+    for path in targets:
+        try:
+            writers[path.suffix.lower()](path)
+        except OSError as error:
+            raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+    return Result(list(targets), list(notes))

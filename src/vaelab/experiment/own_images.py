@@ -1,0 +1,227 @@
+"""People's own images, read from files and fitted to what a model takes, with a word on what was done to them."""
+
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from vaelab.errors import DataError
+
+ARRAYS = (".npy", ".npz")
+LARGEST = 2**30  # bytes of an array that is read
+GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R BT.601)
+
+
+class OwnImages(NamedTuple):
+    """Images (N, C, H, W) in [0, 1], a name each, labels (N,) where a file had them, and what was done to fit them."""
+
+    images: Tensor
+    names: list[str]
+    labels: Tensor | None
+    notes: list[str]
+
+
+class _Found(NamedTuple):
+    """One image as it was found: (C, H, W), C = 1 or 3, in [0, 1]."""
+
+    image: Tensor
+    name: str
+    done: str  # what reading it changed
+
+
+def read_images(
+    paths: Sequence[Path], shape: tuple[int, int, int], *, invert: bool = False, binary: bool = False
+) -> OwnImages:
+    """The images in files, folders and arrays, as a model of images `shape` = (C, H, W) takes them.
+
+    An image of another aspect ratio loses its edges, one of another size is scaled, a coloured one is made grey for a
+    model of grey images, a grey one gets three equal channels for a model of coloured ones.
+
+    Args:
+        paths: image files that Pillow reads; folders of such; .npy or .npz arrays (N, H, W), (N, C, H, W) or
+            (N, H, W, C), and of one image (H, W). In an .npz they are called `images`, and there may be `labels`.
+        shape: of the model's images.
+        invert: take 1 - x, so that ink becomes light.
+        binary: make every pixel 0 or 1, at 1/2.
+
+    Raises:
+        DataError: a path has no images, or holds what cannot be read as such.
+    """
+    fitted: list[Tensor] = []
+    names: list[str] = []
+    labels: list[Tensor | None] = []
+    changes: Counter[tuple[torch.Size, str]] = Counter()
+    for path in paths:
+        is_array = path.suffix.lower() in ARRAYS
+        found, own_labels = _read_array(path) if is_array else (map(_read_file, _files(path)), None)
+        labels.append(own_labels)
+        for one in found:  # read one by one: a folder of photographs need not fit into memory
+            image, change = _fit(one.image, shape)
+            fitted.append(image)
+            names.append(one.name)
+            changes[one.image.shape, ", ".join(filter(None, [one.done, change]))] += 1
+    notes = [_note(size, change, count) for (size, change), count in changes.items()]
+    images = torch.stack(fitted)
+    if invert:
+        images = 1 - images
+        notes.append("inverted")
+    if binary:
+        images = (images >= 0.5).float()
+        notes.append("made black and white at half the range, as the model's training images are")
+    known = [one for one in labels if one is not None]
+    return OwnImages(images, names, torch.cat(known) if len(known) == len(labels) else None, notes)
+
+
+def _note(shape: torch.Size, done: str, count: int) -> str:
+    channels, height, width = shape
+    what = f"{count} image{'s' * (count > 1)} of {width} x {height}{' in colour' * (channels == 3)}"
+    return f"{what}: {done or 'nothing had to be changed'}"
+
+
+def _files(path: Path) -> list[Path]:
+    """An image file, or those in a folder, by name."""
+    from PIL import Image
+
+    if not path.is_dir():
+        return [path]
+    Image.init()
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in Image.EXTENSION)
+    if not files:
+        raise DataError(f"{path} has no images in it (nor are folders within it searched)")
+    return files
+
+
+def _read_file(path: Path) -> _Found:
+    """An image file, upright as its camera says, what is transparent of it on white."""
+    from PIL import Image, ImageOps
+
+    done = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                if getattr(opened, "n_frames", 1) > 1:
+                    done.append(f"the first of {opened.n_frames} frames taken")  # type: ignore[attr-defined]
+                image: Image.Image = ImageOps.exif_transpose(opened)
+                image.load()
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{path} is refused: it would unpack to more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down first"
+        ) from error
+    except FileNotFoundError as error:
+        raise DataError(f"there is no {path}") from error
+    except Exception as error:  # a damaged file may fail in any way, in any of Pillow's readers
+        reason = "; ".join(str(error).splitlines()) or type(error).__name__
+        raise DataError(f"{path} cannot be read as an image: {reason}") from error
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
+        done.append("put on white where transparent")
+    if image.mode.startswith("I"):  # 16 bits
+        pixels = np.asarray(image, np.float32)[..., None] / 65535
+    elif image.mode in ("1", "L"):
+        pixels = np.asarray(image.convert("L"), np.float32)[..., None] / 255
+    else:
+        pixels = np.asarray(image.convert("RGB"), np.float32) / 255
+    if pixels.shape[-1] == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., :1]
+    return _Found(torch.from_numpy(pixels).movedim(-1, 0), path.name, ", ".join(done))
+
+
+def _read_array(path: Path) -> tuple[Iterable[_Found], Tensor | None]:
+    """The images, and the labels if any, of an .npy or .npz."""
+    try:
+        with path.open("rb") as file:
+            if path.suffix.lower() == ".npy":
+                arrays = {"images": np.load(path, mmap_mode="r", allow_pickle=False)}
+            else:
+                with zipfile.ZipFile(file) as archive:
+                    size = sum(member.file_size for member in archive.infolist())
+                if size > LARGEST:
+                    raise ValueError(f"it would unpack to {size:,} bytes")
+                with np.load(path, allow_pickle=False) as archive:
+                    arrays = {name: archive[name] for name in archive.files}
+    except FileNotFoundError as error:
+        raise DataError(f"there is no {path}") from error
+    except Exception as error:  # a damaged file may fail in any way
+        raise DataError(f"{path} cannot be read as an array: {' '.join(str(error).split())}") from error
+    images = arrays["images"] if "images" in arrays else next(iter(arrays.values())) if len(arrays) == 1 else None
+    if images is None:
+        raise DataError(f"{path} should have its images under the name images; it has {', '.join(arrays) or 'none'}")
+    if images.nbytes > LARGEST:
+        raise DataError(f"{path} is refused: its array has {images.nbytes:,} bytes")
+    batch = _channels_first(images, path)
+    values, done = _unit_range(batch, path)
+    found = [_Found(image, f"{path.name}[{number}]", done) for number, image in enumerate(torch.from_numpy(values))]
+    if "labels" not in arrays:
+        return found, None
+    labels = arrays["labels"]
+    if labels.shape != (len(found),) or labels.dtype.kind not in "iu":
+        raise DataError(f"{path} should have a whole number for each of its {len(found)} images as labels")
+    return found, torch.from_numpy(labels.astype(np.int64))
+
+
+def _channels_first(images: np.ndarray, path: Path) -> np.ndarray:
+    """(N, C, H, W), C = 1 or 3, of any of the accepted shapes."""
+    shape = images.shape
+    if images.ndim == 2:
+        images = images[None, None]
+    elif images.ndim == 3:
+        images = images[:, None]
+    elif images.ndim == 4 and shape[1] not in (1, 3) and shape[3] in (1, 3):
+        images = np.moveaxis(images, 3, 1)
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or images.size == 0:
+        raise DataError(
+            f"{path} has an array of shape {shape}; images should be (N, H, W), (N, C, H, W) or (N, H, W, C) "
+            "with 1 or 3 channels, or (H, W)"
+        )
+    return images
+
+
+def _unit_range(images: np.ndarray, path: Path) -> tuple[np.ndarray, str]:
+    """The values as float32 in [0, 1], and what was done to them."""
+    if images.dtype.kind not in "biuf":
+        raise DataError(f"{path} has values of type {images.dtype}; images should be numbers")
+    values = np.array(images, np.float32)
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise DataError(f"{path} has values that are NaN or infinite")
+    if images.dtype == np.uint8:
+        return values / 255, ""
+    if low >= 0 and high <= 1:
+        return values, ""
+    if low >= 0 and high <= 255:
+        return values / 255, "values from 0 to 255 divided by 255"
+    if images.dtype == np.uint16:
+        return values / 65535, "values from 0 to 65535 divided by 65535"
+    raise DataError(f"{path} has values from {low:g} to {high:g}; images should be from 0 to 1 or from 0 to 255")
+
+
+def _fit(image: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, str]:
+    """The image in another shape, and what was done to it."""
+    done = []
+    channels, height, width = shape
+    if image.shape[0] == 3 and channels == 1:
+        image = (image * torch.tensor(GREY).reshape(3, 1, 1)).sum(0, keepdim=True)
+        done.append("made grey")
+    if image.shape[0] != channels:
+        image = image.expand(channels, -1, -1)
+        done.append(f"its grey put into {channels} channels")
+    rows, columns = image.shape[1:]
+    kept_rows, kept_columns = min(rows, round(columns * height / width)), min(columns, round(rows * width / height))
+    kept_rows, kept_columns = max(1, kept_rows), max(1, kept_columns)
+    if (kept_rows, kept_columns) != (rows, columns):
+        top, left = (rows - kept_rows) // 2, (columns - kept_columns) // 2
+        image = image[:, top : top + kept_rows, left : left + kept_columns]
+        done.append(f"cut to its middle {kept_columns} x {kept_rows}")
+    if image.shape[1:] != (height, width):
+        image = interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0].clamp(0, 1)
+        done.append(f"scaled to {width} x {height}")
+    return image, ", ".join(done)

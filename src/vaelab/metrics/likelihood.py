@@ -1,0 +1,117 @@
+"""The ELBO and the log-likelihood of images, in nats an image."""
+
+import math
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from vaelab.autoencoder import Autoencoder
+from vaelab.objectives import ELBO, Objective
+from vaelab.seeding import derive_seed, seed_noise
+
+DRAWN_AT_ONCE = 10_000  # samples of z of an image
+DECODED_AT_ONCE = {"cpu": 2**19, "other": 2**26}  # pixels: on a CPU so few that they stay in its cache
+
+
+def evaluation_terms(model: Autoencoder, objective: Objective, x: Tensor) -> dict[str, Tensor]:
+    """What training's evaluations report of a batch of images (B, C, H, W): scalars, means over the batch.
+
+    The objective's `loss` and terms at their final weights, with z sampled; `elbo`, -(reconstruction + kl), of a model
+    that has one; and `mse`, the squared error a pixel of the mean of p(x|z) at the mean of q(z|x).
+    """
+    terms = dict(objective(model, x, math.inf))
+    if "kl" not in terms and has_densities(model):
+        terms |= {name: term for name, term in _elbo_terms(model, x).items() if name != "loss"}
+    if "kl" in terms:
+        terms["elbo"] = -(terms["reconstruction"] + terms["kl"])
+    terms["mse"] = nn.functional.mse_loss(model.reconstruct(x), x)
+    return terms
+
+
+def has_densities(model: Autoencoder) -> bool:
+    """Whether q(z|x) and p(z) have densities, and there is an ELBO."""
+    return model.posterior.has_density and model.prior is not None
+
+
+def why_no_likelihood(model: Autoencoder, pixels: Tensor) -> str | None:
+    """The reason why p(x|z) is no probability or density of images with such uint8 pixels; None where it is one."""
+    over = normalized_over(model)
+    if over is None:
+        return f"{type(model.likelihood).__name__} does not say what it is normalized over (`normalized_over`)"
+    if over == "binary" and not is_binary(pixels):
+        return (
+            "the Bernoulli is no likelihood of grey pixels: binary cross-entropy leaves out its normalizer; "
+            "train on binarized data (data.binarize=dynamic) or with a density (loss=mse)"
+        )
+    return None
+
+
+def why_no_bits(model: Autoencoder, pixels: Tensor) -> str | None:
+    """The reason why nats cannot be told in bits per dimension; None where they can.
+
+    Bits encode values of a countable set: p(x|z) has to be a probability of the pixels' levels.
+    """
+    if normalized_over(model) in ("interval", "line"):
+        return "p(x|z) is a density over continuous pixels, and no number of bits encodes one of those"
+    return why_no_likelihood(model, pixels)
+
+
+def normalized_over(model: Autoencoder) -> str | None:
+    """What p(x|z) sums to one over: "binary" or "levels" of a pixel, or an "interval" or the "line" of values."""
+    over = getattr(model.likelihood, "normalized_over", None)
+    return over if over is None else str(over)
+
+
+def is_binary(pixels: Tensor) -> bool:
+    """Whether every uint8 pixel is black or white."""
+    return all(bool(((part == 0) | (part == 255)).all()) for part in torch.split(pixels, 1000))
+
+
+def bits_per_dimension(nats: float, dimensions: int) -> float:
+    """Nats an image -> bits a pixel and channel.
+
+    >>> bits_per_dimension(784 * math.log(2), 784)
+    1.0
+    """
+    return nats / (dimensions * math.log(2))
+
+
+@torch.no_grad()
+def log_likelihoods(model: Autoencoder, images: Iterable[Tensor], samples: int, seed: int) -> Iterator[Tensor]:
+    """The importance-weighted log p(x) of each image (C, H, W), scalars, float64 on the CPU.
+
+    The noise of an image is f(seed, its number). See `importance_weighted_log_likelihood`.
+    """
+    assert model.prior is not None
+    prior = model.prior()
+    for number, x in enumerate(images):
+        seed_noise(x.device, derive_seed(seed, "importance weights", number))
+        yield importance_weighted_log_likelihood(model, prior, x[None], samples)[0]
+
+
+@torch.no_grad()
+def importance_weighted_log_likelihood(model: Autoencoder, prior: Distribution, x: Tensor, samples: int) -> Tensor:
+    """Log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x), z_i ~ q(z|x), of images (B, C, H, W): (B,), float64 on the CPU.
+
+    With k samples it is in expectation a lower bound of log p(x), not below the ELBO, which it is for k = 1, and rises
+    to log p(x) with k (Burda et al. 2015, theorem 1). z and p(x|z) are made in chunks; the weights of an image are
+    added up by their logarithms, in float64, and never those of different images.
+    """
+    q = model.encode(x)
+    total = torch.full((len(x),), -math.inf, dtype=torch.float64)
+    for start in range(0, samples, DRAWN_AT_ONCE):
+        z = q.rsample(torch.Size([min(DRAWN_AT_ONCE, samples - start)]))  # (k, B, Z)
+        log_ratio = prior.log_prob(z) - q.log_prob(z)  # (k, B)
+        chunk = max(1, DECODED_AT_ONCE["cpu" if x.device.type == "cpu" else "other"] // x.numel())
+        log_p = torch.cat([model.decode(part).log_prob(x) for part in torch.split(z, chunk)])
+        total = total.logaddexp((log_p + log_ratio).cpu().double().logsumexp(0))
+    return total - math.log(samples)
+
+
+def _elbo_terms(model: Autoencoder, x: Tensor) -> dict[str, Tensor]:
+    try:
+        return dict(ELBO()(model, x, math.inf))
+    except NotImplementedError:  # torch knows no closed form of this KL
+        return dict(ELBO(kl="monte_carlo")(model, x, math.inf))
