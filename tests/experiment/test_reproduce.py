@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import signal
 import sys
@@ -101,6 +102,18 @@ def test_a_job_of_a_sweep_is_reproduced(tmp_path: Path) -> None:
     assert len(jobs) == 2
     for number, job in enumerate(jobs):
         assert vaelab.reproduce(job, folder=tmp_path / f"again {number}").identical
+
+
+@pytest.mark.slow
+def test_a_job_in_two_processes_is_reproduced_as_often_as_a_program_likes(tmp_path: Path) -> None:
+    two = ["trainer.strategy=ddp", "trainer.devices=2", "trainer.max_epochs=1"]
+    assert run("train", "-m", *TINY, *two, f"hydra.sweep.dir={tmp_path / 'sweep'}") == 0
+    names = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
+    before = [os.environ.get(name) for name in names], torch.get_num_threads()
+    for number in range(2):
+        assert vaelab.reproduce(tmp_path / "sweep" / "0", folder=tmp_path / f"again {number}").identical
+    assert ([os.environ.get(name) for name in names], torch.get_num_threads()) == before
+    assert not torch.distributed.is_initialized()
 
 
 def test_a_run_that_was_killed_is_reproduced_once_it_was_resumed(tmp_path: Path) -> None:

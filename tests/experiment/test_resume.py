@@ -223,6 +223,7 @@ def in_two(folder: Path, moment: str, action: str, *extra: str, rank: int = 0, o
     [
         ("SIGKILL", 1, 1, "failed", 30),
         ("SIGTERM", 0, 143, "interrupted", 33),
+        ("SIGTERM", 1, 143, "interrupted", 33),
         ("SIGINT twice", 0, 130, "interrupted", 30),
     ],
 )
