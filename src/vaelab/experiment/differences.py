@@ -107,6 +107,8 @@ def _comparable(logged: Mapping[str, list[tuple[int, float]]]) -> dict[str, list
 
 def _pictures(folder: Path) -> dict[str, list[tuple[int, Any]]]:
     """The pictures, histograms and texts in a folder's event files, tag -> (step, what is compared of it)."""
+    if not folder.is_dir():
+        return {}
     accumulator = EventAccumulator(str(folder), size_guidance={"images": 0, "histograms": 0, "tensors": 0})
     accumulator.Reload()
     tags = accumulator.Tags()
