@@ -66,3 +66,12 @@ def test_samples_are_those_of_the_seed() -> None:
     assert (one != other).any()
     torch.manual_seed(0)
     assert (one == figures.tile(model.sample(64), 8)).all()
+
+
+def test_a_conditional_model_reconstructs_images_with_their_labels_and_traverses_with_the_first_ones() -> None:
+    model, images = untrained("model=conditional_vae")
+    drawn = portrait(model, images, seed=0)
+    x = images.pixels[:10] / 255
+    with torch.no_grad():
+        reconstructed = model.given(images.labels[:10]).reconstruct(x)
+    assert (drawn["reconstructions"] == figures.reconstructions(x, reconstructed)).all()

@@ -56,7 +56,7 @@ def close_with(loggers: Iterable[Logger], experiment: Experiment, model: Autoenc
 
 def _command(manifest: Mapping[str, Any]) -> str:
     """What was typed and, for one job of a sweep, what would make it alone."""
-    typed, overrides = shlex.join(manifest["command"]), manifest["overrides"]
+    typed, overrides = shlex.join(manifest.get("command", [])), manifest.get("overrides", [])
     return f"{typed}\n\nvaelab train {shlex.join(overrides)}" if overrides else typed
 
 

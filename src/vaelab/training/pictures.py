@@ -83,7 +83,9 @@ def portrait(model: Autoencoder, images: Images, *, seed: int) -> Portrait:
             deviation, mean = torch.std_mean(latents, dim=0)  # (Z,)
             values = mean[:, None] + deviation[:, None] * torch.linspace(-REACH, REACH, COLUMNS).to(latents)
             order = deviation.argsort(descending=True, stable=True)[:ROWS]
-            pictures["traversals"] = figures.traversals(first.traverse(latents[0], values)[order])
+            z = latents[0].repeat(len(order), COLUMNS, 1)  # (rows, columns, Z); a codebook's codes have thousands
+            z[torch.arange(len(order)), :, order] = values[order]
+            pictures["traversals"] = figures.traversals(first.decode(z).mean)
             if latents.shape[1] == 2:
                 pictures["manifold"] = figures.manifold(first.manifold(20, codes=latents))
     model.train(training)
