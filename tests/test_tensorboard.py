@@ -28,7 +28,6 @@ SWEEP = [
     "callbacks.progress_bar=null",
 ]
 WAIT = 60_000  # milliseconds at most, for a busy machine
-JOBS = [f"{number}/tensorboard" for number in range(4)]
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +37,13 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
         main(["train", "-m", *SWEEP, f"hydra.sweep.dir={folder}"])
     assert ended.value.code == 0
     return folder
+
+
+def jobs(sweep: Path) -> list[str]:
+    """The names that TensorBoard gives to its runs."""
+    found = sorted(str(path.relative_to(sweep)) for path in sweep.glob("*/tensorboard"))
+    assert len(found) == 4
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +76,7 @@ def test_the_hparams_of_a_mixed_sweep_have_every_run_every_column_and_every_fina
 
     groups = ask(address, "session_groups", question)["sessionGroups"]
 
-    assert sorted(group["name"] for group in groups) == JOBS
+    assert sorted(group["name"] for group in groups) == jobs(sweep)
     for group in groups:
         (session,) = group["sessions"]
         assert session["status"] == "STATUS_SUCCESS"
@@ -123,9 +129,9 @@ def see(page: Page | FrameLocator | Locator, *texts: str) -> None:
         expect(page.get_by_text(text).locator("visible=true").first).to_be_visible(timeout=WAIT)
 
 
-def test_scalars(dashboard: Callable[[str], Page]) -> None:
+def test_scalars(dashboard: Callable[[str], Page], sweep: Path) -> None:
     page = dashboard("scalars")
-    see(page, "tag: test/elbo", *JOBS)
+    see(page, "tag: test/elbo", *jobs(sweep))
     names = ["train/kl_weight", "train/learning_rate", "train/images_per_second", "val/active_units"]
     page.locator("tf-tag-filterer input").fill("|".join(names))
     for name in names:
@@ -164,9 +170,8 @@ def test_text(dashboard: Callable[[str], Page], sweep: Path) -> None:
     texts = page.locator("tf-text-loader code")
     expect(texts).to_have_count(8, timeout=WAIT)  # the command and the config of each run
     command, *_, config = texts.all_inner_texts()
-    assert re.match(r"\S*vaelab --multirun", command)
     assert re.search(r"\nvaelab train .*latent_dim=\d", command)
-    assert config.strip() in [(sweep / str(job) / "config.yaml").read_text().strip() for job in range(4)]
+    assert config.strip() in [path.read_text().strip() for path in sweep.glob("*/config.yaml")]
 
 
 def test_the_projector(dashboard: Callable[[str], Page], page: Page) -> None:
@@ -176,8 +181,8 @@ def test_the_projector(dashboard: Callable[[str], Page], page: Page) -> None:
     see(page.frame_locator("iframe").frame_locator("iframe"), "Points: 200", "4 runs found")
 
 
-def test_hparams(dashboard: Callable[[str], Page]) -> None:
+def test_hparams(dashboard: Callable[[str], Page], sweep: Path) -> None:
     page = dashboard("hparams")
-    see(page, *JOBS, "Reconstruction", "ELBO", "test/elbo")
+    see(page, *jobs(sweep), "Reconstruction", "ELBO", "test/elbo")
     cells = page.locator("vaadin-grid-cell-content").all_inner_texts()
     assert cells.index("latent_dim") < cells.index("posterior") < cells.index("test/elbo")
