@@ -189,11 +189,14 @@ def shipped_targets() -> Mapping[str, frozenset[str]]:
     places: dict[str, set[str]] = {}
     keys = inspect.signature(Experiment).parameters
     pattern = re.compile(r"^([ -]*)_target_:\s*(\S+)", re.MULTILINE)
-    for path in CONF.rglob("*.yaml"):
-        group = path.parent.relative_to(CONF).as_posix().replace("/", ".")
+    put_at = re.compile(r"^\s*- /(\w+)@(\w+):", re.MULTILINE)  # a group's option at a part's own knob
+    files = {path: path.parent.relative_to(CONF).as_posix().replace("/", ".") for path in CONF.rglob("*.yaml")}
+    nested = {(of, f"{group}.{knob}") for path, group in files.items() for of, knob in put_at.findall(path.read_text())}
+    for path, group in files.items():
         for indent, name in pattern.findall(path.read_text()):
             inner = f"{group}." if group in keys else "."  # a preset's parts, or those of a group like schedule
-            places.setdefault(name, set()).add(inner if indent or (group not in keys and "." not in group) else group)
+            place = inner if indent or (group not in keys and "." not in group) else group
+            places.setdefault(name, set()).update({place}, {knob for of, knob in nested if of == group})
     return {name: frozenset(found) for name, found in places.items()}
 
 

@@ -1,0 +1,58 @@
+"""docs/models.md says what there is, and its programs run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+import vaelab
+from vaelab.experiment.compose import options
+
+PAGE = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
+BLOCKS = re.findall(r"(?:In `([^`]+)`[^`]*:\n\n)?```(\w+)\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_every_preset_and_every_loss_is_on_the_page() -> None:
+    named = set(re.findall(r"`(\w+)`", PAGE))
+
+    assert set(options("model")) | set(options("loss")) <= named
+    assert all((Path(__file__).parents[1] / "docs" / link).exists() for link in re.findall(r"\]\((\S+)\)", PAGE))
+
+
+def test_a_posterior_from_another_package_trains(tmp_path: Path) -> None:
+    for name, _, text in BLOCKS:
+        if name:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    (line,) = [text for _, language, text in BLOCKS if language == "bash"]
+    settings, _, arguments = line.partition("vaelab ")
+    words = [*shlex.split(arguments), "data=digits", "trainer=debug", "hydra.run.dir=run"]
+    environment = os.environ | dict(word.split("=", 1) for word in shlex.split(settings))
+    environment["PYTHONPATH"] = os.pathsep.join([".", *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+
+    command = [sys.executable, "-m", "vaelab", *words]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run" / "metrics.json").is_file()
+
+
+def test_the_program_about_labels_runs(tmp_path: Path) -> None:
+    (program,) = [text for name, language, text in BLOCKS if language == "python" and not name]
+    config = vaelab.compose(["model=conditional_vae", "data=digits", "trainer=debug", "~callbacks.progress_bar"])
+    names = {
+        "run": vaelab.train(config, folder=tmp_path / "run"),
+        "images": torch.rand(5, 1, 8, 8),
+        "labels": torch.arange(5),
+        "other_labels": torch.arange(5) + 1,
+    }
+
+    exec(program, names | {"vaelab": vaelab, "torch": torch}, names)
+
+    assert names["digits"].shape == (8, 1, 8, 8)  # type: ignore[attr-defined]
+    assert names["same_hand"].shape == (5, 1, 8, 8)  # type: ignore[attr-defined]
