@@ -51,7 +51,7 @@ def check(config: DictConfig, *, trust: Sequence[str] = ()) -> Experiment:
         experiment.objective.requires(model)
     except ValueError as error:
         raise ConfigError([str(error)]) from error
-    except (RuntimeError, OverflowError, TypeError) as error:  # more numbers than can be counted
+    except (RuntimeError, OverflowError, TypeError, AttributeError) as error:  # too many numbers, a part without one
         raise ConfigError([f"the model cannot be made: {str(error).splitlines()[0]}"]) from error
     _require_memory(model)
     return experiment
