@@ -1,5 +1,6 @@
 """docs/models.md says what there is, and its programs run."""
 
+import json
 import os
 import re
 import shlex
@@ -54,5 +55,7 @@ def test_the_program_about_labels_runs(tmp_path: Path) -> None:
 
     exec(program, names | {"vaelab": vaelab, "torch": torch}, names)
 
+    evaluated = vaelab.evaluate(tmp_path / "run")
+    assert evaluated["test/elbo"] == json.loads((tmp_path / "run" / "metrics.json").read_text())["test/elbo"]
     assert names["digits"].shape == (8, 1, 8, 8)  # type: ignore[attr-defined]
     assert names["same_hand"].shape == (5, 1, 8, 8)  # type: ignore[attr-defined]

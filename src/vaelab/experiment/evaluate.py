@@ -190,7 +190,9 @@ class _Subject:
     def codes(self, images: Images, description: str) -> Tensor:
         """The means of q(z|x), (N, Z), on the CPU."""
         batches = self.batches(images, description)
-        return torch.cat([self.model.encode(batch.images).mean.flatten(1).cpu() for batch in batches])
+        return torch.cat(
+            [self.model.given(batch.labels).encode(batch.images).mean.flatten(1).cpu() for batch in batches]
+        )
 
 
 Found = Iterator[tuple[str, Metric | str]]
@@ -203,7 +205,7 @@ def _terms(subject: _Subject) -> Found:
     terms, sizes = [], []
     for number, batch in enumerate(subject.batches(subject.images, "ELBO")):
         seed_noise(device, derive_seed(subject.seed, PREFIX[subject.split], number))
-        terms.append(likelihood.evaluation_terms(subject.model, subject.objective, batch.images))
+        terms.append(likelihood.evaluation_terms(subject.model.given(batch.labels), subject.objective, batch.images))
         sizes.append(len(batch.images))
     weights = torch.tensor(sizes, dtype=torch.float64)
     means = weights @ torch.stack([torch.stack(list(of_batch.values())) for of_batch in terms]).cpu().double()
@@ -222,7 +224,7 @@ def _pictures(subject: _Subject) -> Found:
     decibels, similarities = [], []
     too_small = None
     for batch in subject.batches(subject.images, "reconstructions"):
-        reconstructions = subject.model.reconstruct(batch.images)
+        reconstructions = subject.model.given(batch.labels).reconstruct(batch.images)
         decibels.append(images.psnr(batch.images, reconstructions))
         try:
             similarities.append(images.ssim(batch.images, reconstructions))
@@ -242,7 +244,7 @@ def _latents(subject: _Subject) -> Found:
     prior = subject.model.prior()
     means, divergences, reason, formula = [], [], "", True
     for batch in subject.batches(subject.images, "latents"):
-        q = subject.model.encode(batch.images)
+        q = subject.model.given(batch.labels).encode(batch.images)
         means.append(q.mean.flatten(1).cpu())
         formula = isinstance(q, Independent | MultivariateNormal)
         try:
@@ -254,7 +256,9 @@ def _latents(subject: _Subject) -> Found:
     dimensions = means[0].shape[1]
     yield names[1], Metric(latents.active_units(torch.cat(means)), f"of {dimensions} dimensions")
     chosen = subject.some(subject.images, "information", CODES if formula else COSTLY)
-    posteriors = [subject.model.encode(batch.images) for batch in subject.batches(chosen, "information")]
+    posteriors = [
+        subject.model.given(batch.labels).encode(batch.images) for batch in subject.batches(chosen, "information")
+    ]
     seed_noise(chosen.pixels.device, derive_seed(subject.seed, "information"))
     found = latents.information(posteriors, prior)
     details = {"images": len(chosen), "draws": found.draws}
@@ -299,7 +303,8 @@ def _log_likelihood(subject: _Subject) -> Found:
         return
     numbers = subject.track(range(len(subject.images)), "log-likelihood")
     each = (subject.images.pixels[number].float().div(255) for number in numbers)
-    found = torch.stack(list(likelihood.log_likelihoods(subject.model, each, subject.samples, subject.seed)))
+    log_p = likelihood.log_likelihoods(subject.model, each, subject.samples, subject.seed, labels=subject.images.labels)
+    found = torch.stack(list(log_p))
     name, details = f"nll_{subject.samples}", {"samples": subject.samples}
     metric = _mean(-found, NATS, details)
     assert isinstance(metric.value, float)

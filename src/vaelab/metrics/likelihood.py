@@ -79,16 +79,20 @@ def bits_per_dimension(nats: float, dimensions: int) -> float:
 
 
 @torch.no_grad()
-def log_likelihoods(model: Autoencoder, images: Iterable[Tensor], samples: int, seed: int) -> Iterator[Tensor]:
+def log_likelihoods(
+    model: Autoencoder, images: Iterable[Tensor], samples: int, seed: int, *, labels: Tensor | None = None
+) -> Iterator[Tensor]:
     """The importance-weighted log p(x) of each image (C, H, W), scalars, float64 on the CPU.
 
-    The noise of an image is f(seed, its number). See `importance_weighted_log_likelihood`.
+    Of a conditional model it is log p(x|y), y the `labels` (N,). The noise of an image is f(seed, its number). See
+    `importance_weighted_log_likelihood`.
     """
     assert model.prior is not None
     prior = model.prior()
     for number, x in enumerate(images):
         seed_noise(x.device, derive_seed(seed, "importance weights", number))
-        yield importance_weighted_log_likelihood(model, prior, x[None], samples)[0]
+        given = model if labels is None else model.given(labels[number : number + 1])
+        yield importance_weighted_log_likelihood(given, prior, x[None], samples)[0]
 
 
 @torch.no_grad()
