@@ -66,7 +66,7 @@ class Batches:
         batches = torch.split(self.order(epoch), self.batch_size)
         for number, index in enumerate(batches[start:], start):
             own = self._own(index)
-            x = self.images.pixels[own].float().div_(255)
+            x = self.images.pixels.index_select(0, own).float().div_(255)  # a tenth of the time of pixels[own]
             if self.dynamic:
                 generator = _generator(self.seed, f"binarize/{epoch}", number, x.device)
                 # Drawn for the whole batch: an image's pixels do not depend on the number of processes.
