@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 
 import vaelab
 from vaelab.experiment.check import check
@@ -68,3 +69,27 @@ def test_seeding_a_step_formats_no_traceback_and_looks_for_no_library() -> None:
         sys.setprofile(None)
     assert called
     assert not [name for name in called if name.endswith(("traceback.py", "ctypes/__init__.py"))]
+
+
+def test_a_step_takes_no_more_calls_of_python_than_it_did(tmp_path: Path) -> None:
+    """1,170 when this was written, 280 of them in our parts, torch and the optimizer: a call takes 0.1 microseconds."""
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    training_epoch = _TrainingEpochLoop.run
+
+    def counted(self: _TrainingEpochLoop, *arguments: object) -> object:
+        sys.setprofile(count)
+        try:
+            return training_epoch(self, *arguments)
+        finally:
+            sys.setprofile(None)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_TrainingEpochLoop, "run", counted)
+        config = vaelab.compose(["data=digits", "data.batch_size=4", "data.validation=0", "trainer.max_epochs=1"])
+        run = train_into(tmp_path / "run", config, exact=True, trust=())
+    assert calls / run.metrics["steps"] < 1500

@@ -1,8 +1,9 @@
 """The splits of a dataset as Lightning takes them."""
 
 import pytorch_lightning as pl
+import torch
 
-from vaelab.data import Batches, ImageData, Images
+from vaelab.data import Batch, Batches, ImageData, Images
 from vaelab.data.batches import EVALUATION_BATCH
 
 
@@ -38,6 +39,10 @@ class ImageDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> Batches:
         """The test images."""
         return Batches(self._resident(self.data.splits.test), batch_size=EVALUATION_BATCH)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The batch as it is: `Batches` made it there."""
+        return batch
 
     def _resident(self, images: Images) -> Images:
         assert self.trainer is not None

@@ -59,6 +59,7 @@ def trainer(
     import pytorch_lightning as pl
 
     from vaelab.training.checkpoints import AtomicCheckpointIO
+    from vaelab.training.unprofiled import Unprofiled
 
     # Lightning sets it for the sake of forks, which we do not use. With it, each step of an optimizer looks for
     # NVIDIA's library on the disk where there is none: 70 microseconds a step instead of one.
@@ -67,6 +68,7 @@ def trainer(
         callbacks=list(callbacks),
         logger=list(loggers),
         plugins=[AtomicCheckpointIO()],
+        profiler=Unprofiled(),
         max_epochs=max_epochs,
         max_steps=max_steps,
         accelerator=accelerator,
@@ -113,8 +115,8 @@ def early_stopping(
     return EarlyStopping(monitor, patience=patience, min_delta=min_delta, mode="min")
 
 
-def progress_bar(folder: Path, /, *, refresh_rate: Positive = 20) -> "pl.Callback":
-    """A bar with the terms in it, drawn anew every `refresh_rate` batches."""
+def progress_bar(folder: Path, /, *, refresh_rate: Positive = 5) -> "pl.Callback":
+    """A bar with the terms in it, drawn anew `refresh_rate` times a second."""
     from vaelab.training.progress import TermsProgressBar
 
     return TermsProgressBar(refresh_rate=refresh_rate)

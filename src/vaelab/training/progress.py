@@ -1,5 +1,6 @@
 """The progress bar."""
 
+import time
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,10 +10,23 @@ from vaelab.training.module import AutoencoderModule
 
 
 class TermsProgressBar(RichProgressBar):
-    """Lightning's rich bar, showing the newest terms that were logged; it never asks a device for more."""
+    """Lightning's rich bar, showing the newest terms that were logged; it never asks a device for more.
+
+    Args:
+        refresh_rate: how often it is drawn, a second; between two times, a step does nothing for it.
+    """
 
     def __init__(self, *, refresh_rate: int) -> None:
         super().__init__(refresh_rate=refresh_rate)
+        self._next = 0.0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move on, where it is time to be drawn."""
+        if time.monotonic() >= self._next or trainer.is_last_batch:
+            self._next = time.monotonic() + 1 / self.refresh_rate
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """The terms of training, and the validation loss, rounded to what a person reads."""
