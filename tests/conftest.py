@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def raw_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 training and 30 test images of noise in torchvision's layout, under each of its datasets' names."""
+    """300 training and 30 test images of noise, under the name of each of torchvision's datasets; an array of 300."""
     root = tmp_path_factory.mktemp("data")
     generator = np.random.default_rng(0)
     for name in ("MNIST", "FashionMNIST", "KMNIST"):
@@ -21,6 +21,7 @@ def raw_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (raw / f"{part}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
             header = np.array([0x801, count], ">i4").tobytes()
             (raw / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+    np.save(root / "images.npy", generator.integers(0, 256, (300, 3, 12, 10), dtype=np.uint8))
     return root
 
 

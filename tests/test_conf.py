@@ -58,7 +58,8 @@ def overrides_for(group: str, option: str, raw_sets: Path) -> list[str]:
     if group == "schedule":
         return [*TWO_BATCHES, f"+schedule@objective.kl_weight={option}"]
     if group == "data":
-        extra = on_disk if option in ("mnist", "fashion_mnist", "kmnist") else []
+        extra = on_disk if option in ("array", "mnist", "fashion_mnist", "kmnist") else []
+        extra += ["data.test=50"] if option == "array" else []
         return ["trainer=debug", f"data={option}", "callbacks.progress_bar=null", *extra]
     if group == "experiment":
         extra = on_disk if "mnist" in option else []

@@ -31,6 +31,7 @@ class Batches:
         seed: what the order of an epoch and dynamic binarization are drawn from; None keeps the order.
         dynamic: draw each pixel anew, 1 with a probability of its grey value (Salakhutdinov & Murray 2008).
         position: called when an iteration starts; the (epoch, batch) to start at.
+        device: where batches are made; by default where the images are.
         rank: which of the processes that share every batch this one is.
         world_size: how many they are; process r takes the images r, r + world_size, ... of a batch.
     """
@@ -43,6 +44,7 @@ class Batches:
         seed: int | None = None,
         dynamic: bool = False,
         position: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        device: torch.device | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -53,6 +55,7 @@ class Batches:
         self.seed = seed
         self.dynamic = dynamic
         self.position = position
+        self.device = device or images.store.device
         self.rank = rank
         self.world_size = world_size
 
@@ -63,16 +66,17 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the epoch, from the position on."""
         epoch, start = self.position()
-        batches = torch.split(self.order(epoch), self.batch_size)
-        for number, index in enumerate(batches[start:], start):
-            own = self._own(index)
-            x = self.images.pixels.index_select(0, own).float().div_(255)  # a tenth of the time of pixels[own]
+        store, labels = self.images.store, self.images.store_labels
+        batches = torch.split(self.images.rows(self.order(epoch)), self.batch_size)
+        for number, rows in enumerate(batches[start:], start):
+            own = self._own(rows)
+            x = store.index_select(0, own).to(self.device).float().div_(255)  # a tenth of the time of store[own]
             if self.dynamic:
                 generator = _generator(self.seed, f"binarize/{epoch}", number, x.device)
                 # Drawn for the whole batch: an image's pixels do not depend on the number of processes.
-                thresholds = torch.rand(len(index), *x.shape[1:], generator=generator, device=x.device)
+                thresholds = torch.rand(len(rows), *x.shape[1:], generator=generator, device=x.device)
                 x = (self._own(thresholds) < x).float()
-            yield Batch(x, self.images.labels[own])
+            yield Batch(x, labels.index_select(0, own).to(self.device))
 
     def size(self, number: int) -> int:
         """Images of batch `number` of an epoch, in all processes together."""
@@ -88,7 +92,7 @@ class Batches:
 
     def order(self, epoch: int) -> Tensor:
         """The images' numbers in the order of an epoch, (N,)."""
-        device = self.images.pixels.device
+        device = self.images.store.device
         if self.seed is None:
             return torch.arange(len(self.images), device=device)
         # Drawn on the CPU: the same order on every device.

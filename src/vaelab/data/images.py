@@ -1,6 +1,7 @@
 """What every dataset has in common: splits of uint8 images, and the options that make them."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, ClassVar, Literal, NamedTuple
@@ -18,29 +19,71 @@ Count = Annotated[int, Field(ge=0)]
 TestCount = Annotated[int, Field(gt=0)]
 
 
-class Images(NamedTuple):
-    """Pixels (N, C, H, W), uint8, and labels (N,), int64."""
+class Images:
+    """Images and their labels: those of a store, or the ones numbered in `index`, without a copy of any.
 
-    pixels: Tensor
-    labels: Tensor
+    Args:
+        pixels: the store, (N, C, H, W), uint8.
+        labels: of the store, (N,), int64.
+        index: rows of the store, in order; None for all.
+        mapped: the store is a file, which may be larger than memory: it stays where it is.
+    """
+
+    def __init__(self, pixels: Tensor, labels: Tensor, index: Tensor | None = None, *, mapped: bool = False) -> None:
+        self.store = pixels
+        self.store_labels = labels
+        self.index = index
+        self.mapped = mapped
 
     def __len__(self) -> int:
         """The number of images."""
-        return len(self.pixels)
+        return len(self.store if self.index is None else self.index)
 
-    def take(self, index: Tensor) -> "Images":
-        """The images numbered in `index`, in its order."""
-        return Images(self.pixels[index], self.labels[index])
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of an image."""
+        return tuple(self.store.shape[1:])
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """The pixels of all of them, (N, C, H, W): a copy, where they are not the whole store."""
+        return self.store if self.index is None else self.store.index_select(0, self.index)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """The labels of all of them, (N,)."""
+        return self.store_labels if self.index is None else self.store_labels[self.index]
+
+    def rows(self, numbers: Tensor) -> Tensor:
+        """Where in the store the images with those numbers are."""
+        return numbers if self.index is None else self.index.to(numbers.device)[numbers]
+
+    def take(self, numbers: Tensor) -> "Images":
+        """The images with those numbers, in their order; the same store."""
+        return Images(self.store, self.store_labels, self.rows(numbers), mapped=self.mapped)
+
+    def first(self, number: int) -> "Images":
+        """The first so many of them."""
+        return self.take(torch.arange(min(number, len(self)), device=self.store.device))
 
     def to(self, device: torch.device) -> "Images":
-        """The same images on another device."""
+        """These images on another device; those of a file stay there, and their batches move."""
+        if self.mapped or self.store.device == device:
+            return self
         return Images(self.pixels.to(device), self.labels.to(device))
 
+    def chunks(self, size: int = 4096) -> Iterator[Tensor]:
+        """The pixels of all of them, so many images at a time."""
+        for numbers in torch.split(torch.arange(len(self)), size):
+            yield self.store.index_select(0, self.rows(numbers).to(self.store.device))
+
     def binarized(self, seed: int) -> "Images":
-        """Each pixel 255 with a probability of its grey value, else 0: drawn once, from `seed`."""
+        """Each pixel 255 with a probability of its grey value, else 0: drawn once, from `seed`, into memory."""
         generator = torch.Generator().manual_seed(seed)
-        drawn = torch.bernoulli(self.pixels.float().div_(255), generator=generator)
-        return Images(drawn.mul_(255).to(torch.uint8), self.labels)
+        drawn = torch.empty(len(self), *self.shape, dtype=torch.uint8)
+        for images, chunk in zip(torch.split(drawn, 4096), self.chunks(4096), strict=True):
+            images.copy_(torch.bernoulli(chunk.float().div_(255), generator=generator).mul_(255))
+        return Images(drawn, self.labels)
 
 
 class Splits(NamedTuple):

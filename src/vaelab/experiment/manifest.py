@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import vaelab
-from vaelab.data import ImageData
+from vaelab.data import ImageData, Images
 
 PACKAGES = ("vaelab", "torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "numpy")
 
@@ -26,7 +26,7 @@ def manifest(data: ImageData, *, seed: int) -> dict[str, Any]:
         "seed": seed,
         "git": _git(),
         "packages": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        "data": {name: _checksum(images.pixels) for name, images in data.splits._asdict().items()},
+        "data": {name: _checksum(images) for name, images in data.splits._asdict().items()},
         "hardware": {
             "platform": platform.platform(),
             "processor": platform.machine(),
@@ -62,8 +62,11 @@ def _version(package: str) -> str | None:
         return vaelab.__version__ if package == "vaelab" else None
 
 
-def _checksum(pixels: torch.Tensor) -> str:
-    return blake2b(pixels.numpy().data, digest_size=16).hexdigest()
+def _checksum(images: Images) -> str:
+    digest = blake2b(digest_size=16)
+    for pixels in images.chunks():
+        digest.update(pixels.numpy().data)
+    return digest.hexdigest()
 
 
 def _git() -> dict[str, str] | None:

@@ -224,9 +224,9 @@ def _test(experiment: Experiment, model: Autoencoder, trainer: pl.Trainer) -> di
 def _draw(experiment: Experiment, model: Autoencoder, folder: RunFolder) -> list[Path]:
     """reconstructions.png and, for a model with a prior, samples.png."""
     model = model.cpu().float().eval()
-    test = experiment.data.splits.test
-    originals = test.pixels[:10].cpu().float().div(255)
-    given = model.given(test.labels[:10].cpu())
+    test = experiment.data.splits.test.first(10)
+    originals = test.pixels.cpu().float().div(255)
+    given = model.given(test.labels.cpu())
     torch.manual_seed(derive_seed(experiment.seed, "figures"))
     paths = [
         figures.save(

@@ -28,21 +28,27 @@ class ImageDataModule(pl.LightningDataModule):
             seed=self.seed,
             dynamic=self.data.binarize == "dynamic",
             position=self._position,
+            device=self.trainer.strategy.root_device,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
 
     def val_dataloader(self) -> Batches:
         """The validation images: all of them in every process, so that the number of processes changes nothing."""
-        return Batches(self._resident(self.data.splits.validation), batch_size=EVALUATION_BATCH)
+        return self._evaluation(self.data.splits.validation)
 
     def test_dataloader(self) -> Batches:
         """The test images."""
-        return Batches(self._resident(self.data.splits.test), batch_size=EVALUATION_BATCH)
+        return self._evaluation(self.data.splits.test)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """The batch as it is: `Batches` made it there."""
         return batch
+
+    def _evaluation(self, images: Images) -> Batches:
+        assert self.trainer is not None
+        device = self.trainer.strategy.root_device
+        return Batches(self._resident(images), batch_size=EVALUATION_BATCH, device=device)
 
     def _resident(self, images: Images) -> Images:
         assert self.trainer is not None
