@@ -26,7 +26,7 @@ def root(tmp_path: Path) -> Path:
 def test_every_image_is_in_one_split_and_keeps_its_label(root: Path) -> None:
     data = ArrayImages(root=str(root), validation=7, test=9)
 
-    assert data.shape == (1, 5, 4)
+    assert (data.shape, data.classes) == ((1, 5, 4), 40)
     assert [len(images) for images in data.splits] == [24, 7, 9]
     assert sorted(torch.cat([images.labels for images in data.splits]).tolist()) == list(range(40))
     for images in data.splits:
@@ -67,6 +67,7 @@ def test_labels_may_be_missing_and_channels_there(tmp_path: Path) -> None:
 
     assert data.shape == (3, 8, 9)
     assert data.splits.train.labels.tolist() == [0] * 4
+    assert data.classes == 0
 
 
 @pytest.mark.parametrize(

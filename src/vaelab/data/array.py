@@ -37,6 +37,15 @@ class ArrayImages(ImageData):
         _, *sizes = self._pixels.shape
         return (1, *sizes) if len(sizes) == 2 else (sizes[0], sizes[1], sizes[2])  # type: ignore[return-value]
 
+    @cached_property
+    def classes(self) -> int:  # type: ignore[override]
+        """One more than the largest label; 0 without labels.
+
+        Raises:
+            DataError: labels.npy holds something else.
+        """
+        return int(self._labels.max()) + 1 if Path(self.root, "labels.npy").exists() else 0
+
     def read(self) -> Splits:
         """Training, validation and test images: one store, three lists of numbers."""
         count = len(self._pixels)
@@ -45,7 +54,7 @@ class ArrayImages(ImageData):
                 f"data.validation={self.validation} and data.test={self.test} leave nothing to train on: "
                 f"{self._file} has {count} images"
             )
-        images = Images(_tensor(self._pixels).view(count, *self.shape), self._labels(count), mapped=True)
+        images = Images(_tensor(self._pixels).view(count, *self.shape), self._labels, mapped=True)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "splits"))
         order = torch.randperm(count, generator=generator)
         sizes = [count - self.validation - self.test, self.validation, self.test]
@@ -67,15 +76,16 @@ class ArrayImages(ImageData):
             raise DataError(f"{self._file} is in Fortran's order: save numpy.ascontiguousarray of it")
         return pixels
 
-    def _labels(self, count: int) -> torch.Tensor:
-        path = Path(self.root, "labels.npy")
+    @cached_property
+    def _labels(self) -> torch.Tensor:
+        path, count = Path(self.root, "labels.npy"), len(self._pixels)
         if not path.exists():
             return torch.zeros(count, dtype=torch.int64)
         labels = _mapped(path, "(N,)")
-        if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+        if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
             raise DataError(
-                f"{path} holds {labels.dtype} of shape {labels.shape}: labels are whole numbers, one for each of the "
-                f"{count} images"
+                f"{path} holds {labels.dtype} of shape {labels.shape}: labels are whole numbers from 0, one for each "
+                f"of the {count} images"
             )
         return torch.from_numpy(labels.astype(np.int64))
 

@@ -26,6 +26,7 @@ def _no_path(name: str) -> str:
 Name = Annotated[str, Field(max_length=100), AfterValidator(_no_path)]
 Seed = Annotated[int, Field(ge=0)]
 LatentDim = Annotated[int, Field(gt=0)]
+Threads = Annotated[int, Field(gt=0)]
 Part = Callable[..., Any]
 PartOfFolder = Callable[[Path], Any]
 
@@ -54,6 +55,9 @@ class Experiment:
     trainer: Part
     callbacks: Mapping[str, PartOfFolder | None] | None = None
     logger: Mapping[str, PartOfFolder | None] | None = None
+    threads: Threads | None = None
+    compile: bool = False
+    channels_last: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what each part allows but not both together."""
@@ -73,7 +77,7 @@ class Experiment:
         likelihood = self.loss(shape)
         posterior = self.posterior(encoder.features, self.latent_dim)
         z, parameters = posterior.latent_dim, likelihood.parameter_shape
-        return Autoencoder(
+        model = Autoencoder(
             encoder=encoder,
             posterior=posterior,
             decoder=(
@@ -84,6 +88,7 @@ class Experiment:
             likelihood=likelihood,
             prior=self.prior(z) if self.prior is not None else None,
         )
+        return model.to(memory_format=torch.channels_last) if self.channels_last else model
 
     def made_for(self, folder: Path, parts: Mapping[str, PartOfFolder | None] | None) -> Sequence[Any]:
         """The callbacks or loggers of a run in `folder`."""

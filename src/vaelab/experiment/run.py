@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from vaelab.experiment.folder import RunFolder
 from vaelab.experiment.load import folder_of
 from vaelab.experiment.manifest import circumstances, manifest
 from vaelab.experiment.processes import companions
-from vaelab.experiment.surroundings import quiet_lightning, recorded, room_for
+from vaelab.experiment.surroundings import quiet_lightning, recorded, room_for, threads
 from vaelab.seeding import derive_seed
 from vaelab.training import events
 from vaelab.training.checkpoints import LAST, PREVIOUS
@@ -77,7 +78,7 @@ def train_into(
     with quiet_lightning():
         experiment = ready(config, trust=trust)
         run_folder = RunFolder.claim(folder, exact=exact)
-        with room_for(run_folder.path), run_folder.locked():
+        with room_for(run_folder.path), run_folder.locked(), threads(experiment.threads):
             made_of = {"overrides": list(overrides)} | manifest(experiment.data, seed=experiment.seed)
             run_folder.write_json("manifest", made_of)
             run_folder.write_config(config)  # from now on it is a run folder, which can be resumed
@@ -103,6 +104,7 @@ def ready(config: DictConfig, *, trust: Sequence[str] = (), devices: bool = True
             _ = experiment.data.splits
             return experiment
         trainer = _ask_devices(experiment)
+        _ask_compiler(experiment)
         _require_batches(trainer, experiment)
         return experiment
 
@@ -149,19 +151,22 @@ def go_on(
         folder.remove_fragments()
         with recorded(folder):
             experiment = ready(config, trust=trust)
-            then, now = folder.manifest, manifest(experiment.data, seed=experiment.seed)
-            if then:
-                _warn_of_changes(then, now)
-            else:
-                folder.write_json("manifest", {"overrides": list(overrides)} | now)
-            return _fit(experiment, folder, trust)
+            with threads(experiment.threads):
+                then, now = folder.manifest, manifest(experiment.data, seed=experiment.seed)
+                if then:
+                    _warn_of_changes(then, now)
+                else:
+                    folder.write_json("manifest", {"overrides": list(overrides)} | now)
+                return _fit(experiment, folder, trust)
 
 
 def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
     """Take part, as another process, in a run that the first one has begun or taken up."""
     with quiet_lightning():
         run_folder = RunFolder.open(folder)
-        _fit(ready(run_folder.config, trust=trust), run_folder, trust)
+        experiment = ready(run_folder.config, trust=trust)
+        with threads(experiment.threads):
+            _fit(experiment, run_folder, trust)
 
 
 def _fit(experiment: Experiment, folder: RunFolder, trust: Sequence[str]) -> Run:
@@ -177,6 +182,9 @@ def _fit(experiment: Experiment, folder: RunFolder, trust: Sequence[str]) -> Run
 def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     started = time.monotonic()
     model, loggers = experiment.model(), trainer.loggers
+    if experiment.compile:
+        for part in ("encoder", "decoder"):
+            model.get_submodule(part).compile()  # in place: the names of the weights, and so the checkpoints, stay as they are
     checkpoint = _newest_checkpoint(folder)
     if checkpoint is not None:
         load_weights(model, checkpoint)  # says what does not fit
@@ -308,6 +316,13 @@ def _going_on_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[Map
         if checkpoint is None or trainer.global_step not in (0, state.get("global_step")):
             raise
         raise RunError(f"{checkpoint} does not fit this run: {reason(error)}") from error
+
+
+def _ask_compiler(experiment: Experiment) -> None:
+    """Say before anything is written that torch.compile would find no compiler."""
+    known = [os.environ.get("CXX", "g++"), "clang++", "cl"]
+    if experiment.compile and not any(map(shutil.which, known)):
+        raise ConfigError(["compile=true: torch.compile needs a C++ compiler, such as g++, and finds none here"])
 
 
 class _EpochLog(pl.Callback):

@@ -44,7 +44,8 @@ def close_with(loggers: Iterable[Logger], experiment: Experiment, model: Autoenc
     for logger in loggers:
         if isinstance(logger, EventFiles):
             if logger.projector:
-                images, labels = test.pixels[: logger.projector].float().div(255), test.labels[: logger.projector]
+                shown = test.first(logger.projector)
+                images, labels = shown.pixels.float().div(255), shown.labels
                 with torch.no_grad():
                     latents = model.given(labels).encode(images).mean
                 if latents.dim() == 2:

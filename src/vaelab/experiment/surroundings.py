@@ -30,6 +30,8 @@ def quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
         # The last batch of an epoch is logged however short the epoch is.
         warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
+        # torch.compile looks at the attribute itself.
+        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
         # Ours resumes: it starts where the progress stands.
         warnings.filterwarnings("ignore", message="(?s).*your dataloader is not resumable")
         try:
@@ -37,6 +39,19 @@ def quiet_lightning() -> Iterator[None]:
         finally:
             for source, level in zip(chatter, levels, strict=True):
                 source.setLevel(level)
+
+
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """Have torch use so many threads for an operation, and as many as before afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

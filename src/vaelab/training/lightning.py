@@ -29,6 +29,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"]
+Matmul = Literal["highest", "high", "medium"]
 Devices = Positive | Literal["auto"] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
@@ -44,6 +45,7 @@ def trainer(
     num_nodes: Positive = 1,
     strategy: Literal["auto", "ddp"] = "auto",
     precision: Precision = "32-true",
+    float32_matmul_precision: Matmul = "highest",
     gradient_clip_val: Clip | None = None,
     gradient_clip_algorithm: Literal["norm", "value"] = "norm",
     accumulate_grad_batches: Positive = 1,
@@ -57,10 +59,12 @@ def trainer(
 ) -> "pl.Trainer":
     """Lightning's Trainer, with checkpoints written atomically and nothing that draws from a shared generator."""
     import pytorch_lightning as pl
+    import torch
 
     from vaelab.training.checkpoints import AtomicCheckpointIO
     from vaelab.training.unprofiled import Unprofiled
 
+    torch.set_float32_matmul_precision(float32_matmul_precision)
     # Lightning sets it for the sake of forks, which we do not use. With it, each step of an optimizer looks for
     # NVIDIA's library on the disk where there is none: 70 microseconds a step instead of one.
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)

@@ -68,8 +68,9 @@ def portrait(model: Autoencoder, images: Images, *, seed: int) -> Portrait:
     model's mode are left as they were.
     """
     parameter = next(model.parameters())
-    x = images.pixels[:ENCODED].to(parameter.device, parameter.dtype).div(255)
-    labels = images.labels[:ENCODED].to(parameter.device)
+    images = images.first(ENCODED)
+    x = images.pixels.to(parameter.device, parameter.dtype).div(255)
+    labels = images.labels.to(parameter.device)
     training = model.training
     model.eval()
     with noise_of_its_own(parameter.device, seed):
