@@ -339,6 +339,24 @@ def test_a_wrong_value_does_not_wait_for_lightning(tmp_path: Path) -> None:
         assert result.stdout.split() == ["2", "False", "False"], (mistake, result.stderr)
 
 
+def test_the_first_step_does_not_wait_for_what_comes_after_it(tmp_path: Path) -> None:
+    """What draws, what reads other datasets, and loggers that were not asked for are imported when they are needed."""
+    late = ["mlxtend", "wandb", "mlflow", "pandas", "matplotlib.backends.backend_agg", "vaelab.experiment.multirun"]
+    script = (
+        "import sys, os\n"
+        "from pytorch_lightning.core.module import LightningModule\n"
+        "def first(self, *arguments):\n"
+        f"    print([m for m in {late} if m in sys.modules], flush=True); os._exit(0)\n"
+        "LightningModule.on_before_optimizer_step = first\n"
+        "from vaelab.cli import main; main()"
+    )
+    arguments = ["train", *QUICK, "logger=tensorboard"]
+    result = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
+    assert result.stdout.splitlines()[-1] == "[]", result.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [["model=ae"], ["model=vae"], ["model=iwae", "objective.samples=2"]])
 def test_two_processes_see_the_losses_of_one(model: list[str], tmp_path: Path) -> None:

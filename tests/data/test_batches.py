@@ -146,3 +146,15 @@ class TestDynamicBinarization:
     def test_it_needs_a_seed(self, grey_images):
         with pytest.raises(ValueError, match="seed"):
             Batches(grey_images, batch_size=3, dynamic=True)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_processes_see_every_image_once_an_epoch_between_them(images, world_size):
+    """At batches of 3, and one of a single image, of which only the first process takes part."""
+    seen = []
+    for rank in range(world_size):
+        batches = Batches(images, batch_size=3, seed=0, rank=rank, world_size=world_size)
+        for number, batch in enumerate(batches):
+            seen += batch.labels.tolist()[: batches.own(number)]
+
+    assert sorted(seen) == list(range(10))

@@ -28,14 +28,14 @@ class ArrayImages(ImageData):
     root: str = "data"
 
     @cached_property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
         """(C, H, W) of an image, from the header of images.npy.
 
         Raises:
             DataError: the file is not there, or holds something else.
         """
         _, *sizes = self._pixels.shape
-        return (1, *sizes) if len(sizes) == 2 else (sizes[0], sizes[1], sizes[2])  # type: ignore[return-value]
+        return (1, *sizes) if len(sizes) == 2 else (sizes[0], sizes[1], sizes[2])
 
     @cached_property
     def classes(self) -> int:  # type: ignore[override]
