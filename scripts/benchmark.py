@@ -471,7 +471,8 @@ def time_to_answer(arguments: list[str], folder: str) -> float:
 
 MEMORY = """
 import resource, sys, tempfile
-import torch, torchvision, pytorch_lightning, matplotlib.pyplot, tensorboard, vaelab
+import torch, torchvision, pytorch_lightning, matplotlib.pyplot, matplotlib.backends.backend_agg, PIL.PngImagePlugin
+import tensorboard, torch.utils.tensorboard, vaelab
 from vaelab.experiment import run
 from vaelab.data import MNIST
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -9,7 +9,8 @@ import pytest
 
 TRAIN = """
 import resource, sys
-import torch, torchvision, pytorch_lightning, matplotlib.pyplot, tensorboard, vaelab
+import torch, torchvision, pytorch_lightning, matplotlib.pyplot, matplotlib.backends.backend_agg, PIL.PngImagePlugin
+import tensorboard, torch.utils.tensorboard, vaelab
 from vaelab.experiment import run
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 imports = peak()
