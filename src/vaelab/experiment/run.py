@@ -184,7 +184,7 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     model, loggers = experiment.model(), trainer.loggers
     if experiment.compile:
         for part in ("encoder", "decoder"):
-            model.get_submodule(part).compile()  # in place: the names of the weights, and so the checkpoints, stay as they are
+            model.get_submodule(part).compile()  # in place: weights, and so checkpoints, keep their names
     checkpoint = _newest_checkpoint(folder)
     if checkpoint is not None:
         load_weights(model, checkpoint)  # says what does not fit
