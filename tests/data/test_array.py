@@ -24,7 +24,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_every_image_is_in_one_split_and_keeps_its_label(root: Path) -> None:
-    data = ArrayImages(root=str(root), validation=7, test=9)
+    data = ArrayImages(root=str(root), validation=7, test=9, batch_size=8)
 
     assert (data.shape, data.classes) == ((1, 5, 4), 40)
     assert [len(images) for images in data.splits] == [24, 7, 9]
@@ -35,13 +35,15 @@ def test_every_image_is_in_one_split_and_keeps_its_label(root: Path) -> None:
 
 
 def test_no_split_is_a_copy(root: Path) -> None:
-    splits = ArrayImages(root=str(root), validation=7, test=9).splits
+    splits = ArrayImages(root=str(root), validation=7, test=9, batch_size=8).splits
 
     assert len({images.store.data_ptr() for images in splits}) == 1
 
 
 def test_splits_are_a_function_of_the_seed(root: Path) -> None:
-    first, again, other = (ArrayImages(root=str(root), test=9, seed=seed).splits.test.labels for seed in (0, 0, 1))
+    first, again, other = (
+        ArrayImages(root=str(root), test=9, seed=seed, batch_size=8).splits.test.labels for seed in (0, 0, 1)
+    )
 
     assert first.equal(again)
     assert not first.equal(other)
@@ -49,7 +51,7 @@ def test_splits_are_a_function_of_the_seed(root: Path) -> None:
 
 @pytest.mark.parametrize("binarize", ["none", "fixed", "dynamic"])
 def test_batches_are_those_of_the_same_images_in_memory(root: Path, binarize: str) -> None:
-    mapped = ArrayImages(root=str(root), test=9, binarize=binarize)  # type: ignore[arg-type]
+    mapped = ArrayImages(root=str(root), test=9, binarize=binarize, batch_size=8)  # type: ignore[arg-type]
     train = mapped.splits.train
     copied = type(train)(train.pixels.clone(), train.labels.clone())
 
@@ -63,7 +65,7 @@ def test_batches_are_those_of_the_same_images_in_memory(root: Path, binarize: st
 
 def test_labels_may_be_missing_and_channels_there(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", np.zeros((6, 3, 8, 9), np.uint8))
-    data = ArrayImages(root=str(tmp_path), test=2)
+    data = ArrayImages(root=str(tmp_path), test=2, batch_size=2)
 
     assert data.shape == (3, 8, 9)
     assert data.splits.train.labels.tolist() == [0] * 4
@@ -93,7 +95,7 @@ def test_what_is_wrong_with_the_files_is_said(images: object, labels: object, me
         np.save(tmp_path / "labels.npy", labels)  # type: ignore[arg-type]
 
     with pytest.raises(DataError, match=message):
-        _ = ArrayImages(root=str(tmp_path), test=2).splits
+        _ = ArrayImages(root=str(tmp_path), test=2, batch_size=2).splits
 
 
 def test_a_network_that_does_not_fit_is_refused_by_the_header_alone(tmp_path: Path) -> None:
