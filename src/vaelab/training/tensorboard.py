@@ -7,7 +7,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard.summary import hparams
 
 
@@ -50,7 +50,10 @@ class EventFiles(TensorBoardLogger):
     @rank_zero_only
     def log_embedding(self, latents: Tensor, images: Tensor, labels: Tensor, step: int) -> None:
         """Show latents (N, Z) in the projector, each as its image (N, C, H, W) in [0, 1] and with its label (N,)."""
-        self.experiment.add_embedding(latents, labels.tolist(), images, step, "latents")
+        height, width = images.shape[-2:]
+        side = max(height, width)  # TensorBoard lays out squares only
+        squares = nn.functional.pad(images, (0, side - width, 0, side - height))
+        self.experiment.add_embedding(latents, labels.tolist(), squares, step, "latents")
 
     def remove_embeddings(self) -> None:
         """Remove what `log_embedding` has written."""
