@@ -491,7 +491,7 @@ def test_the_loss_of_a_quantizer_is_reconstruction_commitment_and_the_codebooks_
     torch.testing.assert_close(terms["loss"], reconstruction + 1.25 * error)
     assert terms["kl"].item() == pytest.approx(3 * math.log(4))
     usage = codes.indices.flatten().bincount(minlength=4) / 21
-    assert terms["perplexity"].item() == pytest.approx(torch.special.entr(usage).sum().exp().item())
+    assert terms["batch_perplexity"].item() == pytest.approx(torch.special.entr(usage).sum().exp().item())
 
 
 def test_averages_that_move_the_codebook_leave_no_error_of_it_in_the_loss():

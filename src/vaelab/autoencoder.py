@@ -9,6 +9,11 @@ from torch.distributions import Distribution
 
 from vaelab.latents import arc, grid_lines, line, plane
 
+NOTHING_BETWEEN_CODES = (
+    "z is codes out of a finite set, and between two of them there is nothing that the decoder knows: "
+    "reconstructions, samples and embeddings show what they hold"
+)
+
 
 class Posterior(Protocol):
     """Features (B, F) -> q(z|x), batch (B,), event (Z,)."""
@@ -95,6 +100,11 @@ class Autoencoder(nn.Module):
             prior=self.prior,
         )
 
+    @property
+    def space(self) -> str:
+        """Where z is: "real vectors", "the unit sphere" or "codes"."""
+        return str(getattr(self.posterior, "space", "real vectors"))
+
     def encode(self, x: Tensor) -> Distribution:
         """q(z|x) of images (B, C, H, W): batch (B,), event (Z,)."""
         return self.posterior(self.encoder(x))
@@ -149,14 +159,26 @@ class Autoencoder(nn.Module):
         """Images (steps, B, C, H, W) on the way from images `first` to images `last`, (B, C, H, W).
 
         The means of p(x|z) on the line between the means of q(z|x) or, `spherical`, on the arc between them; or,
-        `stochastic`, between samples of q(z|x). The ends are the reconstructions.
+        `stochastic`, between samples of q(z|x). The ends are the reconstructions. On the unit sphere it is always the
+        arc.
+
+        Raises:
+            ValueError: z is codes.
         """
+        if self.space == "codes":
+            raise ValueError(NOTHING_BETWEEN_CODES)
         a, b = (q.sample() if stochastic else q.mean for q in (self.encode(first), self.encode(last)))
-        return self.decode((arc if spherical else line)(a, b, steps)).mean
+        along = arc if spherical or self.space == "the unit sphere" else line
+        return self.decode(along(a, b, steps)).mean
 
     @torch.no_grad()
     def traverse(self, z: Tensor, values: Tensor) -> Tensor:
-        """Images (Z, K, C, H, W): the means of p(x|z) where dimension j of z, (Z,), is values[j, k], (Z, K)."""
+        """Images (Z, K, C, H, W): the means of p(x|z) where dimension j of z, (Z,), is values[j, k], (Z, K).
+
+        Raises:
+            ValueError: z is codes, or on the unit sphere.
+        """
+        self.require_real_vectors()
         own = torch.eye(len(z), dtype=torch.bool, device=z.device)[:, None]  # (Z, 1, Z)
         return self.decode(torch.where(own, values[..., None], z)).mean
 
@@ -169,9 +191,24 @@ class Autoencoder(nn.Module):
         Dimension 0 grows from left to right, dimension 1 from bottom to top.
 
         Raises:
-            ValueError: z has not two dimensions, or no codes are given and the prior has no inverse CDF.
+            ValueError: z has not two dimensions, or no codes are given and the prior has no inverse CDF; or z is codes,
+                or on the unit sphere.
         """
+        self.require_real_vectors()
         return self.decode(plane(grid_lines(n, prior=self.prior() if self.prior else None, codes=codes))).mean
+
+    def require_real_vectors(self) -> None:
+        """Refuse to give each dimension a value of its own where z cannot be any vector.
+
+        Raises:
+            ValueError: z is codes, or on the unit sphere.
+        """
+        if self.space == "codes":
+            raise ValueError(NOTHING_BETWEEN_CODES)
+        if self.space != "real vectors":
+            raise ValueError(
+                f"z is on {self.space}, where no dimension can change without another: an interpolation follows it"
+            )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """`forward`, with a return type that a type checker sees."""

@@ -21,6 +21,11 @@ Own = Annotated[
 ]
 Split = Annotated[str, typer.Option(help="The images: train, validation or test.")]
 Images = Annotated[str | None, typer.Option(help="How many of the images, or their numbers: 0,5,7.")]
+Label = Annotated[
+    int | None,
+    typer.Option(min=0, help="What a conditional model is told that all images show; by default their own labels."),
+]
+OneLabel = Annotated[int | None, typer.Option("--label", min=0, help="What a conditional model is told; by default 0.")]
 Steps = Annotated[int, typer.Option(min=2)]
 Invert = Annotated[bool, typer.Option("--invert", help="Exchange light and dark of your own images.")]
 Stochastic = Annotated[bool, typer.Option("--stochastic", help="Sample z from q(z|x) instead of taking its mean.")]
@@ -45,6 +50,7 @@ def reconstruct(
     own: Own = None,
     split: Split = "test",
     images: Images = None,
+    label: Label = None,
     invert: Invert = False,
     stochastic: Stochastic = False,
     seed: Seed = None,
@@ -61,6 +67,7 @@ def reconstruct(
             own or [],
             split=split,
             images=images,
+            label=label,
             invert=invert,
             stochastic=stochastic,
             seed=seed,
@@ -75,6 +82,9 @@ def reconstruct(
 def sample(
     run: Run,
     count: Annotated[int, typer.Option(min=1, help="Images.")] = 64,
+    labels: Annotated[
+        str | None, typer.Option(help="Of a conditional model: 0,1,2 in turn; by default every one.")
+    ] = None,
     fit_gaussian: Annotated[
         bool, typer.Option("--fit-gaussian", help="Draw z from a Gaussian fitted to the codes of the training images.")
     ] = False,
@@ -93,6 +103,7 @@ def sample(
         explore.sample(
             run,
             count=count,
+            labels=_numbers(labels),
             fit_gaussian=fit_gaussian,
             stochastic=stochastic,
             seed=seed,
@@ -111,6 +122,7 @@ def interpolate(
     images: Images = None,
     steps: Steps = 11,
     spherical: Annotated[bool, typer.Option("--spherical", help="On an arc instead of a line.")] = False,
+    label: Label = None,
     invert: Invert = False,
     stochastic: Stochastic = False,
     seed: Seed = None,
@@ -129,6 +141,7 @@ def interpolate(
             images=images,
             steps=steps,
             spherical=spherical,
+            label=label,
             invert=invert,
             stochastic=stochastic,
             seed=seed,
@@ -146,6 +159,7 @@ def traverse(
     image: Annotated[
         int | None, typer.Option(min=0, help="Hold the code of this image of the split instead of the mean.")
     ] = None,
+    label: OneLabel = None,
     dimensions: Annotated[int, typer.Option(min=1, help="Rows, at most.")] = 16,
     reach: Annotated[float, typer.Option(min=0, help="Standard deviations to both sides of the mean.")] = 3.0,
     steps: Steps = 11,
@@ -163,6 +177,7 @@ def traverse(
             run,
             split=split,
             image=image,
+            label=label,
             dimensions=dimensions,
             reach=reach,
             steps=steps,
@@ -178,6 +193,7 @@ def traverse(
 @commands.command()
 def manifold(
     run: Run,
+    label: OneLabel = None,
     steps: Steps = 20,
     output: Output = None,
     force: Force = False,
@@ -189,6 +205,7 @@ def manifold(
     _print(
         explore.manifold(
             run,
+            label=label,
             steps=steps,
             output=output or [],
             force=force,
@@ -204,6 +221,7 @@ def embed(
     split: Split = "test",
     images: Images = None,
     umap: Annotated[bool, typer.Option("--umap", help="Draw a UMAP instead of principal components.")] = False,
+    label: Label = None,
     invert: Invert = False,
     stochastic: Stochastic = False,
     seed: Seed = None,
@@ -221,6 +239,7 @@ def embed(
             split=split,
             images=images,
             umap=umap,
+            label=label,
             invert=invert,
             stochastic=stochastic,
             seed=seed,
@@ -229,6 +248,16 @@ def embed(
             trust=trust or [],
         )
     )
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    """Those that "0,1,2" lists."""
+    from vaelab.errors import RunError
+
+    try:
+        return [int(word) for word in text.split(",")] if text is not None else None
+    except ValueError:
+        raise RunError(f"--labels {text}: give numbers such as 0,1,2") from None
 
 
 def _print(result: "Result") -> None:

@@ -46,9 +46,9 @@ def reconstructions(originals: Tensor, reconstructed: Tensor, *, columns: int = 
     return tile(torch.cat([row for rows in zip(over, under, strict=True) for row in rows]), columns)
 
 
-def samples(images: Tensor) -> np.ndarray:
-    """Images (N, C, H, W) in a grid that is as nearly square as it can be."""
-    return tile(images, square(len(images)))
+def samples(images: Tensor, columns: int | None = None) -> np.ndarray:
+    """Images (N, C, H, W) in a grid of so many columns, or one that is as nearly square as it can be."""
+    return tile(images, columns or square(len(images)))
 
 
 def interpolations(first: Tensor, path: Tensor, last: Tensor) -> np.ndarray:

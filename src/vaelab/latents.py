@@ -83,6 +83,15 @@ def fitted_gaussian(codes: Tensor) -> Distribution:
     )
 
 
+def changing(rows: Tensor) -> Tensor:
+    """Which rows of a traversal (R, K, C, H, W) change at all, (R,); all where none does.
+
+    The decoder of a hierarchy sees z_1 alone: the layers above it change an image by way of it.
+    """
+    changes = (rows != rows[:, :1]).flatten(1).any(1)
+    return changes if changes.any() else torch.ones_like(changes)
+
+
 def _times(like: Tensor, steps: int) -> Tensor:
     """T = 0, ..., 1, shaped (steps, 1, ..., 1) to go before the dimensions of a tensor."""
     return torch.linspace(0, 1, steps, dtype=like.dtype, device=like.device).reshape(-1, *[1] * like.dim())

@@ -136,7 +136,7 @@ class VectorQuantization:
             )
 
     def __call__(self, model: Autoencoder, x: Tensor, step: float) -> Terms:
-        """`loss`, `reconstruction`, `commitment`, `perplexity` (codes in use in this batch) and, with a prior, `kl`."""
+        """`loss`, `reconstruction`, `commitment`, `batch_perplexity` of this batch's codes and, with a prior, `kl`."""
         q = model.encode(x)
         assert isinstance(q, Codes)  # `requires` saw to it
         reconstruction = -model.decode(q.rsample()).log_prob(x).mean()
@@ -145,7 +145,7 @@ class VectorQuantization:
         if q.codebook_error is not None:
             loss = loss + q.codebook_error.mean()
         terms = {"loss": loss, "reconstruction": reconstruction, "commitment": commitment}
-        terms["perplexity"] = _perplexity(q.indices, q.codebook_size)
+        terms["batch_perplexity"] = _perplexity(q.indices, q.codebook_size)
         if model.prior is not None:
             terms["kl"] = kl_divergence(q, model.prior()).mean()
         return terms

@@ -150,12 +150,12 @@ def test_another_seed_draws_other_noise_and_leaves_what_draws_nothing(trained: T
 
 def test_one_image_is_a_split(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = shutil.copytree(trained("binary"), tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
-    whole = module._images_of
+    whole = module.split_images
 
     def first(data: ImageData, split: str) -> Images:
         return whole(data, split).take(torch.arange(1)) if split == "test" else whole(data, split)
 
-    monkeypatch.setattr(module, "_images_of", first)
+    monkeypatch.setattr(module, "split_images", first)
 
     found: Any = vaelab.evaluate(run, samples=3)
 
@@ -196,7 +196,7 @@ def test_validation_and_training_images_are_evaluated_under_their_names(trained:
 def test_dynamic_binarization_is_one_draw_that_the_runs_seed_does_not_change(trained: Trained) -> None:
     data = module.opened(trained("binary")).experiment.data
 
-    drawn = [module._images_of(data, "train").pixels for _ in range(2)]
+    drawn = [module.split_images(data, "train").pixels for _ in range(2)]
 
     assert drawn[0].equal(drawn[1])
     assert likelihood.is_binary(drawn[0])
@@ -270,8 +270,8 @@ MISTAKES = {
     "no checkpoint file": (["nowhere/last.ckpt"], "there is no checkpoint nowhere/last.ckpt"),
     "no samples": (["{binary}", "--samples", "0"], "samples=0: an importance-weighted log-likelihood takes one"),
     "negative samples": (["{binary}", "--samples", "-5"], "samples=-5"),
-    "no such split": (["{binary}", "--split", "tset"], "split=tset; did you mean test?"),
-    "an empty split": (["{no_validation}", "--split", "validation"], "the validation split has no images"),
+    "no such split": (["{binary}", "--split", "tset"], "--split tset: there is no such split; did you mean test?"),
+    "an empty split": (["{no_validation}", "--split", "validation"], "have no validation images"),
     "a negative seed": (["{binary}", "--seed", "-1"], "--seed"),
 }
 

@@ -58,10 +58,11 @@ class OneHotCodes(Distribution):
     space = "codes"
 
     def __init__(self, logits: Tensor, temperature: float | None = None, *, straight_through: bool = False) -> None:
-        self.log_probability = logits.log_softmax(-1)
+        self.log_probability = logits.log_softmax(-1)  # (*batch, L, K)
         self.temperature = temperature
         self.straight_through = straight_through
         *batch, codes, size = logits.shape
+        self.codebook_size = size
         super().__init__(torch.Size(batch), torch.Size([codes * size]), validate_args=False)
 
     @property

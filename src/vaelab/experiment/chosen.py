@@ -1,11 +1,13 @@
 """The images that a command is asked to look at: some of a split, or people's own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from vaelab.autoencoder import Autoencoder
 from vaelab.data import ImageData, Images, Splits
 from vaelab.errors import DataError, RunError, did_you_mean
 from vaelab.experiment.own_images import read_images
@@ -62,6 +64,42 @@ def split_images(data: ImageData, split: str) -> Images:
     if split == "train" and data.binarize == "dynamic":
         return images.binarized(derive_seed(data.seed, "binarize train"))
     return images
+
+
+def labels_for(model: Autoencoder, images: int, labels: Tensor | None, label: int | None) -> Tensor:
+    """The labels (N,) that a conditional model is told with so many images: `label`, or else the images' own.
+
+    Another model takes no notice of them.
+
+    Raises:
+        RunError: there are none, or `label` is none that the model was trained with, or the model is not conditional.
+    """
+    if model.classes is None:
+        if label is not None:
+            raise RunError(f"--label {label}: this model is not told labels; model=conditional_vae is one that is")
+        return torch.zeros(images, dtype=torch.int64)
+    if label is not None:
+        labels = torch.full((images,), label)
+    if labels is None:
+        raise RunError(
+            "this model is conditional on labels, and your images come with none: --label 3 says what all of them "
+            "show; an .npz can hold `labels`"
+        )
+    require_labels(model, labels.tolist())
+    return labels
+
+
+def require_labels(model: Autoencoder, labels: Iterable[int]) -> None:
+    """Refuse labels that the model was not trained with.
+
+    Raises:
+        RunError: it is not conditional, or one is not among its classes.
+    """
+    if model.classes is None:
+        raise RunError("this model is not told labels: leave them out; model=conditional_vae is one that is")
+    wrong = sorted({label for label in labels if not 0 <= label < model.classes})
+    if wrong:
+        raise RunError(f"label {wrong[0]}: this model knows the labels 0 to {model.classes - 1}")
 
 
 def numbered(text: str, what: str, size: int, *, option: str) -> list[int]:

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
-from torch.distributions import Independent, MultivariateNormal
+from torch.distributions import Distribution, Independent, MultivariateNormal
 
 from vaelab.autoencoder import Autoencoder
 from vaelab.data import Batch, Batches, ImageData, Images
 from vaelab.data.batches import EVALUATION_BATCH
-from vaelab.errors import DataError, RunError, StorageError, did_you_mean
+from vaelab.distributions import OneHotCodes, VonMisesFisher
+from vaelab.errors import RunError, StorageError
+from vaelab.experiment.chosen import split_images
 from vaelab.experiment.folder import RunFolder
 from vaelab.experiment.load import opened
 from vaelab.metrics import images, labels, latents, likelihood
-from vaelab.objectives import Objective, kl_per_dimension
+from vaelab.objectives import Objective
 from vaelab.seeding import derive_seed, seed_noise
 
 if TYPE_CHECKING:
@@ -30,8 +32,9 @@ Track = Callable[[Sequence[Any], str], Iterable[Any]]
 PREFIX = {"test": "test", "validation": "val", "train": "train"}  # of names, as training's loggers have them
 CODES = 10_000  # images at most that the probe is trained on, that clusters are made of, that z is told apart among
 COSTLY = 1_000  # the same for z whose density under each of the posteriors takes a network, and not just a formula
+FORMULAS = (Independent, MultivariateNormal, OneHotCodes, VonMisesFisher)
 NATS, SHARE = "nats per image", "share of labels"
-_NO_DENSITY = "there is no density q(z|x) or p(z): a plain autoencoder has none"
+UNITS = {"mse": "per pixel", "batch_perplexity": "codes"}  # of terms that are not nats
 
 
 @dataclass(frozen=True)
@@ -118,15 +121,13 @@ def evaluation_of(
     track: Track = lambda steps, description: steps,
 ) -> Evaluation:
     """The same, with units and reasons; `track` may show how far each of its loops is."""
-    if split not in PREFIX:
-        raise RunError(f"split={split}{did_you_mean(split, PREFIX)}")
     if samples is not None and samples < 1:
         raise RunError(f"samples={samples}: an importance-weighted log-likelihood takes one sample of z or more")
     trained = opened(run, trust=trust)
     data = trained.experiment.data
-    if samples is not None and not likelihood.has_densities(trained.model):
-        raise RunError(f"samples={samples}: no log-likelihood of images, since {_NO_DENSITY}")
-    chosen = _images_of(data, split)
+    if samples is not None and (reason := likelihood.why_no_densities(trained.model)):
+        raise RunError(f"samples={samples}: no importance-weighted log-likelihood of images, since {reason}")
+    chosen = split_images(data, split)
     if samples is not None and (reason := likelihood.why_no_likelihood(trained.model, chosen.pixels)):
         raise RunError(f"samples={samples}: {reason}")
     device = _device(trained.folder.config.trainer.get("accelerator"))
@@ -145,6 +146,7 @@ def evaluation_of(
         "images": len(chosen),
         "binarize": data.binarize,
         "normalized_over": likelihood.normalized_over(trained.model),
+        "given": "nothing" if trained.model.classes is None else "labels",
         "step": trained.step,
         "seed": subject.seed,
     }
@@ -190,9 +192,11 @@ class _Subject:
     def codes(self, images: Images, description: str) -> Tensor:
         """The means of q(z|x), (N, Z), on the CPU."""
         batches = self.batches(images, description)
-        return torch.cat(
-            [self.model.given(batch.labels).encode(batch.images).mean.flatten(1).cpu() for batch in batches]
-        )
+        return torch.cat([self.encode(batch).mean.flatten(1).cpu() for batch in batches])
+
+    def encode(self, batch: Batch) -> Distribution:
+        """q(z|x), or of a conditional model q(z|x, y), (B,)."""
+        return self.model.given(batch.labels).encode(batch.images)
 
 
 Found = Iterator[tuple[str, Metric | str]]
@@ -212,9 +216,10 @@ def _terms(subject: _Subject) -> Found:
     # In float32, which is what Lightning keeps of what is logged.
     found = dict(zip(terms[0], (means / weights.sum()).float().tolist(), strict=True))
     for name, value in found.items():
-        yield name, Metric(value, "per pixel" if name == "mse" else NATS)
+        yield name, Metric(value, UNITS.get(name, NATS))
     if "elbo" not in found:
-        yield from ((name, _NO_DENSITY) for name in ("elbo", "elbo_bits_per_dim"))
+        reason = likelihood.why_no_densities(subject.model) or "the objective has no KL among its terms"
+        yield from ((name, reason) for name in ("elbo", "elbo_bits_per_dim"))
     else:
         yield _bits(subject, "elbo_bits_per_dim", -found["elbo"])
 
@@ -237,41 +242,53 @@ def _pictures(subject: _Subject) -> Found:
 @torch.no_grad()
 def _latents(subject: _Subject) -> Found:
     names = ["kl_per_dimension", "active_units", "mutual_information", "marginal_kl"]
-    if not likelihood.has_densities(subject.model):
-        yield from ((name, _NO_DENSITY) for name in names)
-        return
-    assert subject.model.prior is not None
-    prior = subject.model.prior()
-    means, divergences, reason, formula = [], [], "", True
+    prior = subject.model.prior() if subject.model.prior is not None else None
+    found = latents.LatentsOfImages(prior)
     for batch in subject.batches(subject.images, "latents"):
-        q = subject.model.given(batch.labels).encode(batch.images)
-        means.append(q.mean.flatten(1).cpu())
-        formula = isinstance(q, Independent | MultivariateNormal)
-        try:
-            divergences.append(kl_per_dimension(q, prior).double().sum(0).cpu())
-        except (ValueError, NotImplementedError) as error:
-            reason = str(error)
-    per_dimension = torch.stack(divergences).sum(0) / len(subject.images) if not reason else None
-    yield names[0], reason if per_dimension is None else Metric(per_dimension.tolist(), NATS)
-    dimensions = means[0].shape[1]
-    yield names[1], Metric(latents.active_units(torch.cat(means)), f"of {dimensions} dimensions")
+        q = subject.encode(batch)
+        found.add(q)
+    if found.usage is not None:
+        codes = f"of {found.usage.codes} codes"
+        yield "codes_in_use", Metric(float(found.usage.codes_in_use), codes)
+        yield "perplexity", Metric(found.usage.perplexity, codes)
+    if reason := likelihood.why_no_densities(subject.model):
+        yield from ((name, reason) for name in names)
+        return
+    assert prior is not None
+    per_dimension = found.kl_per_dimension
+    yield names[0], found.no_kl if per_dimension is None else Metric(per_dimension.tolist(), NATS)
+    if found.means is None:
+        yield names[1], "z is codes: codes_in_use says how many"
+    else:
+        yield names[1], _active(found.means, getattr(subject.model.posterior, "sizes", []))
+    formula = isinstance(q, FORMULAS)
     chosen = subject.some(subject.images, "information", CODES if formula else COSTLY)
-    posteriors = [
-        subject.model.given(batch.labels).encode(batch.images) for batch in subject.batches(chosen, "information")
-    ]
+    posteriors = [subject.encode(batch) for batch in subject.batches(chosen, "information")]
     seed_noise(chosen.pixels.device, derive_seed(subject.seed, "information"))
-    found = latents.information(posteriors, prior)
-    details = {"images": len(chosen), "draws": found.draws}
+    information = latents.information(posteriors, prior)
+    details = {"images": len(chosen), "draws": information.draws}
     ceiling = {"at_most": math.log(len(chosen))}
-    yield names[2], Metric(found.mutual_information, NATS, found.mutual_information_error, details | ceiling)
-    yield names[3], Metric(found.marginal_kl, NATS, found.marginal_kl_error, details)
+    yield (
+        names[2],
+        Metric(information.mutual_information, NATS, information.mutual_information_error, details | ceiling),
+    )
+    yield names[3], Metric(information.marginal_kl, NATS, information.marginal_kl_error, details)
+
+
+def _active(means: Tensor, layers: Sequence[int]) -> Metric:
+    """How many dimensions are active; of a hierarchy also those of each layer."""
+    details = {
+        f"layer_{number}": latents.active_units(of_layer)
+        for number, of_layer in enumerate(torch.split(means, list(layers), 1) if layers else [], 1)
+    }
+    return Metric(latents.active_units(means), f"of {means.shape[1]} dimensions", details=details)
 
 
 @torch.no_grad()
 def _labels(subject: _Subject) -> Found:
     supervised = ["linear_probe_accuracy", "knn_accuracy"]
     clusterings = ["cluster_nmi", "cluster_ari", "cluster_accuracy"]
-    train = subject.some(_images_of(subject.data, "train").to(subject.images.pixels.device), "probe", CODES)
+    train = subject.some(split_images(subject.data, "train").to(subject.images.pixels.device), "probe", CODES)
     if len(torch.unique(train.labels)) < 2:
         yield from ((name, "the data have no labels") for name in [*supervised, *clusterings])
         return
@@ -296,10 +313,9 @@ def _labels(subject: _Subject) -> Found:
 
 def _log_likelihood(subject: _Subject) -> Found:
     if subject.samples is None:
-        reason = _NO_DENSITY
-        if likelihood.has_densities(subject.model):
-            reason = likelihood.why_no_likelihood(subject.model, subject.images.pixels) or "ask for it: --samples 5000"
-        yield "nll", reason
+        reason = likelihood.why_no_densities(subject.model)
+        reason = reason or likelihood.why_no_likelihood(subject.model, subject.images.pixels)
+        yield "nll", reason or "ask for it: --samples 5000"
         return
     numbers = subject.track(range(len(subject.images)), "log-likelihood")
     each = (subject.images.pixels[number].float().div(255) for number in numbers)
@@ -325,16 +341,6 @@ def _mean(of_images: Tensor, unit: str, details: Mapping[str, Any] | None = None
     """The mean of numbers of images, (N,), and its standard error, which one image does not have."""
     value, error = latents.mean_and_error(of_images.double().cpu())
     return Metric(value, unit, error, details or {})
-
-
-def _images_of(data: ImageData, split: str) -> Images:
-    """A split, binarized where the data are: of dynamic binarization one draw, f(data.seed)."""
-    images: Images = getattr(data.splits, split)
-    if not len(images):
-        raise DataError(f"the {split} split has no images: the run was trained with data.{split}=0")
-    if split == "train" and data.binarize == "dynamic":
-        return images.binarized(derive_seed(data.seed, "binarize train"))
-    return images
 
 
 def _device(accelerator: str | None) -> torch.device:

@@ -245,7 +245,7 @@ def _draw(experiment: Experiment, model: Autoencoder, folder: RunFolder) -> list
         )
     ]
     if model.prior is not None:
-        samples = figures.samples(model.sample(64))
+        samples = figures.samples(model.sample(64), model.classes)
         title = f"{experiment.name}: samples from the prior"
         paths.append(figures.save(samples, folder.figures / "samples.png", title=title))
     return paths

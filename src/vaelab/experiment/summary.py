@@ -48,8 +48,7 @@ def close_with(loggers: Iterable[Logger], experiment: Experiment, model: Autoenc
                 images, labels = shown.pixels.float().div(255), shown.labels
                 with torch.no_grad():
                     latents = model.given(labels).encode(images).mean
-                if latents.dim() == 2:
-                    logger.log_embedding(latents, images, labels, step)
+                logger.log_embedding(latents, images, labels, step)
             logger.close()
         else:
             logger.finalize("success")

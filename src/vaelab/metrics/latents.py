@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from vaelab.distributions import Codes, OneHotCodes
+from vaelab.objectives import kl_per_dimension
+
 ACTIVE_VARIANCE = 0.01
 PAIRS_AT_ONCE = 2**20  # numbers z_j of (sample, posterior, dimension)
 MIXTURE_DRAWS = 2_000
@@ -18,6 +21,85 @@ def active_units(means: Tensor) -> int:
     Burda et al. 2015, section 5.2: Cov_x(E_q(z|x)[z]) > 0.01.
     """
     return int((means.double().var(0, correction=0) > ACTIVE_VARIANCE).sum())
+
+
+class Usage(NamedTuple):
+    """How many codes are in use, how many there are, and exp(entropy) of how often each is."""
+
+    codes_in_use: int
+    codes: int
+    perplexity: float
+
+
+class LatentsOfImages:
+    """What the latents of a set of images carry, taken in a batch at a time.
+
+    Args:
+        prior: p(z); None where there is none.
+    """
+
+    def __init__(self, prior: Distribution | None) -> None:
+        self.prior = prior
+        self.no_kl = "" if prior is not None else "there is no prior to take a KL to"  # why there is none
+        self._images = 0
+        self._means: list[Tensor] = []
+        self._kl: list[Tensor] = []
+        self._indices: list[Tensor] = []
+        self._probabilities: list[Tensor] = []
+        self._codebook_size = 0
+
+    def add(self, q: Distribution) -> None:
+        """Take in q(z|x) of a batch of images, (B,)."""
+        if isinstance(q, Codes | OneHotCodes):
+            self.no_kl = "z is codes, not numbers that have a KL each"
+            self._codebook_size = q.codebook_size
+            if isinstance(q, Codes):
+                self._indices.append(q.indices)
+            else:
+                self._probabilities.append(q.log_probability.exp())
+            return
+        self._images += len(q.mean)
+        self._means.append(q.mean.flatten(1).float())
+        if not self.no_kl:
+            assert self.prior is not None
+            try:
+                self._kl.append(kl_per_dimension(q, self.prior).float().sum(0))
+            except (ValueError, NotImplementedError) as error:
+                self.no_kl = str(error)
+
+    @property
+    def means(self) -> Tensor | None:
+        """E_q[z], (N, Z); None of codes."""
+        return torch.cat(self._means) if self._means else None
+
+    @property
+    def kl_per_dimension(self) -> Tensor | None:
+        """KL(q(z_j|x) || p(z_j)) of each dimension, the mean over the images, (Z,); None where `no_kl` says why."""
+        return None if self.no_kl or not self._kl else torch.stack(self._kl).cpu().double().sum(0) / self._images
+
+    @property
+    def usage(self) -> Usage | None:
+        """Of the codes at all places of all images; None where z is not codes.
+
+        L categorical variables of K values each (`OneHotCodes`) have L K codes, of which those are in use that are the
+        most probable ones of their variable for some image; the perplexity is that of E_x[q(z_l|x)], the mean over the
+        variables.
+        """
+        if self._indices:
+            counts = torch.cat([part.flatten() for part in self._indices]).unique(return_counts=True)[1].cpu().double()
+            return Usage(len(counts), self._codebook_size, _perplexity(counts / counts.sum()).item())
+        if self._probabilities:
+            probability = torch.cat(self._probabilities).cpu()  # (N, L, K)
+            _, places, size = probability.shape
+            chosen = probability.argmax(-1) + size * torch.arange(places)  # (N, L)
+            perplexity = _perplexity(probability.double().mean(0)).mean().item()
+            return Usage(len(chosen.unique()), places * size, perplexity)
+        return None
+
+
+def _perplexity(share: Tensor) -> Tensor:
+    perplexity: Tensor = torch.special.entr(share).sum(-1).exp()
+    return perplexity
 
 
 class Information(NamedTuple):

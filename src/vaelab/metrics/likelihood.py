@@ -22,7 +22,7 @@ def evaluation_terms(model: Autoencoder, objective: Objective, x: Tensor) -> dic
     that has one; and `mse`, the squared error a pixel of the mean of p(x|z) at the mean of q(z|x).
     """
     terms = dict(objective(model, x, math.inf))
-    if "kl" not in terms and has_densities(model):
+    if "kl" not in terms and not why_no_densities(model):
         terms |= {name: term for name, term in _elbo_terms(model, x).items() if name != "loss"}
     if "kl" in terms:
         terms["elbo"] = -(terms["reconstruction"] + terms["kl"])
@@ -30,9 +30,13 @@ def evaluation_terms(model: Autoencoder, objective: Objective, x: Tensor) -> dic
     return terms
 
 
-def has_densities(model: Autoencoder) -> bool:
-    """Whether q(z|x) and p(z) have densities, and there is an ELBO."""
-    return model.posterior.has_density and model.prior is not None
+def why_no_densities(model: Autoencoder) -> str | None:
+    """The reason why q(z|x) or p(z) has no density, of which weights could be made; None where both have one."""
+    if model.posterior.has_density and model.prior is not None:
+        return None
+    if hasattr(model.posterior, "codebook_size"):
+        return "z is codes that are sure given x: there is one z to weigh, and `elbo` is all that it says"
+    return "there is no density q(z|x) or p(z): a plain autoencoder has none"
 
 
 def why_no_likelihood(model: Autoencoder, pixels: Tensor) -> str | None:

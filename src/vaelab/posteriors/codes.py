@@ -39,6 +39,7 @@ class GumbelSoftmax(nn.Module):
     """
 
     has_density = True
+    space = "codes"
 
     def __init__(
         self,
@@ -93,6 +94,7 @@ class VectorQuantizer(nn.Module):
     """
 
     has_density = False
+    space = "codes"
     counts: Tensor
     sums: Tensor
 
@@ -206,6 +208,7 @@ class FiniteScalarQuantizer(nn.Module):
     """
 
     has_density = False
+    space = "codes"
     steps: Tensor
     bases: Tensor
 

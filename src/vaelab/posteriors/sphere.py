@@ -22,6 +22,7 @@ class VonMisesFisher(nn.Module):
     """
 
     has_density = True
+    space = "the unit sphere"
 
     def __init__(self, features: Features, latent_dim: int) -> None:
         super().__init__()

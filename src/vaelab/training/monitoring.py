@@ -5,24 +5,22 @@ an undisturbed one would have: all but images a second.
 """
 
 import time
-from contextlib import suppress
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions import Distribution
 from torch.utils.hooks import RemovableHandle
 
 from vaelab.data import Batches
-from vaelab.objectives import kl_per_dimension
+from vaelab.distributions import Codes
+from vaelab.metrics.latents import LatentsOfImages, active_units
 from vaelab.schedules import at
 from vaelab.training.module import AutoencoderModule
 from vaelab.training.tensorboard import EventFiles
 
 IMAGES_PER_SECOND = "train/images_per_second"
-ACTIVE = 0.01  # variance of a dimension's posterior mean (Burda et al. 2015, section 5.2)
 
 
 class Rates(pl.Callback):
@@ -74,28 +72,30 @@ class Rates(pl.Callback):
 
 
 class Latents(pl.Callback):
-    """What the latent dimensions of the validation images carry, at every validation.
+    """What the latents of the validation images carry, at every validation.
 
     `val/active_units`: how many dimensions have a posterior mean whose variance over the images is above 0.01 (Burda
-    et al. 2015, section 5.2); TensorBoard also gets a histogram over the dimensions of their mean KL in nats. A model
-    whose posterior has no density has neither, one whose KL does not split into dimensions not the second.
+    et al. 2015, section 5.2); TensorBoard also gets a histogram over the dimensions of their mean KL in nats. A plain
+    autoencoder has neither, a model whose KL does not split into dimensions not the second. One whose latents are codes
+    has `val/codes_in_use` and `val/perplexity` instead, of the codes of all images.
     """
 
     def __init__(self) -> None:
-        self._means: list[Tensor] = []
-        self._kl: list[Tensor] = []
+        self._latents = LatentsOfImages(None)
         self._q: Distribution | None = None  # of the batch that is being validated
         self._hook: RemovableHandle | None = None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen to the posterior: the images are encoded anyway."""
         assert isinstance(pl_module, AutoencoderModule)
-        self._means, self._kl = [], []
-        posterior = pl_module.model.posterior
-        if posterior.has_density and isinstance(posterior, nn.Module):
-            self._hook = posterior.register_forward_hook(self._listen)
+        model = pl_module.model
+        self._latents = LatentsOfImages(model.prior() if model.prior is not None else None)
+        if isinstance(model.posterior, nn.Module):
+            self._hook = model.posterior.register_forward_hook(self._listen)
 
     def _listen(self, posterior: nn.Module, features: Any, q: Distribution) -> None:
+        # The last of a batch is the images': `evaluation_terms` reconstructs them last. Those before it may be of
+        # others, such as a VampPrior's.
         self._q = q
 
     def on_validation_batch_end(
@@ -110,26 +110,25 @@ class Latents(pl.Callback):
         """Keep what is counted of the batch."""
         assert isinstance(pl_module, AutoencoderModule)
         q, self._q = self._q, None
-        if q is None:
-            return
-        self._means.append(q.mean)
-        if pl_module.model.prior is not None:
-            with suppress(ValueError, NotImplementedError):  # no KL of each dimension
-                self._kl.append(kl_per_dimension(q, pl_module.model.prior()))
+        if isinstance(q, Codes) or (q is not None and pl_module.model.posterior.has_density):
+            self._latents.add(q)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log."""
-        if self._means:
-            active = int((torch.cat(self._means).float().var(0) > ACTIVE).sum())
-            for logger in trainer.loggers:
-                logger.log_metrics({"val/active_units": active}, step=trainer.global_step)
-        if self._kl:
-            kl = torch.cat(self._kl).float().mean(0)
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_histogram("val/kl_per_dimension", kl, trainer.global_step)
+        means, usage, kl = self._latents.means, self._latents.usage, self._latents.kl_per_dimension
+        metrics: dict[str, float] = {}
+        if means is not None:
+            metrics["val/active_units"] = active_units(means)
+        if usage is not None:
+            metrics |= {"val/codes_in_use": usage.codes_in_use, "val/perplexity": usage.perplexity}
+        for logger in trainer.loggers:
+            if metrics:
+                logger.log_metrics(metrics, step=trainer.global_step)
+            if kl is not None and isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_histogram("val/kl_per_dimension", kl, trainer.global_step)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen no longer."""
+        self._latents = LatentsOfImages(None)
         if self._hook is not None:
             self._hook.remove()

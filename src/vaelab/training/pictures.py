@@ -10,6 +10,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from vaelab import figures
 from vaelab.autoencoder import Autoencoder
 from vaelab.data import Images
+from vaelab.latents import changing
 from vaelab.seeding import derive_seed, noise_of_its_own
 from vaelab.training.datamodule import ImageDataModule
 from vaelab.training.module import AutoencoderModule
@@ -62,10 +63,10 @@ def log_pictures(loggers: Iterable[Logger], pictures: Portrait, prefix: str, *, 
 def portrait(model: Autoencoder, images: Images, *, seed: int) -> Portrait:
     """What a model makes of images: pictures by name, those that it can have.
 
-    `reconstructions` of the first ten; `samples` of its prior, drawn from `seed`; `traversals` of the dimensions whose
-    codes vary most, each over `REACH` standard deviations around its mean while the others stay at the first image's;
-    and `manifold`, where there are two latent dimensions, at the quantiles of the codes. The generators' state and the
-    model's mode are left as they were.
+    `reconstructions` of the first ten; `samples` of its prior, drawn from `seed`, a column for each label that the
+    model is told; of latents that are real vectors `traversals` of the dimensions whose codes vary most, each over
+    `REACH` standard deviations around its mean while the others stay at the first image's; and `manifold`, where there
+    are two of them, at the quantiles of the codes. The generators' state and the model's mode are left as they were.
     """
     parameter = next(model.parameters())
     images = images.first(ENCODED)
@@ -79,14 +80,15 @@ def portrait(model: Autoencoder, images: Images, *, seed: int) -> Portrait:
         reconstructed = model.given(labels[:10]).reconstruct(x[:10])
         pictures = {"reconstructions": figures.reconstructions(x[:10], reconstructed)}
         if model.prior is not None:
-            pictures["samples"] = figures.samples(model.sample(64))
-        if latents.dim() == 2:
+            pictures["samples"] = figures.samples(model.sample(64), model.classes)
+        if model.space == "real vectors":
             deviation, mean = torch.std_mean(latents, dim=0)  # (Z,)
             values = mean[:, None] + deviation[:, None] * torch.linspace(-REACH, REACH, COLUMNS).to(latents)
-            order = deviation.argsort(descending=True, stable=True)[:ROWS]
-            z = latents[0].repeat(len(order), COLUMNS, 1)  # (rows, columns, Z); a codebook's codes have thousands
+            order = deviation.argsort(descending=True, stable=True)[: 4 * ROWS]
+            z = latents[0].repeat(len(order), COLUMNS, 1)  # (rows, columns, Z)
             z[torch.arange(len(order)), :, order] = values[order]
-            pictures["traversals"] = figures.traversals(first.decode(z).mean)
+            rows = first.decode(z).mean
+            pictures["traversals"] = figures.traversals(rows[changing(rows)][:ROWS])
             if latents.shape[1] == 2:
                 pictures["manifold"] = figures.manifold(first.manifold(20, codes=latents))
     model.train(training)
