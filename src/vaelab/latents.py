@@ -45,7 +45,8 @@ def grid_lines(n: int, *, prior: Distribution | None = None, codes: Tensor | Non
         raise ValueError(f"a plane has 2 latent dimensions, this model has {size}")
     probabilities = (torch.arange(n) + 0.5) / n
     if codes is not None:
-        return codes.quantile(probabilities.to(codes), dim=0)
+        exact = codes.to(torch.promote_types(codes.dtype, torch.float32))  # quantiles are not there in less
+        return exact.quantile(probabilities.to(exact), dim=0).to(codes)
     lines = inverse_cdf(prior, probabilities) if prior is not None else None
     if lines is None:
         raise ValueError("the prior has no inverse CDF of each dimension: give codes, for their quantiles")

@@ -87,6 +87,7 @@ def test_everything_is_written_with_its_unit_and_what_it_depends_on(trained: Tra
         "images": 200,
         "binarize": "dynamic",
         "normalized_over": "binary",
+        "given": "nothing",
         "step": 11,
         "seed": 3,
     }

@@ -123,10 +123,8 @@ def sample(
     elif model.classes is not None:
         labels = range(model.classes)
     told = torch.tensor(labels)[torch.arange(count) % len(labels)] if labels is not None else None
-    if fit_gaussian and model.space != "real vectors":
-        raise RunError(
-            f"--fit-gaussian: a Gaussian is over all vectors, and z is of {model.space}; its prior samples it"
-        )
+    if fit_gaussian:
+        _require_real_vectors(model)
     source, prior = "samples from the prior", None
     with _seeded(trained, seed):
         if fit_gaussian:
@@ -178,12 +176,14 @@ def interpolate(
         raise RunError("an interpolation needs at least 2 images, such as --images 0,5")
     first, last = chosen.images[:-1], chosen.images[1:]
     told = labels_for(model, len(chosen.images), chosen.labels, label)
-    if len(told.unique()) > 1:
+    if (told != told[0]).any():
         raise RunError(
             "the images have different labels, and between two labels there is no way: choose images of one label, "
             "or say with --label 3 what the model is told of all of them"
         )
-    with _seeded(trained, seed), _said_of_the_model():
+    if model.space != "the unit sphere":
+        _require_real_vectors(model)
+    with _seeded(trained, seed):
         path = model.given(told[:-1]).interpolate(first, last, steps, spherical=spherical, stochastic=stochastic)
     spherical = spherical or model.space == "the unit sphere"
     kind = "spherical" if spherical else "linear"
@@ -229,8 +229,8 @@ def traverse(
 
     What is held is the mean or, if given, the code of image number `image` of the split. The picture has a column for
     each of the `steps` and a row for each of at most so many `dimensions`; the .gif goes there and back. Dimensions
-    that the decoder does not see, the upper layers of a hierarchy, are left out. A conditional model is told `label`, or
-    else that of the image, or 0.
+    that the decoder does not see, the upper layers of a hierarchy, are left out. A conditional model is told `label`,
+    or else that of the image, or 0.
 
     Further arguments as in `reconstruct`.
     """
@@ -239,13 +239,14 @@ def traverse(
     targets = _targets("traverse", run, [".png", ".gif"], output, force)
     trained = opened(run, trust=trust)
     model, name = trained.model, trained.experiment.name
+    _require_real_vectors(model)
     found = split_images(trained.experiment.data, split)
     pixels = pixels_of(found)
     number = None
     if image is not None:
         (number,) = numbered(f"{image},", f"{split} images", len(found), option="--image")
     told = labels_for(model, 1, found.labels[:1] * 0 if number is None else found.labels[number : number + 1], label)
-    with _seeded(trained, seed), _said_of_the_model():
+    with _seeded(trained, seed):
         codes = _codes(model, pixels, found.labels, stochastic=stochastic)
         centre, spread, scale = _scale(model, codes)
         weights, sorted_by, unit = _information(model, pixels, found.labels, codes)
@@ -305,6 +306,7 @@ def manifold(
     targets = _targets("manifold", run, [".png"], output, force)
     trained = opened(run, trust=trust)
     model, name, size = trained.model, trained.experiment.name, trained.model.posterior.latent_dim
+    _require_real_vectors(model)
     if size != 2:
         size_of = f"latent_dim={size}, not 2" if size == trained.experiment.latent_dim else f"{size} latent dimensions"
         raise RunError(
@@ -327,8 +329,7 @@ def manifold(
         "columns": [f"{value:.2f}" for value in lines[:, 0].tolist()],
         "corner": "z1 \\ z0",
     }
-    with _said_of_the_model():
-        picture = figures.manifold(model.given(told).manifold(steps, codes=codes))
+    picture = figures.manifold(model.given(told).manifold(steps, codes=codes))
     return _write(targets, {".png": lambda path: figures.save(picture, path, **labels)}, [])
 
 
@@ -410,11 +411,10 @@ def _label_of(model: Autoencoder, told: Tensor) -> str:
     return "" if model.classes is None else f", label {told.item()}"
 
 
-@contextmanager
-def _said_of_the_model() -> Iterator[None]:
-    """Have what a model refuses said in one line."""
+def _require_real_vectors(model: Autoencoder) -> None:
+    """Raise RunError where z cannot be any vector."""
     try:
-        yield
+        model.require_real_vectors()
     except ValueError as error:
         raise RunError(str(error)) from error
 

@@ -86,14 +86,15 @@ class LatentsOfImages:
         variables.
         """
         if self._indices:
-            counts = torch.cat([part.flatten() for part in self._indices]).unique(return_counts=True)[1].cpu().double()
-            return Usage(len(counts), self._codebook_size, _perplexity(counts / counts.sum()).item())
+            every = torch.cat([indices.flatten() for indices in self._indices])
+            _, counts = torch.unique(every, return_counts=True)
+            return Usage(len(counts), self._codebook_size, _perplexity(counts.cpu().double() / len(every)).item())
         if self._probabilities:
             probability = torch.cat(self._probabilities).cpu()  # (N, L, K)
             _, places, size = probability.shape
             chosen = probability.argmax(-1) + size * torch.arange(places)  # (N, L)
             perplexity = _perplexity(probability.double().mean(0)).mean().item()
-            return Usage(len(chosen.unique()), places * size, perplexity)
+            return Usage(len(set(chosen.flatten().tolist())), places * size, perplexity)
         return None
 
 
