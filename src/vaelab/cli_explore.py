@@ -161,7 +161,7 @@ def traverse(
     ] = None,
     label: OneLabel = None,
     dimensions: Annotated[int, typer.Option(min=1, help="Rows, at most.")] = 16,
-    reach: Annotated[float, typer.Option(min=0, help="Standard deviations to both sides of the mean.")] = 3.0,
+    reach: Annotated[float, typer.Option(help="Standard deviations to both sides of the mean.")] = 3.0,
     steps: Steps = 11,
     stochastic: Stochastic = False,
     seed: Seed = None,

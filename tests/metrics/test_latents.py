@@ -7,7 +7,8 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
 from vaelab.metrics import latents
-from vaelab.metrics.latents import active_units, information
+from vaelab.distributions import Codes, OneHotCodes
+from vaelab.metrics.latents import LatentsOfImages, active_units, information
 
 sys.path.insert(0, str(Path(__file__).parent))
 import linear_gaussian
@@ -139,3 +140,43 @@ def test_batches_of_different_sizes_and_chunks_of_draws_change_nothing(monkeypat
     monkeypatch.setattr(latents, "PAIRS_AT_ONCE", 60)
 
     assert found([10, 10, 5]) == pytest.approx(whole, abs=1e-6)
+
+
+def test_codes_in_use_and_their_perplexity_are_those_of_all_images_together_as_counted_by_hand():
+    indices = torch.tensor([[0, 3, 3], [3, 7, 3], [0, 3, 0], [7, 7, 3], [3, 3, 3]])  # of 9 codes, 5 images
+    found = LatentsOfImages(None)
+    for part in torch.split(indices, 2):
+        nothing = torch.zeros(len(part))
+        found.add(Codes(torch.zeros(len(part), 6), part, 9, commitment=nothing))
+
+    shares = [3 / 15, 9 / 15, 3 / 15]
+    assert found.usage is not None
+    assert found.usage.codes_in_use == 3
+    assert found.usage.codes == 9
+    assert found.usage.perplexity == pytest.approx(math.exp(-sum(p * math.log(p) for p in shares)), rel=1e-12)
+    assert found.means is None
+    assert found.kl_per_dimension is None
+
+
+def test_categorical_variables_are_counted_each_by_itself():
+    logits = torch.randn(7, 2, 4)  # 7 images, 2 variables of 4 values
+    found = LatentsOfImages(None)
+    for part in torch.split(logits, 3):
+        found.add(OneHotCodes(part))
+
+    probability = logits.softmax(-1).double()
+    chosen = {(place, int(image[place].argmax())) for image in probability for place in range(2)}
+    entropies = [-sum(p * math.log(p) for p in probability[:, place].mean(0).tolist()) for place in range(2)]
+    assert found.usage is not None
+    assert found.usage.codes_in_use == len(chosen)
+    assert found.usage.codes == 8
+    assert found.usage.perplexity == pytest.approx(sum(map(math.exp, entropies)) / 2, rel=1e-6)
+
+
+def test_codes_that_are_all_alike_have_a_perplexity_of_one_and_all_different_ones_as_many_as_they_are():
+    for indices, perplexity in ((torch.zeros(6, 2, dtype=torch.int64), 1), (torch.arange(12).reshape(6, 2), 12)):
+        found = LatentsOfImages(None)
+        found.add(Codes(torch.zeros(6, 4), indices, 12, commitment=torch.zeros(6)))
+        assert found.usage is not None
+        assert found.usage.perplexity == pytest.approx(perplexity)
+        assert found.usage.codes_in_use == perplexity
