@@ -186,7 +186,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments, standalone_mode=True)
     except UserError as error:
-        for line in str(error).splitlines():
+        # Of the processes that a launcher has started on a machine, one says what all find.
+        lines = str(error).splitlines() if _is_first_here() else []
+        for line in lines:
             Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(line)}", highlight=False)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
@@ -195,13 +197,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _report(trained: Callable[[], "Run"]) -> None:
-    """Print what a run ended with, and where it is; once, however many processes trained it."""
+    """Print what a run ended with, and where it is."""
     run = _stoppable(trained)
-    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
-        return
     _print_metrics(run.metrics)
     for path in [*run.figures, run.folder]:
         typer.echo(path)
+
+
+def _is_first_here() -> bool:
+    """Whether this is the only process that a launcher has started on this machine, or the first of them."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0))) == 0
 
 
 def _report_sweep(ran: Callable[[], "SweepFolder"]) -> None:

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import pytorch_lightning as pl
 import torch
@@ -46,7 +47,8 @@ def companions(trainer: pl.Trainer, folder: RunFolder, trust: Sequence[str]) -> 
             # A session of its own, so that Ctrl-C in a terminal asks this process alone, which tells the others.
             other = subprocess.Popen(command, env=os.environ | own, stdin=subprocess.PIPE, start_new_session=True)
             others.append(other)
-            threading.Thread(target=_end_without, args=(other, rank, folder, over), daemon=True).start()
+            watch = partial(_end_without, other, trainer.global_rank + rank, folder, over, leads=trainer.is_global_zero)
+            threading.Thread(target=watch, daemon=True).start()
         yield
     finally:
         over.set()
@@ -63,12 +65,18 @@ def companions(trainer: pl.Trainer, folder: RunFolder, trust: Sequence[str]) -> 
                 os.environ[name] = value
 
 
-def _end_without(other: subprocess.Popen[bytes], rank: int, folder: RunFolder, over: threading.Event) -> None:
-    """End this process where another one has failed and this one still waits for it, as on a GPU it would for long."""
+def _end_without(
+    other: subprocess.Popen[bytes], rank: int, folder: RunFolder, over: threading.Event, *, leads: bool
+) -> None:
+    """End this process where another one has failed and this one still waits for it, as on a GPU it would for long.
+
+    The run's status is for the process that leads all machines' to write.
+    """
     code = other.wait()
     if code == 0 or over.wait(PATIENCE):
         return
     error = f"process {rank} of the run ended with exit code {code}"
-    folder.update_status("failed", error=error)
+    if leads:
+        folder.update_status("failed", error=error)
     os.write(2, f"error: {error}; `vaelab resume {folder.path}` goes on\n".encode())
     os._exit(1)

@@ -24,7 +24,8 @@ from vaelab.errors import ConfigError, RunError, UserError
 from vaelab.experiment import summary
 from vaelab.experiment.check import check
 from vaelab.experiment.experiment import Experiment
-from vaelab.experiment.folder import RunFolder
+from vaelab.experiment.folder import RunFolder, portable
+from vaelab.experiment.launch import Launch
 from vaelab.experiment.load import folder_of
 from vaelab.experiment.manifest import circumstances, manifest
 from vaelab.experiment.processes import companions
@@ -52,6 +53,9 @@ class Run:
 def train(config: DictConfig, *, folder: str | Path | None = None, trust: Sequence[str] = ()) -> Run:
     """Train what `config` says, test it, draw it.
 
+    In a process that torchrun or srun has started beside the first one it does not return: the process ends with the
+    run.
+
     Args:
         config: as `vaelab.compose` makes it.
         folder: the new run folder; by default outputs/runs/<time>_<name>.
@@ -75,24 +79,49 @@ def train_into(
 
     The manifest keeps the `overrides` that the config was composed with.
     """
-    with quiet_lightning():
-        experiment = ready(config, trust=trust)
+    with quiet_lightning(), leading(config, trust) as launch:
+        experiment = ready(config, trust=trust, launch=launch)
+        launch.await_others()
+        if exact and launch.restarted and _holds(folder, config):
+            return _taken_up(RunFolder.open(folder), config, launch, trust=trust, overrides=overrides)
         run_folder = RunFolder.claim(folder, exact=exact)
         with room_for(run_folder.path), run_folder.locked(), threads(experiment.threads):
             made_of = {"overrides": list(overrides)} | manifest(experiment.data, seed=experiment.seed)
             run_folder.write_json("manifest", made_of)
             run_folder.write_config(config)  # from now on it is a run folder, which can be resumed
             with recorded(run_folder):
+                launch.begin(run_folder.path)
                 return _fit(experiment, run_folder, trust)
 
 
-def ready(config: DictConfig, *, trust: Sequence[str] = (), devices: bool = True) -> Experiment:
+@contextmanager
+def leading(config: DictConfig, trust: Sequence[str]) -> Iterator[Launch]:
+    """The processes that were started for a run; those that are not the first take their part and end here."""
+    launch = Launch.of(config)
+    if launch.rank > 0:
+        launch.follow(
+            lambda: ready(config, trust=trust, launch=launch),
+            lambda experiment, folder: _join(experiment, RunFolder(folder), trust),
+        )
+    with launch.ending():
+        yield launch
+
+
+def _holds(folder: str | Path, config: DictConfig) -> bool:
+    """Whether there is a run of this config in `folder`."""
+    return Path(folder, "config.yaml").is_file() and RunFolder(folder).config == portable(config)
+
+
+def ready(
+    config: DictConfig, *, trust: Sequence[str] = (), devices: bool = True, launch: Launch | None = None
+) -> Experiment:
     """The experiment of a config, its devices found and its data read: nothing has been written by then.
 
     Args:
         config: as composed.
         trust: packages of one's own whose classes the config may name.
         devices: ask for them; not where it will run on another machine.
+        launch: the processes that were started for it and have to be as many as it wants.
 
     Raises:
         ConfigError: the config has mistakes, or this machine has not the devices.
@@ -104,6 +133,10 @@ def ready(config: DictConfig, *, trust: Sequence[str] = (), devices: bool = True
             _ = experiment.data.splits
             return experiment
         trainer = _ask_devices(experiment)
+        if launch is not None:
+            environment = trainer._accelerator_connector.cluster_environment  # a single device's strategy has none
+            external = environment.creates_processes_externally
+            launch.require_as_many(trainer.num_devices, trainer.num_nodes, external=external)
         _ask_compiler(experiment)
         _require_batches(trainer, experiment)
         return experiment
@@ -144,19 +177,34 @@ def go_on(
         wait: for another process that is training it.
     """
     check(config, trust=trust)
-    with quiet_lightning(), room_for(folder.path), folder.locked(wait=wait):
+    with quiet_lightning(), leading(config, trust) as launch:
+        return _taken_up(folder, config, launch, trust=trust, overrides=overrides, wait=wait)
+
+
+def _taken_up(
+    folder: RunFolder,
+    config: DictConfig,
+    launch: Launch,
+    *,
+    trust: Sequence[str],
+    overrides: Sequence[str],
+    wait: bool = False,
+) -> Run:
+    with room_for(folder.path), folder.locked(wait=wait):
         if folder.done:
             return Run(folder.path, folder.metrics, sorted(folder.figures.glob("*.png")))
         folder.require_known_servers(trust)
         folder.remove_fragments()
         with recorded(folder):
-            experiment = ready(config, trust=trust)
+            experiment = ready(config, trust=trust, launch=launch)
+            launch.await_others()
             with threads(experiment.threads):
                 then, now = folder.manifest, manifest(experiment.data, seed=experiment.seed)
                 if then:
                     _warn_of_changes(then, now)
                 else:
                     folder.write_json("manifest", {"overrides": list(overrides)} | now)
+                launch.begin(folder.path)
                 return _fit(experiment, folder, trust)
 
 
@@ -164,9 +212,12 @@ def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
     """Take part, as another process, in a run that the first one has begun or taken up."""
     with quiet_lightning():
         run_folder = RunFolder.open(folder)
-        experiment = ready(run_folder.config, trust=trust)
-        with threads(experiment.threads):
-            _fit(experiment, run_folder, trust)
+        _join(ready(run_folder.config, trust=trust), run_folder, trust)
+
+
+def _join(experiment: Experiment, folder: RunFolder, trust: Sequence[str]) -> None:
+    with threads(experiment.threads):
+        _fit(experiment, folder, trust)
 
 
 def _fit(experiment: Experiment, folder: RunFolder, trust: Sequence[str]) -> Run:

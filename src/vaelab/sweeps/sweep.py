@@ -137,11 +137,13 @@ def _ready(configs: Iterable[DictConfig], launcher: Launcher, trust: Sequence[st
     """Find, before the first job starts, what data or devices are not there.
 
     Raises:
-        ConfigError: this machine has not the devices.
+        ConfigError: this machine has not the devices, or this is one of several processes.
         DataError: the data are missing or damaged.
     """
-    from vaelab.experiment.run import ready  # imports Lightning, for which no mistake should wait
+    from vaelab.experiment.launch import require_one  # imports Lightning, for which no mistake should wait
+    from vaelab.experiment.run import ready
 
+    require_one()
     # One job for each choice of data and devices.
     needs = {OmegaConf.to_yaml({"data": config.data, "trainer": config.trainer}): config for config in configs}
     for config in needs.values():
