@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vaelab import cli_explore
-from vaelab.errors import ConfigError, UserError
+from vaelab.errors import ConfigError, RunError, UserError
 from vaelab.experiment.compose import compose_with_hydra, groups, options, run_dir, without_hydra
 
 if TYPE_CHECKING:
@@ -172,6 +172,32 @@ def evaluate(
         )
         raise typer.Exit(130) from None
     _print_evaluation(evaluation)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Sweep folders, run folders, or what holds them.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The page, NAME.html; NAME.csv goes beside it. By default report.html in the folder."
+        ),
+    ] = None,
+) -> None:
+    """Compare runs: a table here and as .csv, and a page with charts and pictures (.html)."""
+    from vaelab.sweeps.report import as_table, collect, write
+
+    if output is not None and output.suffix != ".html":
+        raise RunError(f"--output {output}: the page is a file that ends in .html")
+    page = output or Path(folders[0] if len(folders) == 1 else "", "report.html")
+    found = collect(folders)
+    title = ", ".join(folder.resolve().name for folder in folders)
+    written = write(found, page, title=title)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(as_table(found))
+    typer.echo(", ".join(f"{count} {state}" for state, count in found.states.items()))
+    for path in written:
+        typer.echo(path)
 
 
 app.add_typer(cli_explore.commands)

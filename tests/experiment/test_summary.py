@@ -8,7 +8,6 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 import vaelab
 from vaelab.experiment.check import check
 from vaelab.experiment.differences import differences
-from vaelab.experiment.summary import hyperparameters
 
 SMALL = ["data=digits", "trainer=cpu", "trainer.max_epochs=1", "callbacks.progress_bar=null", "latent_dim=2"]
 
@@ -77,30 +76,3 @@ def test_an_end_that_is_repeated_is_there_once(run: Path, tmp_path: Path) -> Non
     assert [one.WhichOneof("data") for one in sessions(again)] == ["session_start_info", "session_end_info"]
     for name in (name for name in files(run) if "tfevents" not in name):
         assert (run / "tensorboard" / name).read_bytes() == (again / "tensorboard" / name).read_bytes()
-
-
-def test_hyperparameters_are_flat_and_name_parts_by_their_classes() -> None:
-    found = hyperparameters(vaelab.compose(["model=annealed_vae", "objective.kl_weight.steps=100", "seed=3"]))
-    expected = {
-        "name": "annealed_vae",
-        "seed": 3,
-        "latent_dim": 20,
-        "data": "MNIST",
-        "data.batch_size": 128,
-        "encoder": "MLPEncoder",
-        "encoder.hidden": "[400]",
-        "objective": "ELBO",
-        "objective.kl_weight": "Linear",
-        "objective.kl_weight.steps": 100,
-        "loss": "Bernoulli",
-        "optimizer.lr": 0.001,
-        "trainer.max_epochs": 20,
-    }
-    assert expected.items() <= found.items()
-    assert all(isinstance(value, int | float | str) for value in found.values())
-
-
-def test_hyperparameters_leave_out_where_a_run_was_made_and_what_is_null() -> None:
-    found = hyperparameters(vaelab.compose(["model=ae"]))
-    assert not {"data.root", "trainer", "trainer.devices", "callbacks", "logger", "prior", "scheduler"} & set(found)
-    assert not [name for name in found if name.startswith(("callbacks.", "logger."))]

@@ -85,7 +85,7 @@ class RunFolder:
         path = self.path / "config.yaml"
         try:
             text = self._text(path)
-            _require_plain(text)
+            require_plain(text)
             config = OmegaConf.create(text)
             text = OmegaConf.to_yaml(config, resolve=False)
         except Exception as error:  # a foreign file may fail in any way
@@ -228,7 +228,7 @@ class RunFolder:
         self.write_json("status", status)
 
 
-def _require_plain(text: str) -> None:
+def require_plain(text: str) -> None:
     """Refuse YAML that would take a reader's time or memory beyond its size: aliases and endless nesting."""
     depth = 0
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
