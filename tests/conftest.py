@@ -1,9 +1,16 @@
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +53,14 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         return vaelab.train(config, folder=tmp_path_factory.mktemp("runs") / name).folder
 
     return folder
+
+
+@pytest.fixture(scope="module")
+def chrome() -> "Iterator[Browser]":
+    """A headless Chromium."""
+    from screenshots import browser, chromium
+
+    if chromium() is None:
+        pytest.skip("there is no Chromium on this machine (on Debian: apt-get install chromium)")
+    with browser() as opened:
+        yield opened

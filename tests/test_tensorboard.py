@@ -2,18 +2,14 @@
 
 import json
 import re
-import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-
-from playwright.sync_api import FrameLocator, Locator, Page, expect
-from screenshots import browser, chromium, tensorboard
+from playwright.sync_api import Browser, FrameLocator, Locator, Page, expect
+from screenshots import tensorboard
 
 from vaelab.cli import main
 
@@ -92,13 +88,10 @@ def test_the_hparams_of_a_mixed_sweep_have_every_run_every_column_and_every_fina
 
 
 @pytest.fixture(scope="module")
-def page(address: str) -> Iterator[Page]:
-    if chromium() is None:
-        pytest.skip("there is no Chromium on this machine (on Debian: apt-get install chromium)")
-    with browser() as chrome:
-        page = chrome.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(WAIT)
-        yield page
+def page(chrome: Browser, address: str) -> Page:
+    page = chrome.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(WAIT)
+    return page
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from vaelab.seeding import derive_seed
 from vaelab.training.pictures import log_pictures, portrait
 from vaelab.training.tensorboard import EventFiles
 
+
 def open_with(loggers: Iterable[Logger], folder: RunFolder, *, resumed: bool) -> None:
     """Begin a run: its hyperparameters to every logger, its config and command as text to TensorBoard.
 

@@ -6,7 +6,7 @@
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const HUES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8a8a8a"]; // Okabe and Ito
-  const RAMP = ["#00306f", "#39486b", "#626570", "#8a8779", "#b9ac70", "#e5cf52"]; // cividis, of even lightness steps
+  const RAMP = ["#440154", "#443983", "#31688e", "#21918c", "#35b779", "#90d743", "#fde725"]; // viridis
   const metricNumber = (name) => metrics.findIndex((metric) => metric.name === name);
   const curve = Math.max(0, parameters.findIndex((p) => p.numeric && p.short === "kl_weight"));
   let colour = parameters.length > 1 && curve === 0 ? 1 : 0;
@@ -29,6 +29,7 @@
     if (!values.length) return "";
     if (values.length === 1) return format(values[0], digits);
     const size = deviation(values);
+    if (size === 0 && digits === 0) return format(values[0], 0);
     const shown = size > 0 ? digitsOf(size, 1) : digits;
     return `${format(mean(values), shown)} ± ${format(size, shown)}`;
   };
@@ -102,24 +103,23 @@
     const { values, numeric } = parameters[by];
     const k = groups[group][by];
     if (!numeric || values.length <= 3) return k < HUES.length ? HUES[k] : HUES.at(-1);
-    const share = (k / (values.length - 1)) * 0.86 + (dark.matches ? 0.14 : 0); // away from the page's own
-    const [left, rest] = [Math.min(4, Math.floor(share * 5)), share * 5 - Math.min(4, Math.floor(share * 5))];
-    const parts = [left, left + 1].map((n) => [1, 3, 5].map((c) => parseInt(RAMP[n].slice(c, c + 2), 16)));
-    const lift = dark.matches ? 60 : 0;
-    return `rgb(${parts[0].map((c, n) => Math.round(Math.min(255, c + (parts[1][n] - c) * rest + lift * (1 - share)))).join(" ")})`;
+    const place = (dark.matches ? 1.2 : 0) + (k / (values.length - 1)) * 4.8; // away from the page's own
+    const left = Math.min(5, Math.floor(place));
+    const [from, to] = [left, left + 1].map((n) => [1, 3, 5].map((c) => parseInt(RAMP[n].slice(c, c + 2), 16)));
+    return `rgb(${from.map((part, c) => Math.round(part + (to[c] - part) * (place - left))).join(" ")})`;
   };
-  const legend = () => {
+  const legend = (by = colour) => {
     const box = document.createElement("div");
     box.className = "legend";
-    if (!parameters.length) return box;
-    const { values, short } = parameters[colour];
+    if (!parameters.length || by < 0) return box;
+    const { values, short } = parameters[by];
     box.append(short);
     const step = Math.ceil(values.length / 12);
     values.forEach((value, k) => {
       if (k % step) return;
-      const group = groups.findIndex((of) => of[colour] === k);
+      const group = groups.findIndex((of) => of[by] === k);
       const [entry, dot] = [document.createElement("span"), document.createElement("i")];
-      dot.style.background = colourOf(group);
+      dot.style.background = colourOf(group, by);
       entry.append(dot, value === "" ? "none" : String(value));
       box.append(entry);
     });
@@ -209,7 +209,7 @@
       const [dx, dy] = [px(mean(rates) + deviation(rates)) - cx, py(mean(distortions) + deviation(distortions)) - cy];
       svg.append(element("line", { stroke: fill, x1: cx - dx, x2: cx + dx, y1: cy, y2: cy }));
       svg.append(element("line", { stroke: fill, x1: cx, x2: cx, y1: cy - dy, y2: cy + dy }));
-      svg.append(told(element("circle", { class: "mean", cx, cy, r: 6, fill }), describe(group, members[group], [rate, distortion])));
+      svg.append(told(element("circle", { class: "mean", cx, cy, r: present.length > 60 ? 4 : 6, fill }), describe(group, members[group], [rate, distortion])));
       if (present.length <= 24 && parameters.length) {
         svg.append(element("text", { class: "value", x: cx + 9, y: cy - 8 }, String(valueOf(group, curve))));
       }
@@ -235,8 +235,8 @@
       if (parameter.values.length < 2) return;
       const title = document.createElement("h3");
       title.textContent = `against ${parameter.name}`;
-      grid.append(title);
-      const by = i === colour ? (parameters.length > 1 ? parameters.findIndex((_, k) => k !== i) : -1) : colour;
+      const by = i === colour ? parameters.findIndex((_, k) => k !== i) : colour;
+      grid.append(title, legend(by));
       for (const m of chosen) {
         const present = [...groups.keys()].filter((group) => numbersOf(members[group], m).length);
         if (!present.length) continue;
@@ -247,7 +247,7 @@
         const cell = document.createElement("div");
         grid.append(cell);
         const x = byParameter(i);
-        const { svg, px, py } = frame(Math.max(260, cell.clientWidth), 210, x, { ...linear(ends, 4) }, { top: 26 });
+        const { svg, px, py } = frame(Math.max(220, cell.clientWidth), 210, x, { ...linear(ends, 4) }, { top: 26 });
         const unit = metrics[m].unit ? ` (${metrics[m].unit})` : "";
         svg.append(element("text", { x: 4, y: 13, "font-weight": 600 }, metrics[m].name, element("tspan", { class: "tick", "font-weight": 400 }, unit)));
         for (const line of lines(i, present)) {
@@ -258,13 +258,11 @@
           const [numbers, fill, cx] = [numbersOf(members[group], m), colourOf(group, by), px(groups[group][i])];
           const [centre, size] = [mean(numbers), deviation(numbers)];
           if (size) svg.append(element("line", { stroke: fill, "stroke-width": 1.5, x1: cx, x2: cx, y1: py(centre - size), y2: py(centre + size) }));
-          svg.append(told(element("circle", { class: "mean", cx, cy: py(centre), r: 4.5, fill }), describe(group, members[group], [m])));
+          svg.append(told(element("circle", { class: "mean", cx, cy: py(centre), r: present.length > 60 ? 3 : 4.5, fill }), describe(group, members[group], [m])));
         }
         cell.append(svg);
       }
     });
-    grid.prepend(legend());
-    grid.firstChild.style.gridColumn = "1 / -1";
   };
 
   const drawParallel = () => {
@@ -316,7 +314,7 @@
   const texts = new Map(rows.map((row) => {
     const run = runs[row.dataset.run];
     const values = run.group === null ? "" : parameters.map((p, i) => `${p.name}=${valueOf(run.group, i)}`).join(" ");
-    return [row, `${row.textContent} ${values} seed=${run.seed}`.toLowerCase()];
+    return [row, `${row.textContent} ${values} seed=${run.seed}`.replaceAll("\u2212", "-").toLowerCase()];
   }));
   const filter = () => {
     const words = find("#filter").value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -348,8 +346,8 @@
     all("th", table.tHead).forEach((head, column) => {
       const button = document.createElement("button");
       button.type = "button";
-      button.append(...head.childNodes);
-      head.append(button);
+      button.append(head.firstChild);
+      head.prepend(button);
       button.addEventListener("click", () => {
         const down = head.getAttribute("aria-sort") === "ascending";
         all("th", table.tHead).forEach((other) => other.removeAttribute("aria-sort"));

@@ -107,6 +107,18 @@ class Report:
         return decimals([run.metrics[metric] for run in self.runs if metric in run.metrics])
 
     @property
+    def incomparable(self) -> list[str]:
+        """In which of loss and data runs that are done differ, so that their likelihoods cannot be compared."""
+        parts = {"loss": ("loss",), "data": ("data", "data.binarize")}
+        done = [run.hyperparameters for run in self.runs if run.state == "done"]
+        return [part for part, keys in parts.items() if len({tuple(map(of.get, keys)) for of in done}) > 1]
+
+    @property
+    def without_rate(self) -> int:
+        """How many runs are done and have no KL, as plain autoencoders."""
+        return sum(run.state == "done" and "test/kl" not in run.metrics for run in self.runs)
+
+    @property
     def states(self) -> dict[str, int]:
         """How many runs are in each state that any is in."""
         states = [run.state for run in self.runs]
@@ -188,6 +200,8 @@ def spread(values: Sequence[float], digits: int) -> str:
     if len(values) == 1:
         return number(values[0], digits)
     deviation = stdev(values)
+    if deviation == 0 and digits == 0:  # a count
+        return number(values[0], 0)
     digits = _digits(deviation, 1) if deviation > 0 else digits
     return f"{number(fmean(values), digits)} ± {number(deviation, digits)}"
 

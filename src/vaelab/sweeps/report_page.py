@@ -22,6 +22,7 @@ FIGURES = ("samples", "reconstructions")
 SHOWN = 48  # groups of runs at most whose pictures are in the page, which makes a few megabytes
 COLUMNS = 12  # of them side by side
 WIDE = 520  # pixels, about
+TITLE = 45  # pixels above a picture that `figures.save` writes its title in
 MAX_PIXELS = 4096 * 4096  # of a picture that is read
 MAX_BYTES = 8 << 20
 
@@ -107,7 +108,7 @@ def _row(report: Report, run: ReportedRun) -> dict[str, Any]:
     return {
         "run": run,
         "parameters": [as_text(value) for value in report.values(run)],
-        "metrics": ["" if value is None else number(value, report.decimals(name)) for name, value in metrics],
+        "metrics": ["" if value is None else _minus(number(value, report.decimals(name))) for name, value in metrics],
         "exact": ["" if value is None else repr(value) for _, value in metrics],
     }
 
@@ -116,7 +117,7 @@ def _group(report: Report, group: Group) -> dict[str, Any]:
     return {
         "parameters": [as_text(value) for value in group.values],
         "n": len(group.counted),
-        "metrics": [spread(group.numbers(name), report.decimals(name)) for name in report.metrics],
+        "metrics": [_minus(spread(group.numbers(name), report.decimals(name))) for name in report.metrics],
     }
 
 
@@ -158,9 +159,7 @@ def _sheet(report: Report, figure: str) -> Sheet | None:
     return Sheet(figure, corner, labels, grid, left_out)
 
 
-def _picture(
-    run: ReportedRun | None, figure: str, names: Sequence[str], values: Sequence[str] = ()
-) -> Picture | None:
+def _picture(run: ReportedRun | None, figure: str, names: Sequence[str], values: Sequence[str] = ()) -> Picture | None:
     """The figure, smaller; None where it cannot be had."""
     if run is None:
         return None
@@ -171,13 +170,14 @@ def _picture(
         with Image.open(path, formats=["PNG"]) as image:
             if image.width * image.height > MAX_PIXELS:
                 return None
-            small = image.convert("RGB")
+            small = image.convert("RGB").crop((0, min(TITLE, image.height - 1), image.width, image.height))
     except Exception:  # a foreign file may fail in any way
         return None
     small = small.reduce(max(1, round(small.width / WIDE)))
     file = io.BytesIO()
     small.save(file, "webp", quality=70, method=2)
-    return Picture(run, _caption(names, values), f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}")
+    caption = _caption(names, values) if len(names) <= 4 else run.name
+    return Picture(run, caption, f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}")
 
 
 def _path(run: ReportedRun, figure: str) -> Path:
@@ -203,6 +203,10 @@ def _json(content: Any) -> str:
     """JSON that cannot end the element that it stands in."""
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _finite(value: float | None) -> float | None:

@@ -3,6 +3,7 @@
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,10 +88,8 @@ def _run_folders(top: Path) -> Iterator[tuple[Path, Path | None, Entry | None]]:
         path = Path(parent)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if "sweep.json" in files and own_file(path / "sweep.json"):
-            try:
+            with suppress(RunError):  # its runs say what they are
                 jobs |= {path / entry.folder: (path, entry) for entry in SweepFolder.open(path).record.jobs}
-            except RunError:
-                pass  # its runs say what they are
         sweep, job = jobs.get(path, (None, None))
         if "config.yaml" in files and (job or _MARKS & set(files)):
             folders.clear()
