@@ -185,7 +185,7 @@ def report(
     ] = None,
 ) -> None:
     """Compare runs: a table here and as .csv, and a page with charts and pictures (.html)."""
-    from vaelab.sweeps.report import as_table, collect, write
+    from vaelab.sweeps.report import as_table, collect, remarks, write
 
     if output is not None and output.suffix != ".html":
         raise RunError(f"--output {output}: the page is a file that ends in .html")
@@ -193,11 +193,9 @@ def report(
     found = collect(folders)
     title = ", ".join(folder.resolve().name for folder in folders)
     written = write(found, page, title=title)
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(as_table(found))
-    typer.echo(", ".join(f"{count} {state}" for state, count in found.states.items()))
-    for path in written:
-        typer.echo(path)
+    Console(width=None if sys.stdout.isatty() else 200).print(as_table(found))
+    for line in [*remarks(found), *written]:
+        typer.echo(line)
 
 
 app.add_typer(cli_explore.commands)

@@ -16,11 +16,12 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from playwright.sync_api import expect
 
 from vaelab import figures
 from vaelab.cli import main
 from vaelab.sweeps import report_page
-from vaelab.sweeps.report import Report, as_csv, as_table, collect, write
+from vaelab.sweeps.report import Report, as_csv, as_table, collect, remarks, write
 from vaelab.sweeps.report_page import rendered
 from vaelab.sweeps.report_runs import ReportedRun
 
@@ -50,7 +51,7 @@ def make_run(
     if pictures:
         (folder / "figures").mkdir()
         for name in report_page.FIGURES:
-            pixels = np.random.default_rng(0).integers(0, 256, (545, 500, 3), dtype=np.uint8)
+            pixels = np.random.default_rng(0).integers(0, 256, (145, 100, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / "figures" / f"{name}.png")
     return folder
 
@@ -170,6 +171,10 @@ def test_runs_that_did_not_end_well_are_shown_with_their_errors_and_stop_nothing
     }
     assert all(by_name(report)[name].error for name in broken)
     assert not target.exists()
+    states, *errors = remarks(report)
+    assert states == "1 done, 1 running, 1 interrupted, 1 failed, 6 unreadable"
+    assert "failed failed: ValueError: too" in errors
+    assert len(errors) == 7
     page = rendered(report, title="x")
     assert "ValueError: too" in page
     assert "Traceback: here" in page
@@ -392,9 +397,9 @@ def test_the_page_shows_the_pictures(page: Any) -> None:
     pictures = page.locator(".sheet img")
     assert pictures.count() == 6
     widths = pictures.evaluate_all("all => Promise.all(all.map(one => one.decode().then(() => one.naturalWidth)))")
-    assert all(width == 500 for width in widths)
+    assert all(width == 100 for width in widths)
     pictures.first.click()
-    assert page.locator("#large img").evaluate("large => large.naturalWidth") == 500
+    assert page.locator("#large img").evaluate("large => large.naturalWidth") == 100
 
 
 def test_a_click_on_a_column_sorts_by_it(page: Any) -> None:
@@ -411,7 +416,7 @@ def test_a_click_on_a_column_sorts_by_it(page: Any) -> None:
 def test_the_filter_narrows_tables_and_charts(page: Any) -> None:
     page.locator("#filter").fill("kl_weight=4 done")
     assert len(names(page)) == 3
-    assert page.locator("#plane .mean").count() == 1
+    expect(page.locator("#plane .mean")).to_have_count(1)
     page.locator("#filter").fill("seed=1")
     assert names(page) == ["kl_weight=0.5,seed=1", "kl_weight=4.0,seed=1"]
     means = page.locator("#groups tbody tr:not([hidden])").all_inner_texts()
@@ -419,7 +424,7 @@ def test_the_filter_narrows_tables_and_charts(page: Any) -> None:
     page.locator("#filter").fill("")
     page.locator("#state").select_option("failed")
     assert len(names(page)) == 1
-    assert page.locator("#plane").is_hidden()
+    expect(page.locator("#plane")).to_be_hidden()
 
 
 def test_a_command_is_copied(page: Any) -> None:
@@ -445,7 +450,7 @@ def test_a_sweep_is_reported_as_it_was_trained_and_the_commands_repeat_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     axes = ["objective.kl_weight=1,4", "seed=1,2"]
-    small = ["data=digits", "trainer=debug", "name=a=b"]
+    small = ["data=digits", "trainer=debug", "encoder.hidden=[16, 8]"]
     _run("train", "-m", *small, *axes, "hydra.sweep.dir=sweep")
     _run("report", "sweep")
     assert "kl_weight" in capsys.readouterr().out

@@ -83,21 +83,20 @@
     return made;
   };
   const tip = find("#tip");
-  const told = (shape, text) => {
-    shape.setAttribute("tabindex", "0");
-    shape.setAttribute("aria-label", text);
-    const show = (x, y) => {
-      tip.textContent = text;
-      tip.hidden = false;
-      const box = tip.getBoundingClientRect();
-      tip.style.left = `${Math.max(4, Math.min(x + 14, innerWidth - box.width - 8))}px`;
-      tip.style.top = `${y + 18 + box.height > innerHeight ? y - box.height - 10 : y + 18}px`;
-    };
-    shape.addEventListener("pointermove", (event) => show(event.clientX, event.clientY));
-    shape.addEventListener("focus", () => { const box = shape.getBoundingClientRect(); show(box.right, box.top); });
-    for (const event of ["pointerleave", "blur"]) shape.addEventListener(event, () => { tip.hidden = true; });
+  const tellings = new WeakMap(); // shape -> what its tip says, made up when it is asked for
+  const told = (shape, telling) => {
+    tellings.set(shape, telling);
     return shape;
   };
+  document.addEventListener("pointermove", ({ target, clientX: x, clientY: y }) => {
+    const telling = tellings.get(target);
+    tip.hidden = !telling;
+    if (!telling) return;
+    tip.textContent = telling();
+    const box = tip.getBoundingClientRect();
+    tip.style.left = `${Math.max(4, Math.min(x + 14, innerWidth - box.width - 8))}px`;
+    tip.style.top = `${y + 18 + box.height > innerHeight ? y - box.height - 10 : y + 18}px`;
+  });
   const colourOf = (group, by = colour) => {
     if (!parameters.length || by < 0) return HUES[dark.matches ? 5 : 0];
     const { values, numeric } = parameters[by];
@@ -126,8 +125,8 @@
     return box;
   };
   // A plot's frame: ticks, names, and functions from values to pixels.
-  const frame = (width, height, x, y, { left = 58, bottom = 44, top = 12, right = 14 } = {}) => {
-    const svg = element("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img" });
+  const frame = (width, height, x, y, name, { left = 58, bottom = 44, top = 12, right = 14 } = {}) => {
+    const svg = element("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${name} against ${x.name}` });
     const [w, h] = [width - left - right, height - top - bottom];
     const px = (value) => left + x.at(value) * w;
     const py = (value) => top + (1 - y.at(value)) * h;
@@ -184,7 +183,7 @@
     const x = { ...linear(shown.map((run) => run.metrics[rate]), 7), name: "rate: KL (nats per image)" };
     const y = { ...linear(shown.map((run) => run.metrics[distortion]), 6), name: "distortion: reconstruction (nats per image)" };
     const width = Math.min(940, plot.clientWidth || 900);
-    const { svg, px, py } = frame(width, Math.min(480, Math.max(320, width * 0.6)), x, y);
+    const { svg, px, py } = frame(width, Math.min(480, Math.max(320, width * 0.6)), x, y, y.name);
     const [least, most] = [x.low + y.low, x.high + y.high];
     const step = niceStep(most - least, 8);
     for (let level = Math.ceil(least / step) * step; level < most; level += step) {
@@ -202,14 +201,14 @@
     for (const group of present) {
       const fill = colourOf(group);
       for (const run of members[group].length > 1 ? members[group] : []) {
-        svg.append(told(element("circle", { class: "run", cx: px(run.metrics[rate]), cy: py(run.metrics[distortion]), r: 3, fill }), describeRun(run)));
+        svg.append(told(element("circle", { class: "run", cx: px(run.metrics[rate]), cy: py(run.metrics[distortion]), r: 3, fill }), () => describeRun(run)));
       }
       const [rates, distortions] = [numbersOf(members[group], rate), numbersOf(members[group], distortion)];
       const [cx, cy] = [px(mean(rates)), py(mean(distortions))];
       const [dx, dy] = [px(mean(rates) + deviation(rates)) - cx, py(mean(distortions) + deviation(distortions)) - cy];
       svg.append(element("line", { stroke: fill, x1: cx - dx, x2: cx + dx, y1: cy, y2: cy }));
       svg.append(element("line", { stroke: fill, x1: cx, x2: cx, y1: cy - dy, y2: cy + dy }));
-      svg.append(told(element("circle", { class: "mean", cx, cy, r: present.length > 60 ? 4 : 6, fill }), describe(group, members[group], [rate, distortion])));
+      svg.append(told(element("circle", { class: "mean", cx, cy, r: present.length > 60 ? 4 : 6, fill }), () => describe(group, members[group], [rate, distortion])));
       if (present.length <= 24 && parameters.length) {
         svg.append(element("text", { class: "value", x: cx + 9, y: cy - 8 }, String(valueOf(group, curve))));
       }
@@ -247,7 +246,7 @@
         const cell = document.createElement("div");
         grid.append(cell);
         const x = byParameter(i);
-        const { svg, px, py } = frame(Math.max(220, cell.clientWidth), 210, x, { ...linear(ends, 4) }, { top: 26 });
+        const { svg, px, py } = frame(Math.max(220, cell.clientWidth), 210, x, linear(ends, 4), metrics[m].name, { top: 26 });
         const unit = metrics[m].unit ? ` (${metrics[m].unit})` : "";
         svg.append(element("text", { x: 4, y: 13, "font-weight": 600 }, metrics[m].name, element("tspan", { class: "tick", "font-weight": 400 }, unit)));
         for (const line of lines(i, present)) {
@@ -258,7 +257,7 @@
           const [numbers, fill, cx] = [numbersOf(members[group], m), colourOf(group, by), px(groups[group][i])];
           const [centre, size] = [mean(numbers), deviation(numbers)];
           if (size) svg.append(element("line", { stroke: fill, "stroke-width": 1.5, x1: cx, x2: cx, y1: py(centre - size), y2: py(centre + size) }));
-          svg.append(told(element("circle", { class: "mean", cx, cy: py(centre), r: present.length > 60 ? 3 : 4.5, fill }), describe(group, members[group], [m])));
+          svg.append(told(element("circle", { class: "mean", cx, cy: py(centre), r: present.length > 60 ? 3 : 4.5, fill }), () => describe(group, members[group], [m])));
         }
         cell.append(svg);
       }
@@ -278,7 +277,7 @@
     ];
     const width = Math.max(plot.clientWidth || 900, axes.length * 105);
     const [height, top, bottom, left, right] = [330, 34, 12, 56, 60];
-    const svg = element("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img" });
+    const svg = element("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "parallel coordinates" });
     const px = (n) => left + (n * (width - left - right)) / (axes.length - 1);
     const py = (axis, value) => top + (1 - axis.at(value)) * (height - top - bottom);
     for (const run of shown) {
@@ -291,7 +290,7 @@
       for (const [event, on] of [["pointerenter", true], ["pointerleave", false]]) {
         path.addEventListener(event, () => { svg.classList.toggle("following", on); path.classList.toggle("chosen", on); });
       }
-      svg.append(told(path, describeRun(run)));
+      svg.append(told(path, () => describeRun(run)));
     }
     axes.forEach((axis, n) => {
       svg.append(element("line", { class: "axis", x1: px(n), x2: px(n), y1: top, y2: height - bottom }));
@@ -307,6 +306,11 @@
   };
 
   const draw = () => { drawPlane(); drawEffects(); drawParallel(); };
+  let waiting;
+  const drawSoon = () => { // not at every letter that is typed
+    clearTimeout(waiting);
+    waiting = setTimeout(draw, 150);
+  };
 
   // Tables
 
@@ -340,7 +344,6 @@
         cells[m + 1].dataset.value = numbers.length ? mean(numbers) : "";
       });
     }
-    draw();
   };
   const sortable = (table) => {
     all("th", table.tHead).forEach((head, column) => {
@@ -397,12 +400,14 @@
   parameters.forEach((parameter, i) => find("#colour").append(new Option(parameter.short, String(i), false, i === colour)));
   find("#colour").parentElement.hidden = parameters.length < 2;
   find("#colour").addEventListener("change", (event) => { colour = Number(event.target.value); draw(); });
-  find("#filter").addEventListener("input", filter);
-  find("#state").addEventListener("change", filter);
+  for (const control of ["#filter", "#state"]) {
+    find(control).addEventListener("input", () => { filter(); drawSoon(); });
+  }
   find("#controls").addEventListener("submit", (event) => event.preventDefault());
   dark.addEventListener("change", draw);
   let width = innerWidth;
-  addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; draw(); } });
+  addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; drawSoon(); } });
   find("#controls").hidden = false;
   filter();
+  draw();
 }

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,9 @@ from vaelab.experiment.folder import write_text
 from vaelab.sweeps.folder import short_names
 from vaelab.sweeps.report_runs import NATS, STATES, ReportedRun, find_runs
 
-ROWS = 60  # of the table in the terminal
+ROWS, ERRORS = 60, 10  # in the terminal, at most
 _FIRST = ("test/elbo", "test/loss", "test/reconstruction", "test/kl", "test/mse")
 _COUNTS = ("epochs", "steps")
-STYLES = {"done": "green", "failed": "bold red", "unreadable": "red", "running": "cyan", "interrupted": "yellow"}
 
 
 @dataclass(frozen=True)
@@ -187,6 +186,18 @@ def as_table(report: Report) -> Table:
         cells = [spread(group.numbers(name), report.decimals(name)) for name in names]
         table.add_row(*(escape(as_text(value)) for value in group.values), n, *cells)
     return table
+
+
+def remarks(report: Report) -> Iterator[str]:
+    """What the terminal's table does not say: how many runs are in which state, what failed, what is not shown."""
+    yield ", ".join(f"{count} {state}" for state, count in report.states.items())
+    failed = [run for run in report.runs if run.error]
+    for run in failed[:ERRORS]:
+        yield f"{run.name} {run.state}: {run.error.partition(chr(10))[0]}"
+    if len(failed) > ERRORS:
+        yield f"and {len(failed) - ERRORS} more errors, in the page"
+    if len(report.groups) > ROWS:
+        yield f"{ROWS} of {len(report.groups)} settings; all are in the page"
 
 
 def spread(values: Sequence[float], digits: int) -> str:
