@@ -148,7 +148,7 @@ def test_evaluations_under_the_runs_seed_are_metrics_with_their_units(tmp_path: 
         (run / "evaluation" / f"{seed}.json").write_text(json.dumps(content))
     report = collect([tmp_path])
     assert report.runs[0].metrics == {"test/elbo": -3.0, "val/nll_50": 2.5}
-    assert report.unit("val/nll_50") == "nats per image"
+    assert report.units["val/nll_50"] == "nats per image"
 
 
 def test_runs_that_did_not_end_well_are_shown_with_their_errors_and_stop_nothing(tmp_path: Path) -> None:

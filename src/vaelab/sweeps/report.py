@@ -94,16 +94,19 @@ class Report:
         known = {**run.hyperparameters, **(run.axes or {})}
         return tuple(known.get(key) for key in self.parameters)
 
-    def unit(self, metric: str) -> str:
-        """Of a metric; empty for a count."""
-        given = next((run.units[metric] for run in self.runs if metric in run.units), None)
-        if given is not None or metric in _COUNTS:
-            return given or ""
-        return "per pixel" if metric.endswith("/mse") else NATS
+    @cached_property
+    def units(self) -> dict[str, str]:
+        """A metric's name -> its unit; empty for a count."""
+        given = {name: unit for run in self.runs for name, unit in run.units.items()}
+        usual = {
+            name: "" if name in _COUNTS else "per pixel" if name.endswith("/mse") else NATS for name in self.metrics
+        }
+        return usual | given
 
-    def decimals(self, metric: str) -> int:
-        """Digits after the point by which the runs can be told apart."""
-        return decimals([run.metrics[metric] for run in self.runs if metric in run.metrics])
+    @cached_property
+    def decimals(self) -> dict[str, int]:
+        """A metric's name -> digits after the point by which the runs can be told apart."""
+        return {name: decimals(run.metrics[name] for run in self.runs if name in run.metrics) for name in self.metrics}
 
     @property
     def incomparable(self) -> list[str]:
@@ -183,7 +186,7 @@ def as_table(report: Report) -> Table:
     for group in report.groups[:ROWS]:
         done, of = len(group.counted), len({run.seed for run in group.runs})
         n = str(done) if done == of else f"{done} of {of}"
-        cells = [spread(group.numbers(name), report.decimals(name)) for name in names]
+        cells = [spread(group.numbers(name), report.decimals[name]) for name in names]
         table.add_row(*(escape(as_text(value)) for value in group.values), n, *cells)
     return table
 

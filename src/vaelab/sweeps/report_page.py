@@ -85,7 +85,7 @@ def _data(report: Report) -> dict[str, Any]:
             for i, name in enumerate(report.parameters)
         ],
         "metrics": [
-            {"name": name, "unit": report.unit(name), "decimals": report.decimals(name)} for name in report.metrics
+            {"name": name, "unit": report.units[name], "decimals": report.decimals[name]} for name in report.metrics
         ],
         "groups": [
             [values[i].index(value) for i, value in enumerate(group.values)] for group in report.groups
@@ -108,7 +108,7 @@ def _row(report: Report, run: ReportedRun) -> dict[str, Any]:
     return {
         "run": run,
         "parameters": [as_text(value) for value in report.values(run)],
-        "metrics": ["" if value is None else _minus(number(value, report.decimals(name))) for name, value in metrics],
+        "metrics": ["" if value is None else _minus(number(value, report.decimals[name])) for name, value in metrics],
         "exact": ["" if value is None else repr(value) for _, value in metrics],
     }
 
@@ -117,7 +117,7 @@ def _group(report: Report, group: Group) -> dict[str, Any]:
     return {
         "parameters": [as_text(value) for value in group.values],
         "n": len(group.counted),
-        "metrics": [_minus(spread(group.numbers(name), report.decimals(name))) for name in report.metrics],
+        "metrics": [_minus(spread(group.numbers(name), report.decimals[name])) for name in report.metrics],
     }
 
 
@@ -170,10 +170,10 @@ def _picture(run: ReportedRun | None, figure: str, names: Sequence[str], values:
         with Image.open(path, formats=["PNG"]) as image:
             if image.width * image.height > MAX_PIXELS:
                 return None
-            small = image.convert("RGB").crop((0, min(TITLE, image.height - 1), image.width, image.height))
+            below = (0, min(TITLE, image.height - 1), image.width, image.height)
+            small = image.reduce(max(1, round(image.width / WIDE)), below).convert("RGB")
     except Exception:  # a foreign file may fail in any way
         return None
-    small = small.reduce(max(1, round(small.width / WIDE)))
     file = io.BytesIO()
     small.save(file, "webp", quality=70, method=2)
     caption = _caption(names, values) if len(names) <= 4 else run.name
