@@ -12,9 +12,9 @@ from vaelab.autoencoder import Autoencoder
 from vaelab.experiment.check import check
 from vaelab.experiment.compose import options
 from vaelab.experiment.experiment import Experiment
+from vaelab.training.adversarial import module_for
 from vaelab.training.checkpoints import AtomicCheckpointIO, read
 from vaelab.training.datamodule import ImageDataModule
-from vaelab.training.module import AutoencoderModule
 
 PRESETS = options("model")
 
@@ -36,7 +36,7 @@ def fitted(made: Experiment, epochs: int, checkpoint: Path | None = None) -> tup
         limit_train_batches=3,
     )
     model = made.model()
-    module = AutoencoderModule(model, made.objective, made.optimizer, seed=made.seed)
+    module = module_for(made.objective)(model, made.objective, made.optimizer, seed=made.seed)
     trainer.fit(module, ImageDataModule(made.data, seed=made.seed), ckpt_path=checkpoint, weights_only=True)
     return model, trainer
 

@@ -32,6 +32,7 @@ from vaelab.experiment.processes import companions
 from vaelab.experiment.surroundings import quiet_lightning, recorded, room_for, threads
 from vaelab.seeding import derive_seed
 from vaelab.training import events
+from vaelab.training.adversarial import module_for, why_not_trained_by
 from vaelab.training.checkpoints import LAST, PREVIOUS
 from vaelab.training.datamodule import ImageDataModule
 from vaelab.training.module import AutoencoderModule, plain
@@ -239,7 +240,7 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     checkpoint = _newest_checkpoint(folder)
     if checkpoint is not None:
         load_weights(model, checkpoint)  # says what does not fit
-    module = AutoencoderModule(
+    module = module_for(experiment.objective)(
         model,
         experiment.objective,
         experiment.optimizer,
@@ -336,6 +337,9 @@ def _ask_devices(experiment: Experiment) -> pl.Trainer:
     except (MisconfigurationException, RuntimeError, ValueError, TypeError) as error:
         message = f"trainer: {' '.join(str(error).split())}; trainer.accelerator=auto takes what this machine has"
         raise ConfigError([message]) from error
+    why_not = why_not_trained_by(trainer, experiment.objective)
+    if why_not is not None:
+        raise ConfigError([why_not])
     cores = os.cpu_count() or 1
     if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > cores:
         raise ConfigError([f"trainer.devices={trainer.num_devices}: this machine has {cores} cores"])

@@ -7,15 +7,19 @@ shape it has to return: (*batch, Z) -> (*batch, *shape).
 
 from vaelab.networks.conditional import ConditionalDecoder, ConditionalEncoder
 from vaelab.networks.convolutional import ConvDecoder, ConvEncoder
+from vaelab.networks.discriminator import Discriminator
 from vaelab.networks.mlp import GatedMLPDecoder, GatedMLPEncoder, MLPDecoder, MLPEncoder
+from vaelab.networks.spectral import SpectralDecoder
 
 __all__ = [
     "ConditionalDecoder",
     "ConditionalEncoder",
     "ConvDecoder",
     "ConvEncoder",
+    "Discriminator",
     "GatedMLPDecoder",
     "GatedMLPEncoder",
     "MLPDecoder",
     "MLPEncoder",
+    "SpectralDecoder",
 ]

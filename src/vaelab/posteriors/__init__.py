@@ -11,6 +11,7 @@ its `space` says what it is: "codes", or on "the unit sphere".
 from vaelab.posteriors.codes import FiniteScalarQuantizer, GumbelSoftmax, VectorQuantizer
 from vaelab.posteriors.flow import IAF
 from vaelab.posteriors.gaussian import Deterministic, FullCovarianceGaussian, Gaussian, Laplace
+from vaelab.posteriors.sparse import KSparse
 from vaelab.posteriors.sphere import VonMisesFisher
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "FullCovarianceGaussian",
     "Gaussian",
     "GumbelSoftmax",
+    "KSparse",
     "Laplace",
     "VectorQuantizer",
     "VonMisesFisher",

@@ -14,7 +14,7 @@ from vaelab.autoencoder import Autoencoder
 from vaelab.data import Batch, Batches
 from vaelab.errors import ConfigError, DivergenceError, did_you_mean
 from vaelab.metrics.likelihood import evaluation_terms
-from vaelab.objectives import Objective, Terms
+from vaelab.objectives import KnowsDataset, Objective, Terms
 from vaelab.seeding import derive_seed, seed_noise, sharing
 from vaelab.training.reading import tensors
 
@@ -38,6 +38,8 @@ class AutoencoderModule(pl.LightningModule):
         seed: the run's.
         log_every: batches whose terms are logged together.
     """
+
+    optimizers_kept = 1  # in a checkpoint
 
     def __init__(
         self,
@@ -120,7 +122,10 @@ class AutoencoderModule(pl.LightningModule):
             raise DivergenceError(f"a gradient is NaN at step {self.global_step}: {error}") from error
 
     def on_train_start(self) -> None:
-        """Log what a checkpoint caught between the end of a batch and its logging."""
+        """Say how many images there are; log what a checkpoint caught between the end of a batch and its logging."""
+        batches = self.trainer.train_dataloader
+        if isinstance(self.objective, KnowsDataset) and isinstance(batches, Batches):
+            self.objective.drawn_from(len(batches.images))
         if len(self._window) >= self.log_every:
             self._log_window()
 
@@ -167,10 +172,12 @@ class AutoencoderModule(pl.LightningModule):
         """Take up the terms that had not been logged yet.
 
         Raises:
-            ValueError: Lightning would find no state for the optimizer, and go on without.
+            ValueError: Lightning would find no state for an optimizer, and go on without.
         """
-        if len(checkpoint["optimizer_states"]) != 1:
-            raise ValueError("it has not the state of one optimizer")
+        if len(checkpoint["optimizer_states"]) != self.optimizers_kept:
+            raise ValueError(
+                f"it has not the state of {'one optimizer' if self.optimizers_kept == 1 else 'two optimizers'}"
+            )
         windows = checkpoint["window"]
         if len(windows) == self.trainer.world_size:  # else they are not this process's images
             device = self.trainer.strategy.root_device  # where those to come will be

@@ -49,6 +49,8 @@ class Rates(pl.Callback):
         for name, weight in vars(pl_module.objective).items():
             if name.endswith("_weight"):
                 metrics[f"train/{name}"] = at(weight, trainer.global_step)
+        for name, part in getattr(pl_module.objective, "regularizers", {}).items():
+            metrics[f"train/{name}_weight"] = at(part.weight, trainer.global_step)
         if trainer.is_last_batch:
             metrics[IMAGES_PER_SECOND] = self._speed(trainer, number)
         for logger in trainer.loggers:

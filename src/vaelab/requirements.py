@@ -1,0 +1,92 @@
+"""What a model must have for an objective or a regularizer: said before training starts, as a ValueError.
+
+Each names both parts that do not go together, and what would.
+"""
+
+import copy
+import re
+
+import torch
+from torch.distributions import Distribution, Independent, kl_divergence
+
+from vaelab.autoencoder import Autoencoder
+from vaelab.distributions import Codes, Flowed
+
+
+def require_density(objective: str, model: Autoencoder) -> None:
+    """Refuse a posterior or prior without a density, or densities over different spaces."""
+    posterior = option(model.posterior)
+    if not model.posterior.has_density:
+        quantizes = isinstance(kinds(model)[0], Codes)
+        instead = "vector_quantization" if quantizes else "reconstruction for a plain autoencoder"
+        raise ValueError(
+            f"objective={objective} does not go with posterior={posterior}: its KL divergence to a prior is "
+            f"infinite; take posterior=gaussian (model=vae), or objective={instead}"
+        )
+    if model.prior is None:
+        raise ValueError(f"objective={objective} needs a prior to take the KL divergence to: +prior=standard_normal")
+    require_one_space(model)
+
+
+def require_one_space(model: Autoencoder) -> None:
+    """Refuse a posterior and a prior over different kinds of z."""
+    spaces = [getattr(distribution, "space", "real vectors") for distribution in kinds(model)]
+    if len(set(spaces)) > 1:
+        fitting = {"the unit sphere": "hyperspherical_uniform", "codes": "uniform_codes"}
+        raise ValueError(
+            f"posterior={option(model.posterior)} is over {spaces[0]} and prior={option(model.prior)} over "
+            f"{spaces[1]}: prior={fitting.get(spaces[0], 'standard_normal')} goes with it"
+        )
+
+
+def require_closed_form(model: Autoencoder) -> None:
+    """Refuse a pair of posterior and prior whose KL divergence has no closed form."""
+    q, p = kinds(model)
+    if q is None or p is None:
+        return
+    try:
+        kl_divergence(q, p)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"the KL divergence of posterior={option(model.posterior)} to prior={option(model.prior)} has no closed "
+            "form: objective.kl=monte_carlo"
+        ) from error
+
+
+def require_independent_dimensions(wanted_by: str, model: Autoencoder) -> None:
+    """Refuse a posterior that is no product of densities over the dimensions of z."""
+    q, _ = kinds(model)
+    if not model.posterior.has_density or (q is not None and not isinstance(q, Independent)):
+        raise ValueError(
+            f"{wanted_by} needs the density of each latent dimension, and posterior={option(model.posterior)} has "
+            "none: take posterior=gaussian or laplace, or another regularizer, such as mmd or dip"
+        )
+
+
+def require_differentiable_density(wanted_by: str, model: Autoencoder) -> None:
+    """Refuse a posterior whose samples are no smooth map of noise, or whose density is not known at any z."""
+    q, _ = kinds(model)
+    if q is None:
+        return
+    if not q.has_rsample or isinstance(q, Flowed) or hasattr(q, "space"):
+        raise ValueError(
+            f"{wanted_by} needs z to be a smooth map of noise and its density at any z, which "
+            f"posterior={option(model.posterior)} does not give: take posterior=gaussian, full_covariance_gaussian or "
+            "laplace, or objective=iwae with objective.gradient=reparameterized"
+        )
+
+
+def kinds(model: Autoencoder) -> tuple[Distribution | None, Distribution | None]:
+    """q(z|x) of two images and p(z), without values; None for what there is not, or only with values."""
+    try:
+        model = copy.deepcopy(model).to("meta").eval()
+        x = torch.zeros(2, *model.likelihood.shape, device="meta")  # type: ignore[attr-defined]
+        q = model.given(torch.zeros(2, dtype=torch.int64, device="meta")).encode(x)
+        return q, model.prior() if model.prior is not None else None
+    except Exception:  # a part of somebody's own may look at values: if it is wrong, training says how
+        return None, None
+
+
+def option(part: object) -> str:
+    """The name that a config has for a part: its class's, in small letters."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(part).__name__).lower()
