@@ -15,6 +15,7 @@ from vaelab.experiment.experiment import Experiment
 from vaelab.training.adversarial import module_for
 from vaelab.training.checkpoints import AtomicCheckpointIO, read
 from vaelab.training.datamodule import ImageDataModule
+from vaelab.training.reading import load_weights
 
 PRESETS = options("model")
 
@@ -64,7 +65,7 @@ def test_a_model_that_was_stopped_goes_on_to_the_same_bits_and_is_loaded_as_it_w
     assert same(one["optimizer_states"], other["optimizer_states"])
 
     loaded = made.model()
-    loaded.load_state_dict({name.removeprefix("model."): value for name, value in one["state_dict"].items()})
+    load_weights(loaded, tmp_path / "undisturbed.ckpt")
     x, labels = made.data.splits.test.pixels[:5].float() / 255, made.data.splits.test.labels[:5]
     undisturbed, loaded = undisturbed.eval(), loaded.eval()
     assert loaded.given(labels).reconstruct(x).equal(undisturbed.given(labels).reconstruct(x))
