@@ -25,9 +25,17 @@ SWEPT = ("hydra/launcher", "sweep")  # run by the tests of sweeps
 # Options that go with others only, and the preset that has them together.
 PRESET_OF = {
     ("decoder", "first_layer"): "hierarchical_vae",
+    ("decoder", "spectral"): "rae_sn",
+    ("objective", "adversarial"): "adversarial_ae",
+    ("objective", "capacity"): "capacity_vae",
+    ("objective", "ciwae"): "ciwae",
     ("objective", "elbo_monte_carlo"): "mixture_vae",
+    ("objective", "factor_vae"): "factor_vae",
     ("objective", "iwae"): "iwae",
+    ("objective", "miwae"): "miwae",
+    ("objective", "piwae"): "piwae",
     ("objective", "reconstruction"): "ae",
+    ("objective", "regularized"): "beta_tcvae",
     ("objective", "vector_quantization"): "vq_vae",
     ("posterior", "bottom_up"): "hierarchical_vae",
     ("posterior", "deterministic"): "ae",
@@ -35,6 +43,7 @@ PRESET_OF = {
     ("posterior", "full_covariance_gaussian"): "full_covariance_vae",
     ("posterior", "gumbel_softmax"): "gumbel_vae",
     ("posterior", "iaf"): "iaf_vae",
+    ("posterior", "k_sparse"): "k_sparse_ae",
     ("posterior", "ladder"): "ladder_vae",
     ("posterior", "laplace"): "laplace_vae",
     ("posterior", "vector_quantizer"): "vq_vae",
@@ -57,6 +66,14 @@ def overrides_for(group: str, option: str, raw_sets: Path) -> list[str]:
     on_disk = [f"data.root={raw_sets}", "data.validation=50"]
     if group == "schedule":
         return [*TWO_BATCHES, f"+schedule@objective.kl_weight={option}"]
+    if group == "regularizer":
+        of_codes = ["model=sparse_ae", f"+regularizer@objective.regularizers.another={option}"]
+        of_densities = ["model=wae_mmd", "posterior=gaussian", f"+regularizer@objective.regularizers.{option}={option}"]
+        if option == "mmd":
+            return [*TWO_BATCHES, "model=wae_mmd"]
+        return [*TWO_BATCHES, *(of_codes if option == "sparsity" else of_densities)]
+    if group == "corruption":
+        return [*TWO_BATCHES, "model=ae", "objective=regularized", f"+corruption@objective.corruption={option}"]
     if group == "data":
         extra = on_disk if option in ("array", "mnist", "fashion_mnist", "kmnist") else []
         extra += ["data.test=50"] if option == "array" else []

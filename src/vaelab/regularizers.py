@@ -144,7 +144,7 @@ class MMD:
     def requires(self, model: Autoencoder) -> None:
         """Refuse a model without a prior to sample from, or with one that samples do not train."""
         if model.prior is None:
-            raise ValueError("the regularizer mmd needs a prior to draw samples of: +prior=standard_normal")
+            raise ValueError("the regularizer mmd needs a prior to draw samples of: prior=standard_normal")
         require_one_space(model)
         _, p = kinds(model)
         learned = isinstance(model.prior, nn.Module) and any(True for _ in model.prior.parameters())

@@ -24,7 +24,7 @@ def require_density(objective: str, model: Autoencoder) -> None:
             f"infinite; take posterior=gaussian (model=vae), or objective={instead}"
         )
     if model.prior is None:
-        raise ValueError(f"objective={objective} needs a prior to take the KL divergence to: +prior=standard_normal")
+        raise ValueError(f"objective={objective} needs a prior to take the KL divergence to: prior=standard_normal")
     require_one_space(model)
 
 

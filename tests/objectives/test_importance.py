@@ -1,4 +1,4 @@
-"""The importance-weighted family against brute force: every density and log-sum-exp written out for a Gaussian model."""
+"""The importance-weighted family against brute force: densities and sums written out for a Gaussian model."""
 
 import math
 

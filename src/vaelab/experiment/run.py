@@ -274,7 +274,7 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
 
 
 def _test(experiment: Experiment, model: Autoencoder, trainer: pl.Trainer) -> dict[str, float]:
-    module = AutoencoderModule(model, experiment.objective, experiment.optimizer, seed=experiment.seed)
+    module = module_for(experiment.objective)(model, experiment.objective, experiment.optimizer, seed=experiment.seed)
     trainer.test(module, ImageDataModule(experiment.data, seed=experiment.seed), verbose=False)
     metrics: dict[str, float] = plain(trainer.callback_metrics)
     return {name: value for name, value in metrics.items() if name.startswith("test/")}

@@ -109,7 +109,7 @@ class AdversarialAutoencoder:
     def requires(self, model: Autoencoder) -> None:
         """Refuse a model without a prior to draw samples of."""
         if model.prior is None:
-            raise ValueError("objective=adversarial needs a prior to draw samples of: +prior=standard_normal")
+            raise ValueError("objective=adversarial needs a prior to draw samples of: prior=standard_normal")
         require_one_space(model)
         if isinstance(model.prior, nn.Module) and any(True for _ in model.prior.parameters()):
             raise ValueError(
