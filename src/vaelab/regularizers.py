@@ -70,7 +70,7 @@ class KL:
         """Refuse a model whose KL is infinite, has nothing to be taken against, or no closed form."""
         require_density("regularized with the regularizer kl", model)
         if self.kl == "closed_form":
-            require_closed_form(model)
+            require_closed_form(model, "objective.regularizers.kl.kl=monte_carlo")
 
     def __call__(self, model: Autoencoder, x: Tensor, q: Distribution, z: Tensor, step: float) -> Tensor:
         """Nats, the mean over the batch."""
@@ -347,7 +347,8 @@ def total_correlation(
     log_weights = weights.log()  # (B, B)
     joint = (log_q.sum(-1) + log_weights).logsumexp(1)  # (B,)
     marginals = (log_q + log_weights[..., None]).logsumexp(1).sum(-1)  # (B,)
-    return (joint - marginals).mean()
+    correlation: Tensor = (joint - marginals).mean()
+    return correlation
 
 
 def mmd(a: Tensor, b: Tensor, *, kernel: Kernel, scales: list[Positive], unbiased: bool = True) -> Tensor:

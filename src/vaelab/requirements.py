@@ -39,8 +39,8 @@ def require_one_space(model: Autoencoder) -> None:
         )
 
 
-def require_closed_form(model: Autoencoder) -> None:
-    """Refuse a pair of posterior and prior whose KL divergence has no closed form."""
+def require_closed_form(model: Autoencoder, instead: str) -> None:
+    """Refuse a pair of posterior and prior whose KL divergence has no closed form, and say what to take `instead`."""
     q, p = kinds(model)
     if q is None or p is None:
         return
@@ -49,7 +49,7 @@ def require_closed_form(model: Autoencoder) -> None:
     except NotImplementedError as error:
         raise ValueError(
             f"the KL divergence of posterior={option(model.posterior)} to prior={option(model.prior)} has no closed "
-            "form: objective.kl=monte_carlo"
+            f"form: {instead}"
         ) from error
 
 

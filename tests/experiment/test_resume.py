@@ -46,6 +46,13 @@ CONFIGS = {
     ],
     "steps": ["trainer.max_epochs=-1", "trainer.max_steps=50", "callbacks.checkpoints.every_n_steps=5"],
     "bf16": ["trainer.max_epochs=2", "trainer.precision=bf16-mixed", "callbacks.checkpoints.every_n_steps=5"],
+    "two optimizers": [
+        "model=factor_vae",
+        "objective.discriminator.hidden=[16]",
+        "scheduler=cosine",
+        "callbacks.checkpoints.every_n_steps=5",
+        "trainer.max_epochs=3",
+    ],
     "two processes": [
         "trainer.max_epochs=3",
         "trainer.strategy=ddp",
@@ -131,6 +138,7 @@ def some_moments(seed: int, batches: int) -> list[str]:
         ("everything", ["test"]),  # after the early stop
         ("steps", ["start30", "end47"]),
         ("bf16", ["start8", "end30"]),
+        ("two optimizers", ["start8", "end30", "test"]),
         pytest.param("two processes", ["end30", "val2"], marks=pytest.mark.slow),
         *[pytest.param("dynamic", some_moments(seed, 88), marks=pytest.mark.slow) for seed in range(1)],
         *[pytest.param("everything", some_moments(seed, 119), marks=pytest.mark.slow) for seed in range(2)],

@@ -61,7 +61,7 @@ class FactorVAE:
     def requires(self, model: Autoencoder) -> None:
         """Refuse a model without a KL in closed form, or whose posterior is no product over its dimensions."""
         require_density("factor_vae", model)
-        require_closed_form(model)
+        require_closed_form(model, "posterior=gaussian with prior=standard_normal has one")
         require_independent_dimensions("objective=factor_vae", model)
 
     def __call__(self, model: Autoencoder, x: Tensor, step: float) -> Terms:

@@ -61,7 +61,7 @@ class ELBO:
         """Refuse a model whose KL is infinite, has nothing to be taken against, or no closed form."""
         require_density("elbo", model)
         if self.kl == "closed_form":
-            require_closed_form(model)
+            require_closed_form(model, "objective.kl=monte_carlo")
 
     def __call__(self, model: Autoencoder, x: Tensor, step: float) -> Terms:
         """`loss`, `reconstruction` and `kl`."""
@@ -101,7 +101,7 @@ class Capacity:
     def requires(self, model: Autoencoder) -> None:
         """Refuse a model whose KL is infinite, has nothing to be taken against, or no closed form."""
         require_density("capacity", model)
-        require_closed_form(model)
+        require_closed_form(model, "posterior=gaussian with prior=standard_normal has one")
 
     def __call__(self, model: Autoencoder, x: Tensor, step: float) -> Terms:
         """`loss`, `reconstruction` and `kl`."""

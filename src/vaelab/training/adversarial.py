@@ -53,7 +53,7 @@ class AdversarialModule(AutoencoderModule):
         step = self.global_step
         model = self.model.given(batch.labels)
         terms, discriminator_loss = self.objective.against(model, self.discriminator, batch.images, step)
-        optimizer, _ = self.optimizers()  # type: ignore[misc]
+        optimizer, _ = self.optimizers()  # type: ignore[attr-defined]
         _, others = self.optimizers(use_pl_optimizer=False)  # type: ignore[misc]  # which are not counted
         optimizer.zero_grad()
         self.manual_backward(terms["loss"])
@@ -63,7 +63,7 @@ class AdversarialModule(AutoencoderModule):
         others.step()
         schedule = self.lr_schedulers()
         if schedule is not None:
-            schedule.step()  # type: ignore[union-attr,call-arg]
+            schedule.step()  # type: ignore[union-attr]
         self._window.add(terms, len(batch.images), step)
         return terms["loss"].detach()
 
