@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -405,6 +406,14 @@ def test_what_does_not_go_together_is_named_with_what_would(overrides, message):
     with pytest.raises(vaelab.ConfigError) as error:
         check(vaelab.compose(["data=digits", *overrides]))
     assert message in str(error.value)
+
+
+def test_the_documented_commands_are_valid():
+    page = Path(__file__).parents[1] / "docs" / "models.md"
+    commands = [line.split()[2:] for line in page.read_text().splitlines() if line.startswith("vaelab train ")]
+    assert len(commands) > 3
+    for overrides in commands:
+        check(vaelab.compose(["data=digits", *overrides]))
 
 
 def test_a_deterministic_code_is_matched_to_a_prior_by_its_samples(images):
