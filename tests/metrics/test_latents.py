@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from vaelab.metrics import latents
 from vaelab.distributions import Codes, OneHotCodes
+from vaelab.metrics import latents
 from vaelab.metrics.latents import LatentsOfImages, active_units, information
 
 sys.path.insert(0, str(Path(__file__).parent))

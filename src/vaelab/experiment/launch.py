@@ -17,9 +17,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-import torch.distributed as dist
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import DictConfig, OmegaConf
+from torch.distributed import DistError
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from vaelab.errors import ConfigError, DivergenceError, RunError, UserError
 from vaelab.experiment.companion import PATIENCE
@@ -126,7 +128,7 @@ class Launch:
             code = _exit_code(error)
             raise
         finally:
-            with suppress(TimeoutError, dist.DistError):  # the others may be gone, and the store with them
+            with suppress(TimeoutError, DistError):  # the others may be gone, and the store with them
                 if not self.begun:
                     self._tell("folder", "")
                 self._tell("end", str(code))
@@ -164,7 +166,7 @@ class Launch:
         try:
             code = int(self._told("end", PATIENCE if failure else math.inf))
             self._tell(f"gone {self.rank}", "")
-        except dist.DistError:  # the first process is gone
+        except DistError:  # the first process is gone
             code = 1
         except TimeoutError:
             assert failure is not None
@@ -210,16 +212,16 @@ def _launched() -> tuple[int, int] | None:
 
 
 @cache  # as long as the process: it may hold what the others look into
-def _store(rank: int, count: int) -> dist.Store:
+def _store(rank: int, count: int) -> Store:
     try:
         if "TORCHELASTIC_RUN_ID" not in os.environ and "SLURM_STEP_NUM_TASKS" in os.environ:
             slurm = SLURMEnvironment()
             _ = slurm.main_address, slurm.main_port  # which sets MASTER_ADDR and MASTER_PORT
-        store, _, _ = next(dist.rendezvous("env://", rank, count, timeout=timedelta(seconds=MEETING)))
+        store, _, _ = next(rendezvous("env://", rank, count, timeout=timedelta(seconds=MEETING)))
     except (RuntimeError, ValueError) as error:
         address = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
         raise RunError(f"the processes of the run cannot meet at {address}: {str(error).splitlines()[0]}") from error
-    return dist.PrefixStore("vaelab", store)
+    return PrefixStore("vaelab", store)
 
 
 def _exit_code(error: BaseException) -> int:
