@@ -10,7 +10,10 @@ import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from vaelab.cli import main
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
@@ -34,6 +37,9 @@ def folder(tmp_path: Path) -> Path:
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
+    own = tmp_path / "my_data"
+    own.mkdir()
+    np.save(own / "images.npy", np.random.default_rng(0).integers(0, 256, (1500, 28, 28), dtype=np.uint8))
     return tmp_path
 
 
@@ -44,7 +50,7 @@ def test_a_command_of_the_readme_runs(command: str, folder: Path, raw_sets: Path
     words = shlex.split(arguments)
     if not {"--help", "--show"} & set(words):
         words += SHORT
-        if "mnist_5k" not in command and "quickstart" not in command:
+        if not any(word in command for word in ("mnist_5k", "quickstart", "data=array")):
             words += [f"data.root={raw_sets}", "data.validation=50"]
     environment = os.environ | dict(word.split("=", 1) for word in shlex.split(settings))
     result = subprocess.run(
@@ -56,6 +62,31 @@ def test_a_command_of_the_readme_runs(command: str, folder: Path, raw_sets: Path
         timeout=300,
     )
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_what_the_readme_does_with_a_run_and_a_sweep_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["data=digits", "data.binarize=dynamic", "latent_dim=3", *SHORT, "callbacks.progress_bar=null"]
+    ended("train", *small, "hydra.run.dir=RUN")
+    ended("train", "-m", *small, "seed=1,2", "hydra.sweep.dir=SWEEP")
+    commands = [shlex.split(line)[1:] for line in COMMANDS if {"RUN", "SWEEP"} & set(line.split())]
+    assert len(commands) > 8
+
+    for words in commands:
+        ended(*(word.replace("5000", "5") for word in words))
+
+    (metrics,) = (tmp_path / "RUN" / "evaluation").iterdir()
+    assert "test/nll_5" in metrics.read_text()
+    drawn = {path.stem for path in (tmp_path / "RUN" / "figures").iterdir()}
+    assert {"reconstruct", "sample", "interpolate", "traverse", "embed"} < drawn
+
+
+def ended(*words: str) -> None:
+    """Run a command to its good end."""
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert not end.value.code, words
 
 
 @pytest.mark.slow
