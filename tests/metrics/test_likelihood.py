@@ -228,6 +228,22 @@ def test_the_elbo_of_an_iwae_is_the_one_its_training_reports():
     assert -terms["loss"] > terms["elbo"] == -(terms["reconstruction"] + terms["kl"])
 
 
+@pytest.mark.parametrize("objective", [ELBO(), IWAE(samples=5), ELBO(kl="monte_carlo")])
+def test_images_are_encoded_once_and_their_error_is_of_the_decoded_mean(objective):
+    model, x = vae(), torch.rand(4, *SHAPE).round()
+    encoded = []
+    model.encoder.register_forward_hook(lambda network, images, features: encoded.append(images[0]))
+
+    torch.manual_seed(1)
+    terms = evaluation_terms(model, objective, x)
+
+    assert len(encoded) == 1
+    assert encoded[0] is x
+    torch.manual_seed(1)
+    assert terms["loss"] == objective(model, x, math.inf)["loss"]
+    torch.testing.assert_close(terms["mse"], (model.decode(model.encode(x).mean).mean - x).square().mean())
+
+
 GREY = torch.arange(40, dtype=torch.uint8).reshape(2, *SHAPE)
 BLACK_AND_WHITE = (GREY % 2) * 255
 

@@ -1,5 +1,6 @@
 """The ELBO and the log-likelihood of images, in nats an image."""
 
+import copy
 import math
 from collections.abc import Iterable, Iterator
 
@@ -21,6 +22,7 @@ def evaluation_terms(model: Autoencoder, objective: Objective, x: Tensor) -> dic
     The objective's `loss` and terms at their final weights, with z sampled; `elbo`, -(reconstruction + kl), of a model
     that has one; and `mse`, the squared error a pixel of the mean of p(x|z) at the mean of q(z|x).
     """
+    model = encoding_once(model, x)
     terms = dict(objective(model, x, math.inf))
     if "kl" not in terms and not why_no_densities(model):
         terms |= {name: term for name, term in _elbo_terms(model, x).items() if name != "loss"}
@@ -28,6 +30,14 @@ def evaluation_terms(model: Autoencoder, objective: Objective, x: Tensor) -> dic
         terms["elbo"] = -(terms["reconstruction"] + terms["kl"])
     terms["mse"] = nn.functional.mse_loss(model.reconstruct(x), x)
     return terms
+
+
+def encoding_once(model: Autoencoder, x: Tensor) -> Autoencoder:
+    """The same model, whose `encode` of this very x, (B, C, H, W), has been done and is never done again."""
+    q = model.encode(x)
+    once = copy.copy(model)  # with the same parts
+    once.encode = lambda images: q if images is x else model.encode(images)  # type: ignore[assignment,method-assign]
+    return once
 
 
 def why_no_densities(model: Autoencoder) -> str | None:

@@ -9,11 +9,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import ParallelStrategy, Strategy
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from vaelab.autoencoder import Autoencoder
 from vaelab.data import Batch, Batches
 from vaelab.errors import ConfigError, DivergenceError, did_you_mean
-from vaelab.metrics.likelihood import evaluation_terms
+from vaelab.metrics.likelihood import encoding_once, evaluation_terms
 from vaelab.objectives import KnowsDataset, Objective, Terms
 from vaelab.seeding import derive_seed, seed_noise, sharing
 from vaelab.training.reading import tensors
@@ -138,9 +139,9 @@ class AutoencoderModule(pl.LightningModule):
         if len(self._window) >= self.log_every or self.trainer.is_last_batch:
             self._log_window()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The terms of one batch of the validation split."""
-        self._evaluate(batch, "val", batch_idx)
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Distribution]:
+        """The terms of one batch of the validation split; and q(z|x), for callbacks that look at it."""
+        return {"posterior": self._evaluate(batch, "val", batch_idx)}
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the validation split."""
@@ -186,10 +187,11 @@ class AutoencoderModule(pl.LightningModule):
                 ({name: term.to(device) for name, term in terms.items()}, images, step) for terms, images, step in own
             )
 
-    def _evaluate(self, batch: Batch, split: str, number: int) -> None:
+    def _evaluate(self, batch: Batch, split: str, number: int) -> Distribution:
         seed_noise(self.device, derive_seed(self.seed, split, number))
-        terms = evaluation_terms(self.model.given(batch.labels), self.objective, batch.images)
-        self._evaluation.add(terms, len(batch.images), self.global_step)
+        model = encoding_once(self.model.given(batch.labels), batch.images)
+        self._evaluation.add(evaluation_terms(model, self.objective, batch.images), len(batch.images), self.global_step)
+        return model.encode(batch.images)
 
     def _log_window(self) -> None:
         self.shown = self._window.means("train/", self.trainer.strategy)

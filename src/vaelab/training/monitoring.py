@@ -9,9 +9,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch import nn
-from torch.distributions import Distribution
-from torch.utils.hooks import RemovableHandle
 
 from vaelab.data import Batches
 from vaelab.distributions import Codes
@@ -84,21 +81,12 @@ class Latents(pl.Callback):
 
     def __init__(self) -> None:
         self._latents = LatentsOfImages(None)
-        self._q: Distribution | None = None  # of the batch that is being validated
-        self._hook: RemovableHandle | None = None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen to the posterior: the images are encoded anyway."""
+        """Begin anew."""
         assert isinstance(pl_module, AutoencoderModule)
         model = pl_module.model
         self._latents = LatentsOfImages(model.prior() if model.prior is not None else None)
-        if isinstance(model.posterior, nn.Module):
-            self._hook = model.posterior.register_forward_hook(self._listen)
-
-    def _listen(self, posterior: nn.Module, features: Any, q: Distribution) -> None:
-        # The last of a batch is the images': `evaluation_terms` reconstructs them last. Those before it may be of
-        # others, such as a VampPrior's.
-        self._q = q
 
     def on_validation_batch_end(
         self,
@@ -109,10 +97,10 @@ class Latents(pl.Callback):
         number: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep what is counted of the batch."""
+        """Keep what is counted of the batch, as `validation_step` has encoded it."""
         assert isinstance(pl_module, AutoencoderModule)
-        q, self._q = self._q, None
-        if isinstance(q, Codes) or (q is not None and pl_module.model.posterior.has_density):
+        q = outputs["posterior"]
+        if isinstance(q, Codes) or pl_module.model.posterior.has_density:
             self._latents.add(q)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -130,7 +118,5 @@ class Latents(pl.Callback):
                 logger.experiment.add_histogram("val/kl_per_dimension", kl, trainer.global_step)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen no longer."""
+        """Keep no tensors."""
         self._latents = LatentsOfImages(None)
-        if self._hook is not None:
-            self._hook.remove()
