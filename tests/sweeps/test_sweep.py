@@ -158,6 +158,16 @@ def test_a_job_leaves_no_trace_in_the_next(tmp_path: Path) -> None:
     assert differences(alone, SweepFolder.open(folder).jobs[-1].run.path) == []
 
 
+def test_jobs_have_their_launchers_threads_in_their_configs_or_those_that_were_given(tmp_path: Path) -> None:
+    """So that they end in the same bits wherever they go on."""
+    folder, threads = tmp_path / "sweep", ["threads=null,2", "seed=1", "trainer.max_epochs=1"]
+    assert sweep(folder, UNDISTURBED, *threads, *PARALLEL, "hydra.launcher.threads=3") == 0
+    jobs = [job.run for job in SweepFolder.open(folder).jobs]
+    assert [job.config.threads for job in jobs] == [3, 2]
+    assert [job.read_json("manifest")["hardware"]["threads"] for job in jobs] == [3, 2]
+    assert sweep(folder, UNDISTURBED, *threads, "hydra/launcher=basic") == 0  # the same sweep
+
+
 def test_what_a_run_may_change_of_its_process_is_put_back() -> None:
     from vaelab.sweeps.job import unchanged
 

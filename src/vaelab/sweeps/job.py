@@ -16,7 +16,7 @@ from vaelab.experiment.run import go_on
 from vaelab.sweeps.folder import Job
 
 
-def run_job(job: Job, trust: Sequence[str] = (), *, threads: int | None = None) -> None:
+def run_job(job: Job, trust: Sequence[str] = ()) -> None:
     """Train a job from where it stands; a failure is left in its folder, where `job.error` finds it.
 
     What it prints goes to its train.log.
@@ -24,7 +24,6 @@ def run_job(job: Job, trust: Sequence[str] = (), *, threads: int | None = None) 
     Args:
         job: which.
         trust: packages of one's own whose classes its config may name.
-        threads: of torch; None leaves them as they are.
 
     Raises:
         KeyboardInterrupt, SystemExit: it was stopped; a checkpoint has been written.
@@ -34,8 +33,6 @@ def run_job(job: Job, trust: Sequence[str] = (), *, threads: int | None = None) 
     config = job.run.config
     OmegaConf.update(config, "callbacks.progress_bar", None)  # the sweep's table shows the progress
     with job.run.log.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file), unchanged():
-        if threads is not None:
-            torch.set_num_threads(threads)
         try:
             go_on(job.run, config, trust=trust, overrides=job.overrides, wait=True)
         except Exception as error:
@@ -43,18 +40,17 @@ def run_job(job: Job, trust: Sequence[str] = (), *, threads: int | None = None) 
                 job.run.update_status("failed", error=f"{type(error).__name__}: {error}")
 
 
-def run_elsewhere(job: Job, trust: Sequence[str], threads: int, command: Sequence[str]) -> None:
+def run_elsewhere(job: Job, trust: Sequence[str], command: Sequence[str]) -> None:
     """`run_job` in a process that a launcher has started: it stops when its sweep does.
 
     Args:
         job: which.
         trust: packages of one's own whose classes its config may name.
-        threads: of torch.
         command: that of the sweep, for the manifest.
     """
     sys.argv = list(command)
     with stopping_with(job):
-        run_job(job, trust, threads=threads)
+        run_job(job, trust)
 
 
 @contextmanager

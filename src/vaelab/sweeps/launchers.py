@@ -39,6 +39,9 @@ class Launcher(Protocol):
     remote: bool
     """Whether jobs run on machines whose devices this one does not have."""
 
+    def threads_per_job(self) -> int:
+        """Of torch, for a job whose config does not say."""
+
     def run(self, folder: Path, jobs: Iterable[Job], trust: Sequence[str]) -> Iterator[Job]:
         """Run the jobs of the sweep in `folder`, each given back when it has ended, in whatever order that is.
 
@@ -54,6 +57,12 @@ class Basic:
     """One job after the other, in this process."""
 
     remote = False
+
+    def threads_per_job(self) -> int:
+        """As many as torch takes by itself: jobs have the machine in turns."""
+        import torch
+
+        return torch.get_num_threads()
 
     def run(self, folder: Path, jobs: Iterable[Job], trust: Sequence[str]) -> Iterator[Job]:
         """Run the jobs."""
@@ -72,33 +81,41 @@ class Joblib:
     threads: Count | None = None
     remote = False
 
+    def workers(self) -> int:
+        """How many processes."""
+        from joblib import cpu_count
+
+        return int(cpu_count()) if self.n_jobs == -1 else self.n_jobs
+
+    def threads_per_job(self) -> int:
+        """As said, or the worker's share of the cores."""
+        from joblib import cpu_count
+
+        return self.threads or max(1, int(cpu_count()) // self.workers())
+
     def run(self, folder: Path, jobs: Iterable[Job], trust: Sequence[str]) -> Iterator[Job]:
         """Run the jobs."""
-        from joblib import cpu_count
         from joblib.externals.loky import ProcessPoolExecutor
         from joblib.externals.loky.process_executor import BrokenProcessPool
 
-        cores = cpu_count()
-        workers = cores if self.n_jobs == -1 else self.n_jobs
-        threads = self.threads or max(1, cores // workers)
         # A pool a worker: loky ends all processes of a pool where one has died.
         pools: list[ProcessPoolExecutor] = []
         idle: list[ProcessPoolExecutor] = []
 
         def hand_on(job: Job) -> Task:
             if not idle:
-                environment = {"OMP_NUM_THREADS": str(threads)}
+                environment = {"OMP_NUM_THREADS": str(self.threads_per_job())}
                 idle.append(ProcessPoolExecutor(1, initializer=_by_itself, env=environment))
                 pools.append(idle[-1])
             pool = idle.pop()
-            task = pool.submit(_run_elsewhere, job, trust, threads, sys.argv)
+            task = pool.submit(_run_elsewhere, job, trust, sys.argv)
             task.add_done_callback(
                 lambda task: None if isinstance(task.exception(), BrokenProcessPool) else idle.append(pool)
             )
             return cast(Task, task)
 
         try:
-            yield from _several(folder, jobs, lambda batch: [hand_on(job) for job in batch], workers)
+            yield from _several(folder, jobs, lambda batch: [hand_on(job) for job in batch], self.workers())
         finally:
             for pool in pools:
                 pool.shutdown(kill_workers=True)
@@ -118,6 +135,10 @@ class Ray:
         """Refuse where Ray is not installed."""
         _require("ray", 'hydra/launcher=ray needs Ray: pip install "vaelab[ray]"')
 
+    def threads_per_job(self) -> int:
+        """One a core that a job asks for."""
+        return self.cpus
+
     def run(self, folder: Path, jobs: Iterable[Job], trust: Sequence[str]) -> Iterator[Job]:
         """Run the jobs."""
         import ray
@@ -129,7 +150,7 @@ class Ray:
             slots = self.n_jobs or max(1, int(ray.cluster_resources().get("CPU", 1) // self.cpus))
 
             def submit(batch: Sequence[Job]) -> Sequence[Task]:
-                return [task.remote(job, trust, self.cpus, sys.argv).future() for job in batch]
+                return [task.remote(job, trust, sys.argv).future() for job in batch]
 
             yield from _several(folder, jobs, submit, slots)
         finally:
@@ -149,10 +170,14 @@ class SubmititLocal:
         """Refuse where submitit is not installed."""
         _require("submitit", 'hydra/launcher=submitit_local needs submitit: pip install "vaelab[slurm]"')
 
+    def threads_per_job(self) -> int:
+        """One a core that a job asks for."""
+        return self.cpus_per_task
+
     def run(self, folder: Path, jobs: Iterable[Job], trust: Sequence[str]) -> Iterator[Job]:
         """Run the jobs."""
         parameters = {"timeout_min": self.timeout_min, "cpus_per_task": self.cpus_per_task}
-        yield from _with_submitit("local", parameters, folder, jobs, trust, self.n_jobs, self.cpus_per_task)
+        yield from _with_submitit("local", parameters, folder, jobs, trust, self.n_jobs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +199,10 @@ class SubmititSlurm:
         """Refuse where submitit is not installed."""
         _require("submitit", 'hydra/launcher=submitit_slurm needs submitit: pip install "vaelab[slurm]"')
 
+    def threads_per_job(self) -> int:
+        """One a core that a job asks for."""
+        return self.cpus_per_task
+
     def run(self, folder: Path, jobs: Iterable[Job], trust: Sequence[str]) -> Iterator[Job]:
         """Run the jobs."""
         parameters = {
@@ -187,7 +216,7 @@ class SubmititSlurm:
             "slurm_constraint": self.constraint,
         }
         parameters = {name: value for name, value in parameters.items() if value is not None}
-        yield from _with_submitit("slurm", parameters, folder, jobs, trust, self.n_jobs, self.cpus_per_task)
+        yield from _with_submitit("slurm", parameters, folder, jobs, trust, self.n_jobs)
 
 
 class Task(Protocol):
@@ -247,11 +276,11 @@ def _ended(going: Iterable[Task]) -> list[Task]:
     return ended
 
 
-def _run_elsewhere(job: Job, trust: Sequence[str], threads: int, command: Sequence[str]) -> None:
+def _run_elsewhere(job: Job, trust: Sequence[str], command: Sequence[str]) -> None:
     """What a process that a launcher has started is given to do."""
     from vaelab.sweeps.job import run_elsewhere  # which takes seconds to import
 
-    run_elsewhere(job, trust, threads, command)
+    run_elsewhere(job, trust, command)
 
 
 def _by_itself() -> None:
@@ -276,7 +305,6 @@ def _with_submitit(
     jobs: Iterable[Job],
     trust: Sequence[str],
     slots: int,
-    threads: int,
 ) -> Iterator[Job]:
     import submitit
 
@@ -288,7 +316,7 @@ def _with_submitit(
 
     def submit(batch: Sequence[Job]) -> Sequence[Task]:
         tasks: Sequence[Task] = executor.map_array(
-            _Requeued(), batch, *([given] * len(batch) for given in (trust, threads, sys.argv))
+            _Requeued(), batch, *([given] * len(batch) for given in (trust, sys.argv))
         )
         return tasks
 

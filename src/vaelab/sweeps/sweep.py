@@ -34,7 +34,7 @@ def sweep(overrides: Sequence[str], *, config_dir: str | Path | None = None, tru
     """
     grid = compose_grid(overrides, config_dir=config_dir, trust=trust)
     launcher = _launcher(grid[0].hydra.launcher, trust)
-    configs = [job.config for job in grid]
+    configs = [with_threads(job.config, launcher) for job in grid]
     names = [subfolder(job, number, len(grid)) for number, job in enumerate(grid)]
     shared = next((name for name in names if names.count(name) > 1), None)
     if shared is not None:
@@ -51,6 +51,15 @@ def sweep(overrides: Sequence[str], *, config_dir: str | Path | None = None, tru
     places = [place for config in configs for place in _places(config)]
     run(folder, launcher, [job for job in folder.jobs if job.state != "done"], trust=[*trust, *places])
     return folder
+
+
+def with_threads(config: DictConfig, launcher: Launcher) -> DictConfig:
+    """The config of a job: with the launcher's `threads` where it says none, for its bits depend on them.
+
+    So it ends in the same bits under another launcher, too, or by itself.
+    """
+    threads = config.get("threads") or launcher.threads_per_job()
+    return OmegaConf.merge(config, {"threads": threads})  # type: ignore[return-value]
 
 
 def resume(path: str | Path, overrides: Sequence[str] = (), *, trust: Sequence[str] = ()) -> SweepFolder:
@@ -225,6 +234,8 @@ def _compare(folder: SweepFolder, grid: Sequence[Composed]) -> None:
         raise RunError(f"{here}: it has {len(jobs)} jobs, and this one {len(grid)}; choose another hydra.sweep.dir")
     for job, composed in zip(jobs, grid, strict=True):
         there, now = _flat(job.run.config), _flat(portable(composed.config))
+        if now.get("threads") is None:
+            now["threads"] = there.get("threads")  # of the launcher that began it
         for key in sorted(there.keys() | now.keys()):
             if there.get(key) != now.get(key):
                 raise RunError(
