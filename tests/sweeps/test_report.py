@@ -137,6 +137,10 @@ def test_the_parameters_of_a_sweep_are_its_axes(tmp_path: Path) -> None:
     assert by_name(report)["iwae"].state == "waiting"
     assert by_name(report)["iwae"].command == "vaelab train model=iwae"
     assert collect([tmp_path, tmp_path / "ae"]).parameters == ["model"]  # no run is there twice
+    make_run(tmp_path / "alone", {"objective": {"_target_": "x.vae"}, "prior": "vae"}, {"test/mse": 0.2})
+    report = collect([tmp_path])  # a run that has no axes: the configs tell
+    assert report.parameters == ["objective", "prior"]
+    assert report.values(by_name(report)["alone"]) == report.values(by_name(report)["vae"]) == ("vae", "vae")
 
 
 def test_evaluations_under_the_runs_seed_are_metrics_with_their_units(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@
     return box;
   };
   // A plot's frame: ticks, names, and functions from values to pixels.
-  const frame = (width, height, x, y, name, { left = 58, bottom = 44, top = 12, right = 14 } = {}) => {
+  const frame = (width, height, x, y, name, { left = 62, bottom = 44, top = 12, right = 14 } = {}) => {
     const svg = element("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${name} against ${x.name}` });
     const [w, h] = [width - left - right, height - top - bottom];
     const px = (value) => left + x.at(value) * w;
@@ -188,7 +188,7 @@
     const step = niceStep(most - least, 8);
     for (let level = Math.ceil(least / step) * step; level < most; level += step) {
       const [x1, x2] = [Math.max(x.low, level - y.high), Math.min(x.high, level - y.low)];
-      if (px(x2) - px(x1) < 40) continue;
+      if (px(x2) - px(x1) < 75) continue;
       svg.append(element("line", { class: "level", x1: px(x1), y1: py(level - x1), x2: px(x2), y2: py(level - x2) }));
       svg.append(element("text", { class: "level-name", x: px(x1) + 6, y: py(level - x1) + 14 }, `ELBO ${format(-level, digitsOf(step, 0))}`));
     }
@@ -331,7 +331,7 @@
       row.hidden = !words.every(fits) || (state && row.querySelector(".state").textContent !== state);
       if (!row.hidden) visible.add(Number(row.dataset.run));
     }
-    find("#shown").textContent = visible.size === runs.length ? `${runs.length} runs` : `${visible.size} of ${runs.length} runs`;
+    find("#shown").textContent = visible.size === runs.length ? "" : `${visible.size} of ${runs.length} runs`;
     const members = counted();
     for (const row of all("#groups tbody tr")) {
       const group = Number(row.dataset.group);

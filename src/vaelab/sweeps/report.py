@@ -56,11 +56,10 @@ class Report:
         The axes of the sweep, where all runs are of one; else the hyperparameters of their configs that differ, without
         those that follow from the part they belong to.
         """
-        readable = [run for run in self.runs if run.hyperparameters]
-        sweeps = {run.sweep for run in self.runs}
-        if len(sweeps) == 1 and None not in sweeps:
+        if self._of_one_sweep:
             axes = dict.fromkeys(key for run in self.runs for key in run.axes or {})
             return [key for key in axes if key != "seed"]
+        readable = [run for run in self.runs if run.hyperparameters]
         keys = dict.fromkeys(key for run in readable for key in run.hyperparameters)
         differ = [key for key in keys if len({run.hyperparameters.get(key) for run in readable}) > 1]
         return [key for key in differ if not any(_follows(key, above, readable) for above in differ)]
@@ -91,8 +90,13 @@ class Report:
 
     def values(self, run: ReportedRun) -> tuple[Any, ...]:
         """A run's values of the parameters."""
-        known = {**run.hyperparameters, **(run.axes or {})}
+        known = (run.axes or {}) if self._of_one_sweep else run.hyperparameters
         return tuple(known.get(key) for key in self.parameters)
+
+    @cached_property
+    def _of_one_sweep(self) -> bool:
+        sweeps = {run.sweep for run in self.runs}
+        return len(sweeps) == 1 and None not in sweeps
 
     @cached_property
     def units(self) -> dict[str, str]:
