@@ -6,6 +6,7 @@
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const HUES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8a8a8a"]; // Okabe and Ito
+  const hue = (k) => HUES[dark.matches && k % 5 === 0 ? 5 - k : k] ?? HUES.at(-1); // the lighter blue on dark
   const RAMP = ["#440154", "#443983", "#31688e", "#21918c", "#35b779", "#90d743", "#fde725"]; // viridis
   const metricNumber = (name) => metrics.findIndex((metric) => metric.name === name);
   const curve = Math.max(0, parameters.findIndex((p) => p.numeric && p.short === "kl_weight"));
@@ -98,10 +99,10 @@
     tip.style.top = `${y + 18 + box.height > innerHeight ? y - box.height - 10 : y + 18}px`;
   });
   const colourOf = (group, by = colour) => {
-    if (!parameters.length || by < 0) return HUES[dark.matches ? 5 : 0];
+    if (!parameters.length || by < 0) return hue(0);
     const { values, numeric } = parameters[by];
     const k = groups[group][by];
-    if (!numeric || values.length <= 3) return k < HUES.length ? HUES[k] : HUES.at(-1);
+    if (!numeric || values.length <= 3) return hue(k);
     const place = (dark.matches ? 1.2 : 0) + (k / (values.length - 1)) * 4.8; // away from the page's own
     const left = Math.min(5, Math.floor(place));
     const [from, to] = [left, left + 1].map((n) => [1, 3, 5].map((c) => parseInt(RAMP[n].slice(c, c + 2), 16)));
