@@ -266,7 +266,7 @@ class EncoderJacobian:
     couples_images = False
     uses_prior = False
 
-    def __init__(self, *, weight: Weight | Schedule = 0.1) -> None:
+    def __init__(self, *, weight: Weight | Schedule = 10.0) -> None:
         self.weight = weight
 
     def requires(self, model: Autoencoder) -> None:
