@@ -319,6 +319,14 @@ MISTAKES: dict[str, list[str]] = {
     "seed=1,2 hydra/launcher=joblib hydra.launcher.n_jobs=0": ["hydra.launcher.n_jobs=0"],
     "seed=1,2 hydra.launcher.n_jobs=2": ["n_jobs"],
     "seed=1,2 hydra.sweep.subdir=same": ["several jobs", "same"],
+    "seed=1 hydra.sweep.subdir=../../x": ["hydra.sweep.subdir: ../../x is not within the sweep's folder"],
+    "seed=1,2 hydra.sweep.subdir=/tmp/x_${hydra.job.num}": ["hydra.sweep.subdir: /tmp/x_0 is not within"],
+    "seed=1 hydra.sweep.subdir=.": ["hydra.sweep.subdir: . is not within"],
+    "latent_dim=choice()": ["latent_dim=choice(): not an override"],
+    "latent_dim=interval(0,1)": ["latent_dim=interval(0,1): a grid needs single values"],
+    "latent_dim=glob(*)": ["latent_dim=glob(*): there is no value in it"],
+    "seed=1,2 hydra.launcher._target_=os.system": ["not among the parts that vaelab ships"],
+    "seed=1,2 hydra.launcher._target_=vaelab.networks.MLPEncoder": ["no part that can stand there"],
     "seed=1,2 data.root=no_such_folder data=mnist": ["no_such_folder"],
 }
 

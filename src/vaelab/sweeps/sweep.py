@@ -39,8 +39,11 @@ def sweep(overrides: Sequence[str], *, config_dir: str | Path | None = None, tru
     shared = next((name for name in names if names.count(name) > 1), None)
     if shared is not None:
         raise ConfigError([f"hydra.sweep.subdir: several jobs would have the folder {shared}"])
-    _ready(configs, launcher, trust)
     path = Path(grid[0].hydra.sweep.dir)
+    outside = next((name for name in names if path.resolve() not in (path / name).resolve().parents), None)
+    if outside is not None:
+        raise ConfigError([f"hydra.sweep.subdir: {outside} is not within the sweep's folder"])
+    _ready(configs, launcher, trust)
     if SweepFolder.is_one(path):
         folder = SweepFolder.open(path)
         _compare(folder, grid)
