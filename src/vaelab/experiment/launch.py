@@ -88,9 +88,9 @@ class Launch:
         if wanted != self.count:
             raise ConfigError(
                 [
-                    f"trainer.devices={devices} on trainer.num_nodes={nodes} are {wanted} processes, and {self.count} "
-                    "were started: trainer.devices is torchrun's --nproc-per-node and srun's --ntasks-per-node, "
-                    "trainer.num_nodes their --nnodes and --nodes"
+                    f"trainer.devices={devices} x trainer.num_nodes={nodes} should be {self.count}, as many processes "
+                    "as were started: trainer.devices is torchrun's --nproc-per-node or srun's --ntasks-per-node, "
+                    "trainer.num_nodes is --nnodes or --nodes"
                 ]
             )
 
