@@ -77,6 +77,15 @@ def test_a_sweep_killed_in_every_job_ends_in_the_same_bits(undisturbed: Path, tm
 
 
 @pytest.mark.slow
+def test_jobs_in_two_processes_each_have_the_numbers_of_those_in_one(undisturbed: Path, tmp_path: Path) -> None:
+    assert sweep(tmp_path / "sweep", "trainer.strategy=ddp", "trainer.devices=2", UNDISTURBED) == 0
+    assert states(tmp_path / "sweep") == ["done"] * 3
+    for job in SweepFolder.open(tmp_path / "sweep").jobs:
+        assert (job.run.path / "process_1").exists()
+        assert job.run.metrics == pytest.approx(RunFolder(undisturbed / job.folder).metrics, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced_and_its_job_goes_on(undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     assert sweep(folder, "+callbacks.moments.moments=[start30,test]", *PARALLEL) == 0

@@ -20,8 +20,7 @@ from typing import Any, NoReturn, TypeVar
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import DictConfig, OmegaConf
 from torch.distributed import DistError
-from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
+from torch.distributed.distributed_c10d import PrefixStore, Store, TCPStore
 
 from vaelab.errors import ConfigError, DivergenceError, RunError, UserError
 from vaelab.experiment.companion import PATIENCE
@@ -42,7 +41,7 @@ class Launch:
     def __init__(self, rank: int, count: int) -> None:
         self.rank = rank
         self.count = count
-        self.store = _store(rank, count) if count > 1 else None
+        self.store = _store(rank) if count > 1 else None
         self.begun = False
 
     @classmethod
@@ -212,12 +211,20 @@ def _launched() -> tuple[int, int] | None:
 
 
 @cache  # as long as the process: it may hold what the others look into
-def _store(rank: int, count: int) -> Store:
+def _store(rank: int) -> Store:
     try:
         if "TORCHELASTIC_RUN_ID" not in os.environ and "SLURM_STEP_NUM_TASKS" in os.environ:
             slurm = SLURMEnvironment()
             _ = slurm.main_address, slurm.main_port  # which sets MASTER_ADDR and MASTER_PORT
-        store, _, _ = next(rendezvous("env://", rank, count, timeout=timedelta(seconds=MEETING)))
+        agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)  # torchrun's own process holds the store
+        store = TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=rank == 0 and not agent,
+            timeout=timedelta(seconds=MEETING),
+            wait_for_workers=False,
+            multi_tenant=True,  # torch.distributed will meet there too
+        )
     except (RuntimeError, ValueError) as error:
         address = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
         raise RunError(f"the processes of the run cannot meet at {address}: {str(error).splitlines()[0]}") from error
