@@ -21,7 +21,13 @@ from vaelab.experiment.compose import CONF, groups, options
 TWO_BATCHES = ["trainer=debug", "data=digits", "callbacks.progress_bar=null"]
 
 
-SWEPT = ("hydra/launcher", "sweep")  # run by the tests of sweeps
+SWEPT = (
+    "hydra/launcher",
+    "hydra/sweeper",
+    "hydra/sweeper/pruner",
+    "hydra/sweeper/sampler",
+    "sweep",
+)  # run by the tests of sweeps
 # Options that go with others only, and the preset that has them together.
 PRESET_OF = {
     ("decoder", "first_layer"): "hierarchical_vae",
@@ -145,7 +151,9 @@ def test_every_knob_of_every_shipped_part_stands_in_its_config() -> None:
             module, _, name = node["_target_"].rpartition(".")
             parameters = inspect.signature(getattr(import_module(module), name)).parameters.values()
             knobs = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
-            chosen = {key.split("@")[1] for entry in node.pop("defaults", []) for key in entry}  # groups put at a knob
+            chosen = {
+                key.rpartition("@")[2] for entry in node.pop("defaults", []) for key in entry
+            }  # groups put at a knob
             assert set(node) - {"_target_"} | chosen == knobs, path
 
 

@@ -235,11 +235,13 @@ def _is_first_here() -> bool:
 
 def _report_sweep(ran: Callable[[], "SweepFolder"]) -> None:
     """Print the table of a sweep, which jobs failed, and where it is; exit with 1 where any failed."""
-    from vaelab.sweeps.table import failures, summary
+    from vaelab.sweeps.table import best, failures, summary
 
     folder = _stoppable(ran)
     jobs = folder.jobs
-    Console(width=None if sys.stdout.isatty() else 200).print(summary(jobs))
+    Console(width=None if sys.stdout.isatty() else 200).print(summary(jobs, folder.metrics))
+    for line in best(folder):
+        typer.echo(line)
     failed = list(failures(jobs))
     for line in failed:
         Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(line)}", highlight=False)

@@ -42,6 +42,10 @@ class DivergenceError(UserError):
     exit_code = 3
 
 
+class Pruned(Exception):  # noqa: N818 - it is no error
+    """A run was ended before its time, since others had been better by then."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """'; did you mean X?' for the nearest of the known words, or else '; there are A, B, C'.
 

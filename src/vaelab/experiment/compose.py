@@ -76,18 +76,18 @@ def run_dir(config: DictConfig) -> str:
 
 @contextmanager
 def hydra_of_ours() -> Iterator[None]:
-    """Hydra over conf/, with the launchers of conf/ alone.
+    """Hydra over conf/, with the launchers and sweepers of conf/ alone.
 
-    Hydra would hold ours against the options that its plugins have for launchers of the same names.
+    Hydra would hold ours against the options that it and its plugins have for those of the same names.
     """
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3", job_name="vaelab"):
         store = ConfigStore.instance().repo["hydra"]
-        theirs = store.pop("launcher")
+        theirs = {group: store.pop(group) for group in ("launcher", "sweeper")}
         try:
             yield
         finally:
-            store["launcher"] = theirs
+            store |= theirs
 
 
 def _searchpath(config_dir: str | Path | None) -> list[str]:

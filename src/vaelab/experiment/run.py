@@ -33,7 +33,7 @@ from vaelab.experiment.surroundings import quiet_lightning, recorded, room_for, 
 from vaelab.seeding import derive_seed
 from vaelab.training import events
 from vaelab.training.adversarial import module_for, why_not_trained_by
-from vaelab.training.checkpoints import LAST, PREVIOUS
+from vaelab.training.checkpoints import LAST, PREVIOUS, Checkpoints
 from vaelab.training.datamodule import ImageDataModule
 from vaelab.training.module import AutoencoderModule, plain
 from vaelab.training.reading import load_weights, read, reason
@@ -166,6 +166,7 @@ def go_on(
     *,
     trust: Sequence[str] = (),
     overrides: Sequence[str] = (),
+    callbacks: Sequence[pl.Callback] = (),
     wait: bool = False,
 ) -> Run:
     """`resume`, for a folder that may have no more than its config yet.
@@ -175,11 +176,15 @@ def go_on(
         config: the folder's, but for what does not change the results, such as the progress bar.
         trust: packages of one's own whose classes the config may name.
         overrides: what the config was composed with; the manifest of a run that begins here keeps them.
+        callbacks: besides the config's.
         wait: for another process that is training it.
+
+    Raises:
+        Pruned: one of the callbacks has ended it.
     """
     check(config, trust=trust)
     with quiet_lightning(), leading(config, trust) as launch:
-        return _taken_up(folder, config, launch, trust=trust, overrides=overrides, wait=wait)
+        return _taken_up(folder, config, launch, trust=trust, overrides=overrides, callbacks=callbacks, wait=wait)
 
 
 def _taken_up(
@@ -189,6 +194,7 @@ def _taken_up(
     *,
     trust: Sequence[str],
     overrides: Sequence[str],
+    callbacks: Sequence[pl.Callback] = (),
     wait: bool = False,
 ) -> Run:
     with room_for(folder.path), folder.locked(wait=wait):
@@ -206,7 +212,7 @@ def _taken_up(
                 else:
                     folder.write_json("manifest", {"overrides": list(overrides)} | now)
                 launch.begin(folder.path)
-                return _fit(experiment, folder, trust)
+                return _fit(experiment, folder, trust, callbacks)
 
 
 def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
@@ -221,12 +227,12 @@ def _join(experiment: Experiment, folder: RunFolder, trust: Sequence[str]) -> No
         _fit(experiment, folder, trust)
 
 
-def _fit(experiment: Experiment, folder: RunFolder, trust: Sequence[str]) -> Run:
+def _fit(experiment: Experiment, folder: RunFolder, trust: Sequence[str], more: Sequence[pl.Callback] = ()) -> Run:
     """Train from where the folder's checkpoints stand, test, draw."""
     with graceful_stop() as stop:
         loggers = experiment.made_for(folder.path, experiment.logger)
         callbacks = experiment.made_for(folder.path, experiment.callbacks)
-        trainer = experiment.trainer([*callbacks, _EpochLog(), stop], loggers)
+        trainer = experiment.trainer([*callbacks, *more, _EpochLog(), stop], loggers)
         with companions(trainer, folder, trust):
             return _fit_with(trainer, experiment, folder)
 
@@ -261,7 +267,7 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     progress.completed = progress.processed  # Lightning does so only where there was something left to train
     if any(folder.checkpoints.glob("*.ckpt")):
         load_weights(model, folder.best_checkpoint())
-    metrics = _test(experiment, model, trainer)
+    metrics = _validation(trainer) | _test(experiment, model, trainer)
     metrics["epochs"] = trainer.current_epoch
     metrics["steps"] = trainer.global_step
     if not trainer.is_global_zero:
@@ -271,6 +277,12 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     folder.write_json("metrics", metrics)
     log.info("done in %.0f s: %s", time.monotonic() - started, metrics)
     return Run(folder.path, metrics, drawn)
+
+
+def _validation(trainer: pl.Trainer) -> dict[str, float]:
+    """The terms of the validation by which best.ckpt was chosen."""
+    chosen = [callback.validation for callback in trainer.callbacks if isinstance(callback, Checkpoints)]  # type: ignore[attr-defined]
+    return chosen[0] if chosen else {}
 
 
 def _test(experiment: Experiment, model: Autoencoder, trainer: pl.Trainer) -> dict[str, float]:

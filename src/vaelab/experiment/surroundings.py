@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vaelab.errors import RunError, StorageError
+from vaelab.errors import Pruned, RunError, StorageError
 from vaelab.experiment.folder import RunFolder
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -112,6 +112,10 @@ def recorded(folder: RunFolder) -> Iterator[None]:
         log.warning("interrupted")
         if isinstance(stopped, KeyboardInterrupt):
             stopped.args = (str(folder.path),)  # what there is to resume
+        raise
+    except Pruned as pruned:
+        folder.update_status("pruned")
+        log.info("pruned: %s", pruned)
         raise
     except BaseException as error:
         log.exception("failed")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 from pydantic import TypeAdapter, ValidationError
@@ -16,6 +16,10 @@ from pydantic import TypeAdapter, ValidationError
 from vaelab.errors import RunError
 from vaelab.experiment.folder import RunFolder, exclusive, write_text
 
+if TYPE_CHECKING:
+    from vaelab.sweeps.search import Watch
+
+METRICS = ("test/elbo", "test/reconstruction", "test/kl", "test/mse")
 STOP = ".stop"
 """A file in a sweep's folder that is there while its jobs are to stop, on whatever machines they run."""
 
@@ -30,6 +34,8 @@ class Job:
         number: 0 is the first.
         parameters: what the sweep varies -> this job's value.
         overrides: what the run's config was composed with.
+        trial: of a search, the job's number in the study.
+        watch: of a search that prunes, what the run reports to.
     """
 
     sweep: Path
@@ -37,6 +43,8 @@ class Job:
     number: int
     parameters: Mapping[str, Any]
     overrides: Sequence[str]
+    trial: int | None = None
+    watch: "Watch | None" = None
 
     @property
     def run(self) -> RunFolder:
@@ -50,7 +58,7 @@ class Job:
 
     @property
     def state(self) -> str:
-        """waiting, running, done, interrupted or failed; running also where the process was killed."""
+        """waiting, running, done, pruned, interrupted or failed; running also where the process was killed."""
         return str(self.run.read_json("status").get("state", "waiting"))
 
     @property
@@ -78,6 +86,7 @@ class Entry:
     parameters: dict[str, Any]
     overrides: list[str]
     state: str = "waiting"
+    trial: int | None = None
 
 
 @dataclass
@@ -91,6 +100,7 @@ class Record:
         parameters: what the sweep varies -> its values.
         launcher: its name and its knobs.
         jobs: an entry each.
+        search: of a search, what it is, and what was best.
     """
 
     name: str
@@ -99,6 +109,7 @@ class Record:
     parameters: dict[str, list[Any]]
     launcher: dict[str, Any]
     jobs: list[Entry]
+    search: dict[str, Any] | None = None
 
 
 class SweepFolder:
@@ -162,17 +173,30 @@ class SweepFolder:
     def jobs(self) -> list[Job]:
         """All jobs, in their order."""
         return [
-            Job(self.path.absolute(), entry.folder, entry.number, entry.parameters, entry.overrides)
+            Job(self.path.absolute(), entry.folder, entry.number, entry.parameters, entry.overrides, entry.trial)
             for entry in self.record.jobs
         ]
 
-    def add(self, config: DictConfig, parameters: Mapping[str, Any], overrides: Sequence[str], folder: str) -> Job:
+    @property
+    def metrics(self) -> list[str]:
+        """Which metrics are shown: those that are searched by, and the usual ones."""
+        return list(dict.fromkeys([*(self.record.search or {}).get("metrics", []), *METRICS]))
+
+    def add(
+        self,
+        config: DictConfig,
+        parameters: Mapping[str, Any],
+        overrides: Sequence[str],
+        folder: str,
+        *,
+        trial: int | None = None,
+    ) -> Job:
         """One more job, whose run folder has this config and has not begun."""
         run = RunFolder(self.path / folder)
         run.path.mkdir(parents=True, exist_ok=True)
         run.write_config(config)
         number = len(self.record.jobs)
-        self.record.jobs.append(Entry(number, folder, dict(parameters), list(overrides)))
+        self.record.jobs.append(Entry(number, folder, dict(parameters), list(overrides), trial=trial))
         self.save()
         return self.jobs[-1]
 
@@ -233,4 +257,6 @@ def shown(value: Any) -> str:
     >>> [shown(value) for value in (0.5, "vae", [400, 200], True, None)]
     ['0.5', 'vae', '[400,200]', 'true', 'null']
     """
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

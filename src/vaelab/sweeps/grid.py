@@ -1,14 +1,15 @@
 """The jobs of a grid: one for each combination of the values that Hydra's override grammar sweeps over."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -67,7 +68,10 @@ def combinations(overrides: Sequence[str]) -> list[Combination]:
             if not override.is_sweep_override():
                 continue
             if not override.is_discrete_sweep():
-                mistakes.append(f"{text}: a grid needs single values, as in {key}=1,2 or {key}=range(0,10,2)")
+                mistakes.append(
+                    f"{text}: a grid needs single values, as in {key}=1,2 or {key}=range(0,10,2); "
+                    "hydra/sweeper=optuna searches an interval"
+                )
                 continue
             swept[key] = override.key_or_group
             axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
@@ -84,6 +88,31 @@ def combinations(overrides: Sequence[str]) -> list[Combination]:
     ]
 
 
+def first_values(overrides: Sequence[str]) -> list[str]:
+    """The overrides with each axis at its first value; what is no override is left out.
+
+    >>> first_values(["latent_dim=2,8", "optimizer.lr=interval(1e-4,1e-2)", "name=x"])
+    ['latent_dim=2', 'optimizer.lr=0.0001', 'name=x']
+    """
+    firsts: list[str] = []
+    with hydra_of_ours():
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        for text in overrides:
+            try:
+                (override,) = parser.parse_overrides([text])
+            except HydraException:
+                continue
+            if not override.is_sweep_override():
+                firsts.append(text)
+            elif isinstance(interval := override.value(), IntervalSweep):
+                firsts.append(f"{override.get_key_element()}={interval.start}")
+            else:
+                firsts += [
+                    f"{override.get_key_element()}={value}" for value in islice(override.sweep_string_iterator(), 1)
+                ]
+    return firsts
+
+
 def compose_grid(
     overrides: Sequence[str], *, config_dir: str | Path | None = None, trust: Sequence[str] = ()
 ) -> list[Composed]:
@@ -92,7 +121,7 @@ def compose_grid(
     Raises:
         ConfigError: every mistake in any of them.
     """
-    jobs, composed, mistakes = combinations(overrides), list[Composed](), list[str]()
+    jobs, mistakes = combinations(overrides), list[str]()
     try:
         first = compose_with_hydra(jobs[0].overrides, config_dir=config_dir)
         if first.hydra.sweeper.params:
@@ -100,6 +129,24 @@ def compose_grid(
             jobs = combinations([*axes, *overrides])
     except ConfigError as error:
         mistakes += error.mistakes
+    try:
+        composed = compose_all(jobs, config_dir=config_dir, trust=trust)
+    except ConfigError as error:
+        mistakes += error.mistakes
+    if mistakes:
+        raise ConfigError(list(dict.fromkeys(mistakes)))
+    return composed
+
+
+def compose_all(
+    jobs: Iterable[Combination], *, config_dir: str | Path | None = None, trust: Sequence[str] = ()
+) -> list[Composed]:
+    """Each of these jobs, composed and checked.
+
+    Raises:
+        ConfigError: every mistake in any of them.
+    """
+    composed, mistakes = list[Composed](), list[str]()
     for job in jobs:
         try:
             config = compose_with_hydra(job.overrides, config_dir=config_dir)

@@ -12,6 +12,7 @@ from types import FrameType
 import torch
 from omegaconf import OmegaConf
 
+from vaelab.errors import Pruned
 from vaelab.experiment.run import go_on
 from vaelab.sweeps.folder import Job
 
@@ -34,7 +35,10 @@ def run_job(job: Job, trust: Sequence[str] = ()) -> None:
     OmegaConf.update(config, "callbacks.progress_bar", None)  # the sweep's table shows the progress
     with job.run.log.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file), unchanged():
         try:
-            go_on(job.run, config, trust=trust, overrides=job.overrides, wait=True)
+            callbacks = [job.watch.callback(job.sweep)] if job.watch is not None else []
+            go_on(job.run, config, trust=trust, overrides=job.overrides, callbacks=callbacks, wait=True)
+        except Pruned:
+            return
         except Exception as error:
             if job.state != "failed":
                 job.run.update_status("failed", error=f"{type(error).__name__}: {error}")

@@ -5,9 +5,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,12 +19,16 @@ from vaelab.experiment.folder import RunFolder, portable
 from vaelab.experiment.surroundings import room_for
 from vaelab.sweeps import table
 from vaelab.sweeps.folder import STOP, Entry, Job, Record, SweepFolder
-from vaelab.sweeps.grid import Composed, compose_grid, subfolder
+from vaelab.sweeps.grid import Combination, Composed, compose_all, compose_grid, first_values, subfolder
 from vaelab.sweeps.launchers import Launcher
+from vaelab.sweeps.sweepers import Optuna
+
+if TYPE_CHECKING:
+    from vaelab.experiment.experiment import Experiment
 
 
 def sweep(overrides: Sequence[str], *, config_dir: str | Path | None = None, trust: Sequence[str] = ()) -> SweepFolder:
-    """A run for each combination of the swept values, into one sweep folder.
+    """A run for each combination of the swept values, or for each that a search proposes, into one sweep folder.
 
     Where `hydra.sweep.dir=...` is the folder of this very sweep, it is gone on with.
 
@@ -32,6 +37,14 @@ def sweep(overrides: Sequence[str], *, config_dir: str | Path | None = None, tru
         RunError: the folder is taken by something else, or by another process.
         KeyboardInterrupt, SystemExit: the sweep was stopped; its path is the argument.
     """
+    try:
+        first = compose_with_hydra(first_values(overrides), config_dir=config_dir)
+    except ConfigError:
+        if any(text.startswith("hydra/sweeper=optuna") for text in overrides):
+            raise
+        first = None  # as a grid, with all that is wrong with any job
+    if first is not None and isinstance(sweeper := check_part("hydra.sweeper", _node(first), trust=trust), Optuna):
+        return _search(sweeper, first, overrides, config_dir=config_dir, trust=trust)
     grid = compose_grid(overrides, config_dir=config_dir, trust=trust)
     launcher = _launcher(grid[0].hydra.launcher, trust)
     configs = [with_threads(job.config, launcher) for job in grid]
@@ -43,7 +56,8 @@ def sweep(overrides: Sequence[str], *, config_dir: str | Path | None = None, tru
     outside = next((name for name in names if path.resolve() not in (path / name).resolve().parents), None)
     if outside is not None:
         raise ConfigError([f"hydra.sweep.subdir: {outside} is not within the sweep's folder"])
-    _ready(configs, launcher, trust)
+    for _ in _ready(configs, launcher, trust):
+        pass
     if SweepFolder.is_one(path):
         folder = SweepFolder.open(path)
         _compare(folder, grid)
@@ -78,6 +92,8 @@ def resume(path: str | Path, overrides: Sequence[str] = (), *, trust: Sequence[s
         ConfigError, DataError, RunError, KeyboardInterrupt, SystemExit: as `sweep`.
     """
     folder = SweepFolder.open(path)
+    if folder.record.search is not None:
+        return _resume_search(folder, overrides, trust)
     launcher = _launcher_of(folder, overrides, trust)
     unfinished = [job for job in folder.jobs if job.state != "done"]
     for job in unfinished:
@@ -91,9 +107,102 @@ def resume(path: str | Path, overrides: Sequence[str] = (), *, trust: Sequence[s
             mistakes += error.mistakes
     if mistakes:
         raise ConfigError(list(dict.fromkeys(mistakes)))
-    _ready(configs, launcher, trust)
+    for _ in _ready(configs, launcher, trust):
+        pass
     run(folder, launcher, unfinished, trust=trust)
     return folder
+
+
+def _search(
+    sweeper: Optuna,
+    first: DictConfig,
+    overrides: Sequence[str],
+    *,
+    config_dir: str | Path | None,
+    trust: Sequence[str],
+    resumed: tuple[SweepFolder, Launcher] | None = None,
+) -> SweepFolder:
+    """A run for each trial of a search."""
+    from vaelab.sweeps.search import Search, compare, described, opened, require_metrics
+    from vaelab.sweeps.space import Space
+
+    axes = [f"{key}={values}" for key, values in (sweeper.params or {}).items()]
+    space = Space([*axes, *overrides])
+    unfit = sweeper.sampler.unfit(space, len(sweeper.metrics))
+    if unfit is not None:
+        raise ConfigError([f"hydra.sweeper.sampler ({type(sweeper.sampler).__name__}): {unfit}"])
+    ends = [Combination(space.overrides(values), space.parameters(values)) for values in space.ends()]
+    composed = compose_all(ends, config_dir=config_dir, trust=trust)
+    if subfolder(composed[0], 0, sweeper.n_trials) == subfolder(composed[0], 1, sweeper.n_trials):
+        raise ConfigError(["hydra.sweep.subdir: several jobs would have one folder; have it contain ${hydra.job.id}"])
+    launcher = resumed[1] if resumed else _launcher(first.hydra.launcher, trust)
+    for number, experiment in enumerate(_ready([job.config for job in composed], launcher, trust)):
+        if number == 0:
+            require_metrics(sweeper, experiment)
+    storage = opened(sweeper.storage) if sweeper.storage is not None else None
+    description = described(sweeper, _node(first), space)
+    path = resumed[0].path if resumed else Path(first.hydra.sweep.dir)
+    if SweepFolder.is_one(path):
+        folder = SweepFolder.open(path)
+        compare(folder, description)
+        assert folder.record.search is not None
+        folder.record.search["n_trials"] = sweeper.n_trials
+    else:
+        exact = any(text.startswith("hydra.sweep.dir=") for text in overrides)
+        record = replace(_record(overrides, composed[:1], [""]), parameters=space.written, jobs=[], search=description)
+        folder = SweepFolder.create(path, record, [], exact=exact)
+
+    def compose(job: Combination) -> Composed:
+        (one,) = compose_all([job], config_dir=config_dir, trust=trust)
+        return replace(one, config=with_threads(one.config, launcher))
+
+    search = Search(
+        folder,
+        sweeper,
+        space,
+        compose,
+        seed=composed[0].config.seed if sweeper.seed is None else sweeper.seed,
+        storage=storage,
+    )
+    places = [] if resumed else [place for job in composed for place in _places(job.config)]
+    run(folder, launcher, search.jobs(), trust=[*trust, *places], told=search.told, of=sweeper.n_trials)
+    search.note()
+    search.require_values()
+    return folder
+
+
+def _resume_search(folder: SweepFolder, overrides: Sequence[str], trust: Sequence[str]) -> SweepFolder:
+    """Go on with a search.
+
+    What it proposes is composed from the overrides in the folder: values and choices, and nothing that would look into
+    the environment or name a place.
+    """
+    of_launcher = [text for text in overrides if text.startswith(("hydra/launcher=", "hydra.launcher."))]
+    more = [text for text in overrides if text.startswith(("hydra.sweeper.n_trials=", "hydra.sweeper.storage="))]
+    wrong = [text for text in overrides if text not in (*of_launcher, *more)]
+    if wrong:
+        own = "hydra/launcher, hydra.sweeper.n_trials and hydra.sweeper.storage"
+        raise ConfigError([f"{text}: a search goes on as it began; only {own} can change" for text in wrong])
+    launcher = _launcher_of(folder, of_launcher, trust)
+    places = ("hydra.sweep.", "hydra.run.", "hydra.searchpath", "hydra.sweeper.storage=")
+    dropped = (*places, "hydra/launcher=", "hydra.launcher.", "hydra.sweeper.n_trials=")
+    recorded = [text for text in folder.record.overrides if not text.startswith(dropped)]
+    for text in recorded:
+        if "${" in text:
+            raise RunError(f"{folder.path} was searched with {text}: give the whole command again to go on with it")
+    assert folder.record.search is not None
+    n_trials = [f"hydra.sweeper.n_trials={folder.record.search.get('n_trials')}"]
+    composed_of = [*recorded, *n_trials, *more]
+    first = compose_with_hydra(first_values(composed_of))
+    node = _node(first)
+    if node.get("study_name") is not None and node.get("storage") is None:
+        raise ConfigError([f"{folder.path} shares a study: say where it is kept, hydra.sweeper.storage=..."])
+    sweeper = check_part("hydra.sweeper", node, trust=trust)
+    if not isinstance(sweeper, Optuna):
+        raise RunError(f"{folder.path} cannot be gone on with: its overrides are of no search")
+    for job in folder.jobs:
+        RunFolder.open(job.run.path).require_known_servers(trust)
+    return _search(sweeper, first, composed_of, config_dir=None, trust=trust, resumed=(folder, launcher))
 
 
 def run(
@@ -103,6 +212,7 @@ def run(
     *,
     trust: Sequence[str] = (),
     told: Callable[[Job], None] = lambda job: None,
+    of: int | None = None,
 ) -> None:
     """Run `jobs` of a sweep.
 
@@ -112,11 +222,12 @@ def run(
         jobs: asked for the next one when there is room for it.
         trust: packages of one's own whose classes the configs may name.
         told: called with each job that has ended, with which `jobs` may decide what comes next.
+        of: how many jobs there will be; by default, as many as there are.
     """
     with room_for(folder.path), folder.locked(), _stoppable(folder):
         (folder.path / STOP).unlink(missing_ok=True)
         try:
-            with table.watched(folder) as say:
+            with table.watched(folder, of) as say:
                 for job in launcher.run(folder.path, jobs, trust):
                     folder.save()
                     folder.log(say(job))
@@ -145,7 +256,7 @@ def _stoppable(folder: SweepFolder) -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def _ready(configs: Iterable[DictConfig], launcher: Launcher, trust: Sequence[str]) -> None:
+def _ready(configs: Iterable[DictConfig], launcher: Launcher, trust: Sequence[str]) -> "Iterator[Experiment]":
     """Find, before the first job starts, what data or devices are not there.
 
     Raises:
@@ -159,7 +270,7 @@ def _ready(configs: Iterable[DictConfig], launcher: Launcher, trust: Sequence[st
     # One job for each choice of data and devices.
     needs = {OmegaConf.to_yaml({"data": config.data, "trainer": config.trainer}): config for config in configs}
     for config in needs.values():
-        ready(config, trust=trust, devices=not launcher.remote)
+        yield ready(config, trust=trust, devices=not launcher.remote)
 
 
 def _places(config: DictConfig) -> Iterator[str]:
@@ -167,6 +278,12 @@ def _places(config: DictConfig) -> Iterator[str]:
     for logger in (config.get("logger") or {}).values():
         if isinstance(logger, DictConfig) and logger.get("tracking_uri") is not None:
             yield logger.tracking_uri
+
+
+def _node(config: DictConfig) -> dict[str, Any]:
+    """What a config composed with Hydra's node says of the sweeper."""
+    node: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+    return dict(node)
 
 
 def _launcher(node: Any, trust: Sequence[str]) -> Launcher:

@@ -15,27 +15,34 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from vaelab.sweeps.folder import Job, SweepFolder, short_names, shown
+from vaelab.sweeps.folder import METRICS, Job, SweepFolder, short_names, shown
 
-METRICS = ("test/elbo", "test/reconstruction", "test/kl", "test/mse")
-STYLES = {"done": "green", "failed": "bold red", "running": "cyan", "interrupted": "yellow", "waiting": "dim"}
+STYLES = {
+    "done": "green",
+    "failed": "bold red",
+    "running": "cyan",
+    "interrupted": "yellow",
+    "pruned": "magenta",
+    "waiting": "dim",
+}
 _EPOCH = re.compile(r"epoch (\d+), step (\d+): (.*)$", re.MULTILINE)
 _TAIL = 8192  # bytes of a log in which its last epoch's line is
 
 
 @contextmanager
-def watched(sweep: SweepFolder) -> Iterator[Callable[[Job], str]]:
+def watched(sweep: SweepFolder, of: int | None = None) -> Iterator[Callable[[Job], str]]:
     """Show a sweep while it runs: in a terminal as a live table, elsewhere by a line for each job that has ended.
 
-    Gives a function to be told that a job has ended, which returns that line.
+    Gives a function to be told that a job has ended, which returns that line, with its place among `of` jobs.
     """
     console = Console(file=sys.stdout)  # as it is now: while a job runs in this process, sys.stdout is its log
-    over = count(1 + sum(job.state == "done" for job in sweep.jobs))
+    over = count(1 + sum(job.state in ("done", "pruned") for job in sweep.jobs))
+    names = sweep.metrics
 
     def say(job: Job) -> str:
         state = job.state
-        said = job.error if state == "failed" else _shown_metrics(job.metrics)
-        line = f"{next(over)}/{len(sweep.record.jobs)} job {job.number} ({job.label}) {state}: {said}"
+        said = job.error if state == "failed" else _shown_metrics(job.metrics, names)
+        line = f"{next(over)}/{of or len(sweep.record.jobs)} job {job.number} ({job.label}) {state}: {said}"
         if not console.is_terminal:
             print(line, file=console.file, flush=True)
         return line
@@ -45,7 +52,7 @@ def watched(sweep: SweepFolder) -> Iterator[Callable[[Job], str]]:
         return
     rows = max(5, console.height - 8)
     with Live(
-        get_renderable=lambda: _live(sweep.jobs, rows),
+        get_renderable=lambda: _live(sweep.jobs, rows, names),
         console=console,
         refresh_per_second=1,
         redirect_stdout=False,
@@ -55,12 +62,12 @@ def watched(sweep: SweepFolder) -> Iterator[Callable[[Job], str]]:
         yield say
 
 
-def summary(jobs: Sequence[Job]) -> Table:
+def summary(jobs: Sequence[Job], metrics: Sequence[str] = METRICS) -> Table:
     """The metrics of all jobs; where a sweep varies the seed, their mean and standard deviation over it.
 
     Where the jobs differ in nothing but the seed, that is one row.
     """
-    names = [name for name in METRICS if any(name in job.metrics for job in jobs)]
+    names = [name for name in metrics if any(name in job.metrics for job in jobs)]
     seeds = any("seed" in job.parameters for job in jobs)
     table = Table(box=None, header_style="bold", pad_edge=False)
     keys = list(dict.fromkeys(key for job in jobs for key in job.parameters if key != "seed"))
@@ -77,9 +84,25 @@ def summary(jobs: Sequence[Job]) -> Table:
         values = [shown(group[0].parameters[key]) if key in group[0].parameters else "" for key in keys]
         done = [job.metrics for job in group if job.state == "done"]
         state = f"{len(done)}" if len(done) == len(group) else f"{len(done)} of {len(group)}"
-        cells = [_spread([metrics[name] for metrics in done if name in metrics]) for name in names]
+        cells = [_spread([reached[name] for reached in done if name in reached]) for name in names]
         table.add_row(*values, state if seeds else _state(group[0].state), *cells)
     return table
+
+
+def best(sweep: SweepFolder) -> Iterator[str]:
+    """Of a search, a line on its trials and one for each of the best."""
+    search = sweep.record.search or {}
+    if "trials" in search:
+        counts = dict(search["trials"])
+        yield f"{counts.pop('all')} trials: {', '.join(f'{n} {what}' for what, n in counts.items() if n)}"
+    found = search.get("best", [])
+    if len(search.get("metrics", [])) > 1 and found:
+        yield f"none is better in everything than these {len(found)}:"
+    for trial in found:
+        parameters = ", ".join(f"{name}={shown(value)}" for name, value in short_names(trial["parameters"]).items())
+        name = f"job {trial['job']}" if trial["job"] is not None else f"trial {trial['trial']} of another sweep"
+        values = ", ".join(f"{metric} {value:.6g}" for metric, value in trial["values"].items())
+        yield f"best: {name} ({parameters}): {values}; {trial['run']}"
 
 
 def failures(jobs: Sequence[Job]) -> Iterator[str]:
@@ -89,21 +112,21 @@ def failures(jobs: Sequence[Job]) -> Iterator[str]:
             yield f"job {job.number} ({job.label}) failed: {job.error}; {job.run.log} has the traceback"
 
 
-def _live(jobs: Sequence[Job], rows: int) -> Table:
+def _live(jobs: Sequence[Job], rows: int, metrics: Sequence[str]) -> Table:
     """Those that run, then those that failed, then the newest of the others, as far as there is room."""
     states = [job.state for job in jobs]
     counts = ", ".join(f"{states.count(state)} {state}" for state in STYLES if state in states)
     table = Table(title=counts, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for column in ("job", "parameters", "state", "progress", "metric"):
         table.add_column(column, no_wrap=True)
-    order = ["running", "failed", "interrupted", "waiting", "done"]
+    order = ["running", "failed", "interrupted", "waiting", "pruned", "done"]
     chosen = sorted(zip(jobs, states, strict=True), key=lambda pair: order.index(pair[1]))[:rows]
     for job, state in sorted(chosen, key=lambda pair: pair[0].number):
         progress, metric = _progress(job) if state in ("running", "interrupted") else ("", "")
         if state == "failed":
             metric = job.error.partition("\n")[0][:60]
         elif state == "done":
-            metric = _shown_metrics(job.metrics)
+            metric = _shown_metrics(job.metrics, metrics)
         table.add_row(str(job.number), job.label, _state(state), progress, metric)
     return table
 
@@ -130,8 +153,8 @@ def _epochs(run: Path) -> str:
     return f"/{limit[1]}" if limit else ""
 
 
-def _shown_metrics(metrics: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {metrics[name]:.6g}" for name in METRICS if name in metrics)
+def _shown_metrics(metrics: Mapping[str, float], names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {metrics[name]:.6g}" for name in names if name in metrics)
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -54,6 +54,7 @@ class Checkpoints(Checkpoint):
         self.monitor = monitor
         self.every_n_steps = every_n_steps
         self.best: float | None = None
+        self.validation: dict[str, float] = {}
         self.stopped = False
         self.max_steps = -1
 
@@ -85,6 +86,8 @@ class Checkpoints(Checkpoint):
             self.best = value.item()
         self.stopped = trainer.should_stop
         if improved:
+            metrics = trainer.callback_metrics.items()
+            self.validation = {name: metric.item() for name, metric in metrics if name.startswith("val/")}
             trainer.save_checkpoint(self.folder / BEST)
         self.save_last(trainer)
 
@@ -103,12 +106,13 @@ class Checkpoints(Checkpoint):
         checkpoint["events"] = events.sizes(trainer.loggers)
 
     def state_dict(self) -> dict[str, Any]:
-        """The lowest value so far, and whether training was stopped early."""
-        return {"best": self.best, "stopped": self.stopped}
+        """The lowest value so far, the other terms of that validation, and whether training was stopped early."""
+        return {"best": self.best, "validation": self.validation, "stopped": self.stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up both."""
+        """Take them up."""
         self.best = state_dict["best"]
+        self.validation = state_dict["validation"]
         self.stopped = state_dict["stopped"]
 
 
