@@ -366,7 +366,7 @@ class TestRegularized:
             ({"kl": MMD()}, "regularizers.kl: a MMD cannot have this name: mmd"),
             ({"divergence": KL()}, "regularizers.divergence: a KL cannot have this name: kl"),
         ],
-        ids=str,
+        ids=lambda value: value if isinstance(value, str) else ",".join(value),
     )
     def test_names_that_would_mislead_are_refused(self, parts, message):
         with pytest.raises(ValueError, match=message):
