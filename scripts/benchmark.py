@@ -1,8 +1,11 @@
 """How fast vaelab trains, beside the loops that people would otherwise write; and what surrounds its training.
 
-    python scripts/benchmark.py                # every network; about an hour of a quiet machine
-    python scripts/benchmark.py --quick        # the small one, few epochs
+    python scripts/benchmark.py                # every network: minutes on a quiet machine
+    python scripts/benchmark.py --quick        # the small one, few epochs; so with each of the following
+    python scripts/benchmark.py step           # where the time of a step goes
     python scripts/benchmark.py whole          # what validation, checkpoints, test and figures add to a run
+    python scripts/benchmark.py bf16           # bf16-mixed beside float32, where the processor has AMX
+    python scripts/benchmark.py sweep          # several processes beside one, and the sweep's own part of a job
     python scripts/benchmark.py startup        # from the command to its answer, or to the first step
     python scripts/benchmark.py memory         # the peak of training over that of the imports
 
@@ -13,13 +16,15 @@ of one: steps, logging to TensorBoard, progress bar, checkpoint. The first epoch
 median counts, and ratios are medians of ratios within a turn. Seconds of processor time stand beside those of the
 clock: on a busy machine they are the steadier ones. At the end all four are tested on the same images.
 
-Writes benchmark_<case>.json and, for `train`, .png into --output. MNIST is expected in, or downloaded to, --root.
+Writes benchmark_<case>.json into --output and, for `train`, a picture to --figure. MNIST is expected in, or downloaded
+to, --root.
 """
 
 import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +32,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
+from io import StringIO
+from itertools import chain, repeat
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -52,6 +59,7 @@ class Case(NamedTuple):
     overrides: list[str]
     network: Callable[[], tuple[nn.Module, int, nn.Module]]
     batch: int = 128
+    epochs: int = 3  # of `train`, unless --epochs says
 
 
 def mlp(*widths: int) -> tuple[nn.Module, int, nn.Module]:
@@ -81,8 +89,8 @@ def convolutional() -> tuple[nn.Module, int, nn.Module]:
 
 WIDE = ["encoder.hidden=[1024,1024]", "decoder.hidden=[1024,1024]"]
 CASES = {
-    "small": Case([], lambda: mlp(400)),
-    "large batch": Case(["data.batch_size=1024"], lambda: mlp(400), 1024),
+    "small": Case([], lambda: mlp(400), epochs=4),
+    "large batch": Case(["data.batch_size=1024"], lambda: mlp(400), 1024, epochs=4),
     "wide": Case(WIDE, lambda: mlp(1024, 1024)),
     "conv": Case(["encoder=conv", "decoder=conv"], convolutional),
 }
@@ -197,6 +205,7 @@ class Pythae:
             ),
         )
         self.trainer.prepare_training()
+        os.environ["TQDM_DISABLE"] = "1"
         self.number = 0
 
     def epoch(self) -> None:
@@ -321,7 +330,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
             f"data.root={options.root}",
             "data.validation=0",
             "trainer=cpu",
-            f"trainer.max_epochs={options.epochs}",
+            f"trainer.max_epochs={options.epochs or case.epochs}",
             f"optimizer.lr={RATE}",
             *case.overrides,
         )
@@ -329,7 +338,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
         losses["vaelab"] = -run.metrics["test/elbo"]
         results[name] = summary(times, losses)
     print_ratios(results)
-    draw(results, options.output / "benchmark_train.png")
+    draw(results, options.figure or options.output / "benchmark_train.png")
     return results
 
 
@@ -411,18 +420,198 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 def whole(options: argparse.Namespace) -> dict[str, Any]:
     """What surrounds the batches of a run: validation on 10,000 images, checkpoints, test, figures."""
-    clock = Clock()
-    vaelab_trains(clock, f"data.root={options.root}", "trainer=cpu", f"trainer.max_epochs={options.epochs}")
-    result: dict[str, Any] = {"epochs": options.epochs}
+    clock, epochs = Clock(), options.epochs or (3 if options.quick else 20)
+    vaelab_trains(clock, f"data.root={options.root}", "trainer=cpu", f"trainer.max_epochs={epochs}")
+    result: dict[str, Any] = {"epochs": epochs}
     for i, kind in enumerate(("clock", "processor")):
         batches = sum(seconds[i] for seconds in clock.batches)
         around = since(clock.began)[i] - batches
         result[kind] = {"batches_s": batches, "around_s": around, "share": around / batches}
         console.print(
-            f"{options.epochs} epochs of the small network, by the {kind}: {batches:.1f} s of batches; validation, "
+            f"{epochs} epochs of the small network, by the {kind}: {batches:.1f} s of batches; validation, "
             f"checkpoints, test and figures add {around:.1f} s, {100 * around / batches:.1f} %"
         )
     return result
+
+
+def step(options: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds of processor time that each part of a step takes, and how many times the layers alone."""
+    return {name: step_of(CASES[name], options) for name in options.networks}
+
+
+BARE = ["logger=[]", *(f"callbacks.{name}=null" for name in ("progress_bar", "rates", "latents", "pictures"))]
+
+
+def step_of(case: Case, options: argparse.Namespace) -> dict[str, float]:
+    """The same, of one network: its parts by themselves, then whole runs without and with all that logs."""
+    from vaelab.data import Batches
+    from vaelab.experiment.check import check
+
+    given = [f"data.root={options.root}", "data.validation=0", "trainer=cpu", *case.overrides]
+    experiment = check(vaelab.compose(given))
+    model, batch_size = experiment.model(), experiment.data.batch_size
+    optimizer = experiment.optimizer(model.parameters())
+    images = Batches(experiment.data.splits.train, batch_size=batch_size, seed=0)
+    batches = chain.from_iterable(repeat(images))
+    x = next(batches).images
+    layers = recorded_layers(model, lambda: experiment.objective(model, x, 0))
+    logits = torch.randn(len(x), *x.shape[1:], requires_grad=True)
+    features = torch.randn(len(x), model.encoder(x).shape[1], requires_grad=True)
+
+    def layers_alone() -> None:
+        for layer, inputs in layers:
+            outputs = layer(inputs)
+            wanted = [*layer.parameters(), *([inputs] if inputs.requires_grad else [])]
+            torch.autograd.grad(outputs, wanted, torch.ones_like(outputs))
+
+    def log_likelihood() -> None:
+        torch.autograd.grad(-model.likelihood(logits).log_prob(x).mean(), logits)
+
+    def kl() -> None:
+        assert model.prior is not None
+        torch.autograd.grad(
+            torch.distributions.kl_divergence(model.posterior(features), model.prior()).mean(), features
+        )
+
+    def forward_and_backward() -> None:
+        optimizer.zero_grad()
+        experiment.objective(model, x, 0)["loss"].backward()
+
+    forward_and_backward()
+    parts: dict[str, Callable[[], object]] = {
+        "layers alone": layers_alone,
+        "log-likelihood alone": log_likelihood,
+        "posterior and KL alone": kl,
+        "forward and backward": forward_and_backward,
+        "optimizer": optimizer.step,
+        "gather": lambda: next(batches),
+    }
+    ms: dict[str, list[float]] = {}
+    for _ in range(3 if options.quick else 9):
+        for name, part in parts.items():
+            start = now()
+            for _ in range(20):
+                part()
+            ms.setdefault(name, []).append(1000 * since(start)[1] / 20)
+    steps = 100 if options.quick else 200
+    given += [f"trainer.limit_train_batches={min(steps, len(images))}", "trainer.max_epochs=3"]
+    for _ in range(2):
+        for name, overrides in {"a run that logs nothing": BARE, "a run": []}.items():
+            clock = Clock()
+            vaelab_trains(clock, *given, "trainer.limit_test_batches=1", *overrides)
+            ms.setdefault(name, []).extend(1000 * batch[1] / min(steps, len(images)) for batch in clock.batches[1:])
+    result = {name: median(values) for name, values in ms.items()}
+    inside = result["forward and backward"] + result["optimizer"] + result["gather"]
+    result["Lightning"] = result["a run that logs nothing"] - inside
+    result["logging, progress bar"] = result["a run"] - result["a run that logs nothing"]
+    table = Table("a step of " + ("784-400-20" if not case.overrides else " ".join(case.overrides)), "ms", "of layers")
+    for name, value in result.items():
+        table.add_row(name, f"{value:.3f}", f"{value / result['layers alone']:.2f}")
+    Console(width=120).print(table)
+    return result
+
+
+def recorded_layers(model: nn.Module, forward: Callable[[], object]) -> list[tuple[nn.Module, Tensor]]:
+    """The layers that have weights, in the order in which `forward` uses them, each with what it is given."""
+    found: list[tuple[nn.Module, Tensor]] = []
+
+    def record(layer: nn.Module, arguments: tuple[Tensor], outputs: object) -> None:
+        (inputs,) = arguments
+        found.append((layer, inputs.detach().requires_grad_(inputs.requires_grad)))
+
+    hooks = [
+        layer.register_forward_hook(record)
+        for layer in model.modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
+    ]
+    forward()
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def bf16(options: argparse.Namespace) -> dict[str, Any]:
+    """Epochs of vaelab in bf16-mixed beside those in float32, and the difference of the final -ELBO."""
+    if not machine(options.threads)["amx_bf16"]:
+        reason = "this processor has no amx_bf16 (see /proc/cpuinfo): bfloat16 is no faster than float32 on it"
+        console.print(reason)
+        return {"not measured": reason}
+    result: dict[str, Any] = {}
+    for name in ("wide", "conv"):
+        epochs: dict[str, list[float]] = {}
+        elbos: dict[str, list[float]] = {}
+        for _ in range(1 if options.quick else 2):
+            for precision in ("32-true", "bf16-mixed"):
+                clock = Clock()
+                run = vaelab_trains(
+                    clock,
+                    f"data.root={options.root}",
+                    "trainer=cpu",
+                    f"trainer.max_epochs={options.epochs or 3}",
+                    f"trainer.precision={precision}",
+                    f"channels_last={str(name == 'conv' and precision != '32-true').lower()}",
+                    *CASES[name].overrides,
+                )
+                epochs.setdefault(precision, []).extend(seconds[0] for seconds in clock.batches[1:])
+                elbos.setdefault(precision, []).append(run.metrics["test/elbo"])
+        full, half = (median(epochs[precision]) for precision in ("32-true", "bf16-mixed"))
+        apart = abs(median(elbos["32-true"]) - median(elbos["bf16-mixed"]))
+        result[name] = {"float32_epoch_s": full, "bf16_epoch_s": half, "faster": full / half, "elbo_apart": apart}
+        console.print(f"{name}: {full:.2f} s an epoch, bf16 {half:.2f} s: {full / half:.2f} times as fast; {apart:.2f}")
+    return result
+
+
+SHORT = ["data=digits", "trainer=cpu", "trainer.max_epochs=1", "callbacks.progress_bar=null"]
+
+
+def sweep(options: argparse.Namespace) -> dict[str, Any]:
+    """Sweeps of MNIST by `basic` and by `joblib` in turns; and what a job costs beyond its training."""
+    jobs, epochs, rounds = (2, 1, 1) if options.quick else (8, options.epochs or 5, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        own = sweeps_own_part(Path(folder), jobs)
+        ratio = side_by_side(Path(folder), options.root, jobs, epochs, rounds)
+    return {"jobs": jobs, "epochs": epochs, "joblib_to_basic": ratio, "own_part_of_a_job": own}
+
+
+def side_by_side(folder: Path, root: str, jobs: int, epochs: int, rounds: int) -> float:
+    """The median ratio of the times of a sweep of MNIST under joblib and under basic, each a command of its own."""
+    arguments = [f"seed=range({jobs})", f"trainer.max_epochs={epochs}", f"data.root={root}"]
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    ratios = []
+    for turn in range(rounds):
+        seconds = {}
+        for launcher in ("basic", "joblib"):
+            where = f"hydra.sweep.dir='{folder / f'{launcher} {turn}'}'"
+            command = [sys.executable, "-m", "vaelab", "train", "-m", *arguments, where, f"hydra/launcher={launcher}"]
+            began = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+            seconds[launcher] = time.perf_counter() - began
+        ratios.append(seconds["joblib"] / seconds["basic"])
+        console.print(f"basic {seconds['basic']:.1f} s, joblib {seconds['joblib']:.1f} s: {ratios[-1]:.2f}")
+    console.print(f"joblib / basic, {jobs} jobs of {epochs} epochs: {median(ratios):.2f}")
+    return median(ratios)
+
+
+def sweeps_own_part(folder: Path, jobs: int) -> dict[str, float]:
+    """What a job costs beyond its training: a sweep of short jobs in this process, less the same runs by themselves."""
+    from vaelab.sweeps.sweep import sweep as run_sweep
+
+    def timed(number: str) -> tuple[float, float]:
+        began = now()
+        if number.startswith("sweep"):
+            with redirect_stdout(StringIO()):
+                run_sweep([*SHORT, f"seed=range({jobs})", f"hydra.sweep.dir='{folder / number}'"])
+        else:
+            for seed, config in enumerate(configs):
+                vaelab.train(config, folder=folder / f"{number} {seed}")
+        return since(began)
+
+    configs = [vaelab.compose([*SHORT, f"seed={seed}"]) for seed in range(jobs)]
+    timed("first")  # imports, and what else is done once
+    pairs = [(timed(f"train {turn}"), timed(f"sweep {turn}")) for turn in range(5)]
+    clock, processor = (median((swept[i] - alone[i]) / jobs for alone, swept in pairs) for i in (0, 1))
+    console.print(f"a sweep's own part of a job: {clock:.3f} s, of the processor {processor:.3f} s")
+    return {"clock": clock, "processor": processor}
 
 
 def startup(options: argparse.Namespace) -> dict[str, Any]:
@@ -440,33 +629,39 @@ def startup(options: argparse.Namespace) -> dict[str, Any]:
         "import torch, pytorch_lightning": [*python, "import torch, pytorch_lightning"],
         "command to first step": first,
     }
-    seconds: dict[str, list[float]] = {}
+    seconds: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(options.repeats):
             for name, arguments in commands.items():
                 seconds.setdefault(name, []).append(time_to_answer(arguments, folder))
-    result = {name: median(values) for name, values in seconds.items()}
-    table = Table("", "s")
+    kinds = ("clock", "processor")
+    result = {
+        name: {kind: median(value[i] for value in values) for i, kind in enumerate(kinds)}
+        for name, values in seconds.items()
+    }
+    table = Table("", "s", "processor s")
     for name, value in result.items():
-        table.add_row(name, f"{value:.2f}")
+        table.add_row(name, *(f"{value[kind]:.2f}" for kind in kinds))
     Console(width=120).print(table)
     return result
 
 
-def time_to_answer(arguments: list[str], folder: str) -> float:
-    """Seconds until a command ends, or has made its first step."""
+def time_to_answer(arguments: list[str], folder: str) -> tuple[float, float]:
+    """Seconds, of the clock and of the processor, until a command ends or has made its first step."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path[1:]])}
     start = time.perf_counter()
-    with subprocess.Popen(
+    process = subprocess.Popen(
         arguments, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "first step" in line:
-                seconds = time.perf_counter() - start
-                process.kill()
-                return seconds
-    return time.perf_counter() - start
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "first step" in line:
+            process.send_signal(signal.SIGKILL)
+    seconds = time.perf_counter() - start
+    process.stdout.close()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return seconds, used.ru_utime + used.ru_stime
 
 
 MEMORY = """
@@ -514,20 +709,20 @@ def machine(threads: int) -> dict[str, Any]:
 def main() -> None:
     """Run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    benchmarks = {function.__name__: function for function in (train, whole, startup, memory)}
+    benchmarks = {function.__name__: function for function in (train, step, whole, bf16, sweep, startup, memory)}
     parser.add_argument("case", nargs="?", default="train", choices=benchmarks)
     parser.add_argument("--quick", action="store_true", help="the small network only, few epochs")
     parser.add_argument("--networks", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--epochs", type=int, help="by default 6 for train, 20 for whole")
+    parser.add_argument("--epochs", type=int, help="by default what fits the case")
     parser.add_argument("--repeats", type=int, default=5, help="of startup")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--root", default="data", help="where MNIST is")
+    parser.add_argument("--figure", type=Path, help="the picture of train; by default benchmark_train.png in --output")
     parser.add_argument("--output", type=Path, default=Path("outputs"))
     options = parser.parse_args()
     options.root = str(Path(options.root).absolute())
     if options.quick:
         options.networks, options.repeats = ["small"], 1
-    options.epochs = options.epochs or {True: 3, False: 6}[options.quick] * (1 if options.case == "train" else 3)
     torch.set_num_threads(options.threads)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     options.output.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 import vaelab
+from vaelab.experiment.evaluate import evaluation_of
 
 QUICK = ["data=digits", "trainer=cpu", "trainer.max_epochs=2", "logger=csv", "trainer.log_every_n_steps=1"]
 QUICK += ["callbacks.progress_bar=null"]
@@ -51,9 +53,9 @@ def test_a_faster_run_learns_the_same(options: list[str], tolerance: float, tmp_
     with torch.no_grad():
         x = torch.rand(5, 1, 8, 8)
         assert vaelab.load(fast)(x).shape == x.shape
-    assert vaelab.evaluate(fast) == pytest.approx(
-        {name: value for name, value in fast.metrics.items() if name.startswith("test/")}, rel=tolerance
-    )
+    evaluated = vaelab.evaluate(fast)
+    tested = {name: value for name, value in fast.metrics.items() if name.startswith("test/")}
+    assert {name: evaluated[name] for name in tested} == pytest.approx(tested, rel=tolerance)
 
 
 def test_a_run_has_the_threads_that_its_config_says_and_leaves_torch_as_it_was(tmp_path: Path) -> None:
@@ -63,6 +65,17 @@ def test_a_run_has_the_threads_that_its_config_says_and_leaves_torch_as_it_was(t
 
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["hardware"]["threads"] == number
+    assert torch.get_num_threads() == before
+
+    seen = set()
+
+    def track(steps: Sequence[int], description: str) -> Iterator[int]:
+        for step in steps:
+            seen.add(torch.get_num_threads())
+            yield step
+
+    evaluation_of(tmp_path / "run", split="test", samples=None, seed=None, trust=(), track=track)
+    assert seen == {number}
     assert torch.get_num_threads() == before
 
 

@@ -40,9 +40,11 @@ def choose(
     elif invert:
         raise RunError("--invert is for images of one's own: name their files after the run")
     else:
-        found = split_images(data, split)
-        chosen = Chosen(pixels_of(found), [*map(str, range(len(found)))], found.labels, f"{split} images", [])
-        images = images or default
+        found, what = split_images(data, split), f"{split} images"
+        text = images or default or str(len(found))
+        numbers = numbered(text, what, len(found), option="--images")
+        some = found.take(torch.tensor(numbers, device=found.store.device))
+        return Chosen(pixels_of(some), [*map(str, numbers)], some.labels, what, [])
     if images is None:
         return chosen
     numbers = numbered(images, chosen.what, len(chosen.images), option="--images")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ from vaelab.errors import RunError, StorageError
 from vaelab.experiment.chosen import split_images
 from vaelab.experiment.folder import RunFolder
 from vaelab.experiment.load import opened
+from vaelab.experiment.surroundings import threads
 from vaelab.metrics import images, labels, latents, likelihood
 from vaelab.objectives import Objective
 from vaelab.seeding import derive_seed, seed_noise
@@ -128,7 +130,7 @@ def evaluation_of(
     if samples is not None and (reason := likelihood.why_no_densities(trained.model)):
         raise RunError(f"samples={samples}: no importance-weighted log-likelihood of images, since {reason}")
     chosen = split_images(data, split)
-    if samples is not None and (reason := likelihood.why_no_likelihood(trained.model, chosen.pixels)):
+    if samples is not None and (reason := likelihood.why_no_likelihood(trained.model, chosen.chunks())):
         raise RunError(f"samples={samples}: {reason}")
     device = _device(trained.folder.config.trainer.get("accelerator"))
     subject = _Subject(
@@ -151,10 +153,16 @@ def evaluation_of(
         "seed": subject.seed,
     }
     evaluation = Evaluation(trained.folder, header)
+    with threads(trained.experiment.threads):
+        _evaluate(subject, evaluation)
+    return evaluation
+
+
+def _evaluate(subject: "_Subject", evaluation: Evaluation) -> None:
     try:
         for part in (_terms, _pictures, _latents, _labels, _log_likelihood):
             for name, found in part(subject):
-                of_split = f"{PREFIX[split]}/{name}"
+                of_split = f"{PREFIX[subject.split]}/{name}"
                 if isinstance(found, Metric):
                     evaluation.metrics[of_split] = found
                 else:
@@ -163,7 +171,6 @@ def evaluation_of(
     except KeyboardInterrupt as stopped:
         stopped.args = (str(evaluation.path),)
         raise
-    return evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,9 +184,14 @@ class _Subject:
     seed: int
     track: Track
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
     def batches(self, images: Images, description: str) -> Iterable[Batch]:
         """The images in batches, in their order."""
-        batches = Batches(images, batch_size=EVALUATION_BATCH)
+        batches = Batches(images, batch_size=EVALUATION_BATCH, device=self.device)
         progress = iter(self.track(range(len(batches)), description))
         return (batch for batch, _ in zip(batches, progress, strict=True))
 
@@ -187,7 +199,7 @@ class _Subject:
         """The images, or `most` of them drawn at random where there are more."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, purpose))
         chosen = torch.randperm(len(images), generator=generator)[:most].sort().values
-        return images.take(chosen.to(images.pixels.device))
+        return images.take(chosen.to(images.store.device))
 
     def codes(self, images: Images, description: str) -> Tensor:
         """The means of q(z|x), (N, Z), on the CPU."""
@@ -205,10 +217,9 @@ Found = Iterator[tuple[str, Metric | str]]
 @torch.no_grad()
 def _terms(subject: _Subject) -> Found:
     """What training's own test reports, from the same noise: the same bits."""
-    device = subject.images.pixels.device
     terms, sizes = [], []
     for number, batch in enumerate(subject.batches(subject.images, "ELBO")):
-        seed_noise(device, derive_seed(subject.seed, PREFIX[subject.split], number))
+        seed_noise(subject.device, derive_seed(subject.seed, PREFIX[subject.split], number))
         terms.append(likelihood.evaluation_terms(subject.model.given(batch.labels), subject.objective, batch.images))
         sizes.append(len(batch.images))
     weights = torch.tensor(sizes, dtype=torch.float64)
@@ -264,7 +275,7 @@ def _latents(subject: _Subject) -> Found:
     formula = isinstance(q, FORMULAS)
     chosen = subject.some(subject.images, "information", CODES if formula else COSTLY)
     posteriors = [subject.encode(batch) for batch in subject.batches(chosen, "information")]
-    seed_noise(chosen.pixels.device, derive_seed(subject.seed, "information"))
+    seed_noise(subject.device, derive_seed(subject.seed, "information"))
     information = latents.information(posteriors, prior)
     details = {"images": len(chosen), "draws": information.draws}
     ceiling = {"at_most": math.log(len(chosen))}
@@ -288,7 +299,7 @@ def _active(means: Tensor, layers: Sequence[int]) -> Metric:
 def _labels(subject: _Subject) -> Found:
     supervised = ["linear_probe_accuracy", "knn_accuracy"]
     clusterings = ["cluster_nmi", "cluster_ari", "cluster_accuracy"]
-    train = subject.some(split_images(subject.data, "train").to(subject.images.pixels.device), "probe", CODES)
+    train = subject.some(split_images(subject.data, "train").to(subject.device), "probe", CODES)
     if len(torch.unique(train.labels)) < 2:
         yield from ((name, "the data have no labels") for name in [*supervised, *clusterings])
         return
@@ -314,11 +325,12 @@ def _labels(subject: _Subject) -> Found:
 def _log_likelihood(subject: _Subject) -> Found:
     if subject.samples is None:
         reason = likelihood.why_no_densities(subject.model)
-        reason = reason or likelihood.why_no_likelihood(subject.model, subject.images.pixels)
+        reason = reason or likelihood.why_no_likelihood(subject.model, subject.images.chunks())
         yield "nll", reason or "ask for it: --samples 5000"
         return
     numbers = subject.track(range(len(subject.images)), "log-likelihood")
-    each = (subject.images.pixels[number].float().div(255) for number in numbers)
+    pixels = chain.from_iterable(subject.images.chunks())
+    each = (x.to(subject.device).float().div(255) for x, _ in zip(pixels, numbers, strict=True))
     log_p = likelihood.log_likelihoods(subject.model, each, subject.samples, subject.seed, labels=subject.images.labels)
     found = torch.stack(list(log_p))
     name, details = f"nll_{subject.samples}", {"samples": subject.samples}
@@ -331,9 +343,9 @@ def _log_likelihood(subject: _Subject) -> Found:
 def _bits(
     subject: _Subject, name: str, nats: float, details: Mapping[str, Any] | None = None
 ) -> tuple[str, Metric | str]:
-    if reason := likelihood.why_no_bits(subject.model, subject.images.pixels):
+    if reason := likelihood.why_no_bits(subject.model, subject.images.chunks()):
         return name, reason
-    bits = likelihood.bits_per_dimension(nats, subject.images.pixels[0].numel())
+    bits = likelihood.bits_per_dimension(nats, math.prod(subject.images.shape))
     return name, Metric(bits, "bits per dimension", details=details or {})
 
 

@@ -49,7 +49,7 @@ def why_no_densities(model: Autoencoder) -> str | None:
     return "there is no density q(z|x) or p(z): a plain autoencoder has none"
 
 
-def why_no_likelihood(model: Autoencoder, pixels: Tensor) -> str | None:
+def why_no_likelihood(model: Autoencoder, pixels: Iterable[Tensor]) -> str | None:
     """The reason why p(x|z) is no probability or density of images with such uint8 pixels; None where it is one."""
     over = normalized_over(model)
     if over is None:
@@ -62,7 +62,7 @@ def why_no_likelihood(model: Autoencoder, pixels: Tensor) -> str | None:
     return None
 
 
-def why_no_bits(model: Autoencoder, pixels: Tensor) -> str | None:
+def why_no_bits(model: Autoencoder, pixels: Iterable[Tensor]) -> str | None:
     """The reason why nats cannot be told in bits per dimension; None where they can.
 
     Bits encode values of a countable set: p(x|z) has to be a probability of the pixels' levels.
@@ -78,9 +78,9 @@ def normalized_over(model: Autoencoder) -> str | None:
     return over if over is None else str(over)
 
 
-def is_binary(pixels: Tensor) -> bool:
-    """Whether every uint8 pixel is black or white."""
-    return all(bool(((part == 0) | (part == 255)).all()) for part in torch.split(pixels, 1000))
+def is_binary(pixels: Iterable[Tensor]) -> bool:
+    """Whether every uint8 pixel of some images, or of tensors of several, is black or white."""
+    return all(bool(((part == 0) | (part == 255)).all()) for part in pixels)
 
 
 def bits_per_dimension(nats: float, dimensions: int) -> float:
