@@ -112,7 +112,6 @@ def drawn(
         total = (max(left + width + edge, text_width(title, TITLE) + 2 * edge), top + height + edge)
         figure = Figure(figsize=(total[0] / DOTS, total[1] / DOTS), dpi=DOTS)
         canvas = FigureCanvasAgg(figure)
-        figure.figimage(large, xo=left, yo=edge)
 
         def write(text: str, x: float, y: float, **style: Any) -> None:
             figure.text(x / total[0], 1 - y / total[1], text, va="center", **style)
@@ -128,7 +127,10 @@ def drawn(
             if number % every == 0:
                 write(label, left + width * (number + 0.5) / len(columns), top - LINE / 2, ha="center")
         canvas.draw()  # type: ignore[no-untyped-call]
-        return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+        page = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+    bottom = len(page) - edge
+    page[bottom - height : bottom, left : left + width] = large  # matplotlib would take 50 MB to do it
+    return page
 
 
 def save(picture: np.ndarray, path: Path, **labels: Any) -> Path:
