@@ -208,7 +208,8 @@ def test_a_nan_in_one_process_ends_all_with_3(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_data_that_one_machine_has_not_is_said_once_before_anything_is_written(raw_sets: Path, tmp_path: Path) -> None:
     places = [raw_sets, tmp_path]
-    codes, printed = finish(start_two(["train", *NODES, "data=mnist", "data.root=.", "hydra.run.dir=run"], places))
+    data = ["data=mnist", "data.root=.", "data.validation=100", "data.batch_size=50"]
+    codes, printed = finish(start_two(["train", *NODES, *data, "hydra.run.dir=run"], places))
     assert codes == [2, 2]
     assert f"error: process 1 of 2 on {socket.gethostname()}: " in printed[0]
     assert printed[1] == ""
