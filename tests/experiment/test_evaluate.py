@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -324,13 +325,18 @@ def test_ctrl_c_keeps_what_is_finished_and_says_where(trained: Trained, tmp_path
     run = shutil.copytree(trained("binary"), tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
     arguments = [sys.executable, "-m", "vaelab", "evaluate", str(run), "--samples", "10000000"]
     path = run / "evaluation" / "test_step11_seed3.json"
-    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
-        for _ in range(3000):
-            if path.is_file() and "cluster_accuracy" in path.read_text():
-                break
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+    # A process that was started in the background may ignore Ctrl-C, and with it its children.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
+        try:
+            for _ in range(3000):
+                if path.is_file() and "cluster_accuracy" in path.read_text():
+                    break
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
 
     assert process.returncode == 130
     assert f"interrupted: what was finished is in {path}" in errors

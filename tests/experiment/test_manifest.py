@@ -19,7 +19,9 @@ def test_the_number_of_threads_and_the_versions_are_recorded() -> None:
 
 def test_the_checksum_of_a_split_sees_one_pixel() -> None:
     one, other = ScikitDigits(validation=100), ScikitDigits(validation=100)
-    other.splits.test.pixels[3, 0, 2, 2] ^= 1
+    test = other.splits.test
+    assert test.index is not None
+    test.store[test.index[3], 0, 2, 2] ^= 1
     before, after = (manifest(data, seed=0)["data"] for data in (one, other))
     assert {split for split in before if before[split] != after[split]} == {"test"}
 
