@@ -324,7 +324,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     for name in options.networks:
         case, times = CASES[name], Times()
         console.rule(f"{name}, processor seconds")
-        others = {loop: made(case, options.root) for loop, made in LOOPS.items()}
+        others = {loop: made(case, options.root) for loop, made in LOOPS.items() if loop in options.loops}
         run = vaelab_trains(
             Turns(others, times),
             f"data.root={options.root}",
@@ -718,7 +718,8 @@ def main() -> None:
     benchmarks = {function.__name__: function for function in (train, step, whole, bf16, sweep, startup, memory)}
     parser.add_argument("case", nargs="?", default="train", choices=benchmarks)
     parser.add_argument("--quick", action="store_true", help="the small network only, few epochs")
-    parser.add_argument("--networks", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--networks", nargs="+", choices=CASES)
+    parser.add_argument("--loops", nargs="+", choices=LOOPS, default=list(LOOPS), help="of train, beside vaelab")
     parser.add_argument("--epochs", type=int, help="by default what fits the case")
     parser.add_argument("--repeats", type=int, default=5, help="of startup")
     parser.add_argument("--threads", type=int, default=1)
@@ -728,7 +729,8 @@ def main() -> None:
     options = parser.parse_args()
     options.root = str(Path(options.root).absolute())
     if options.quick:
-        options.networks, options.repeats = ["small"], 1
+        options.repeats = 1
+    options.networks = options.networks or (["small"] if options.quick else list(CASES))
     torch.set_num_threads(options.threads)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     options.output.mkdir(parents=True, exist_ok=True)
