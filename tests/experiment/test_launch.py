@@ -140,14 +140,33 @@ def test_torchrun_restarts_a_run_where_it_stood_when_a_process_was_killed(rank: 
 
 
 @pytest.mark.slow
-def test_two_nodes_of_torchrun_are_one_run(tmp_path: Path, one: Path) -> None:
+def test_processes_that_torchrun_has_restarted_do_not_meet_those_from_before(tmp_path: Path) -> None:
+    """The first process comes last, so that the other would find the address of the one that has ended."""
+    (tmp_path / "meeting.py").write_text(
+        "import os, time, torch.distributed, vaelab\n"
+        "from vaelab.experiment.launch import Launch\n"
+        "launch = Launch.of(vaelab.compose())\n"
+        "again = os.environ['TORCHELASTIC_RESTART_COUNT'] == '1'\n"
+        "time.sleep(2 if again and launch.rank == 0 else 0)\n"
+        "torch.distributed.init_process_group('gloo')\n"
+        "torch.distributed.barrier()\n"
+        "if not again and launch.rank == 0: os._exit(1)\n"
+        "torch.distributed.barrier()\n"
+    )
+    command = ["torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1", "meeting.py"]
+    [code], [printed] = finish([started(command, {}, tmp_path)])
+    assert code == 0, printed
+
+
+@pytest.mark.slow
+def test_two_nodes_of_torchrun_are_one_run_and_restart_as_one(tmp_path: Path, one: Path) -> None:
     meeting = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={free_port()}"]
-    command = ["train", *TINY, *NODES]
-    nodes = [torchrun(*meeting, f"--node-rank={rank}", command=command, cwd=tmp_path) for rank in (0, 1)]
+    command = ["train", *TINY, *NODES, "hydra.run.dir=run", *happening("start9", action="SIGKILL")]
+    options = [*meeting, "--max-restarts=1"]
+    nodes = [torchrun(*options, f"--node-rank={rank}", command=command, cwd=tmp_path) for rank in (0, 1)]
     codes, printed = finish(nodes)
     assert codes == [0, 0], printed
-    [folder] = (tmp_path / "outputs" / "runs").iterdir()
-    assert_like(folder, one)
+    assert_like(tmp_path / "run", one)
 
 
 @pytest.mark.slow

@@ -216,20 +216,43 @@ def _store(rank: int) -> Store:
         if "TORCHELASTIC_RUN_ID" not in os.environ and "SLURM_STEP_NUM_TASKS" in os.environ:
             slurm = SLURMEnvironment()
             _ = slurm.main_address, slurm.main_port  # which sets MASTER_ADDR and MASTER_PORT
-        agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)  # torchrun's own process holds the store
-        store = TCPStore(
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
-            is_master=rank == 0 and not agent,
-            timeout=timedelta(seconds=MEETING),
-            wait_for_workers=False,
-            multi_tenant=True,  # torch.distributed will meet there too
-        )
+        of_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
+        store: Store = _opened(int(os.environ["MASTER_PORT"]), holds=rank == 0 and not of_torchrun)
+        if of_torchrun and (restarts := os.environ["TORCHELASTIC_RESTART_COUNT"]) != "0":
+            store = _renewed(PrefixStore(f"vaelab {restarts}", store), rank)
     except (RuntimeError, ValueError) as error:
         address = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
         raise RunError(f"the processes of the run cannot meet at {address}: {str(error).splitlines()[0]}") from error
     # torchrun keeps the store when it starts the processes again, and with it what those before have said.
     return PrefixStore(f"vaelab {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+
+
+def _renewed(store: Store, rank: int) -> Store:
+    """A store that the first process holds, in place of torchrun's.
+
+    Torchrun's (2.14) is still the one from before the restart, with what those processes have said and with their
+    addresses, to which torch.distributed would connect.
+    """
+    if rank == 0:
+        renewed = _opened(0, holds=True)
+        store.set("port", str(renewed.port))
+    else:
+        store.wait(["port"])
+        renewed = _opened(int(store.get("port")), holds=False)
+    os.environ["MASTER_PORT"] = str(renewed.port)
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = str(False)
+    return renewed
+
+
+def _opened(port: int, *, holds: bool) -> TCPStore:
+    return TCPStore(
+        os.environ["MASTER_ADDR"],
+        port,
+        is_master=holds,
+        timeout=timedelta(seconds=MEETING),
+        wait_for_workers=False,
+        multi_tenant=True,  # torch.distributed will meet there too
+    )
 
 
 def _exit_code(error: BaseException) -> int:
