@@ -252,16 +252,25 @@ def _pictures(subject: _Subject) -> Found:
 
 @torch.no_grad()
 def _latents(subject: _Subject) -> Found:
-    names = ["kl_per_dimension", "active_units", "mutual_information", "marginal_kl"]
+    names = ["kl_per_dimension", "active_units", "mutual_information", "marginal_kl", "marginal_total_correlation"]
     prior = subject.model.prior() if subject.model.prior is not None else None
-    found = latents.LatentsOfImages(prior)
+    found, drawn = latents.LatentsOfImages(prior), []
+    seed_noise(subject.device, derive_seed(subject.seed, "latents"))
     for batch in subject.batches(subject.images, "latents"):
         q = subject.encode(batch)
         found.add(q)
+        drawn.append(q.sample().flatten(1).cpu())
     if found.usage is not None:
         codes = f"of {found.usage.codes} codes"
         yield "codes_in_use", Metric(float(found.usage.codes_in_use), codes)
         yield "perplexity", Metric(found.usage.perplexity, codes)
+        yield "gaussian_total_correlation", "z is codes, not numbers that have a covariance"
+    else:
+        try:
+            correlation = latents.gaussian_total_correlation(torch.cat(drawn))
+            yield "gaussian_total_correlation", Metric(correlation, NATS)
+        except ValueError as error:
+            yield "gaussian_total_correlation", str(error)
     if reason := likelihood.why_no_densities(subject.model):
         yield from ((name, reason) for name in names)
         return
@@ -278,12 +287,14 @@ def _latents(subject: _Subject) -> Found:
     seed_noise(subject.device, derive_seed(subject.seed, "information"))
     information = latents.information(posteriors, prior)
     details = {"images": len(chosen), "draws": information.draws}
-    ceiling = {"at_most": math.log(len(chosen))}
-    yield (
-        names[2],
-        Metric(information.mutual_information, NATS, information.mutual_information_error, details | ceiling),
-    )
-    yield names[3], Metric(information.marginal_kl, NATS, information.marginal_kl_error, details)
+
+    def nats(value: float, error: float, **more: float) -> Metric:
+        return Metric(value, NATS, error, details | more)
+
+    yield names[2], nats(*information.mutual_information, at_most=math.log(len(chosen)))
+    yield names[3], nats(*information.marginal_kl)
+    total = information.total_correlation
+    yield names[4], nats(*total) if total else "the posterior is no product over its dimensions"
 
 
 def _active(means: Tensor, layers: Sequence[int]) -> Metric:

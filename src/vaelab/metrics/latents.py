@@ -1,11 +1,12 @@
 """What the latent dimensions carry, in nats an image."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent
 
 from vaelab.distributions import Codes, OneHotCodes
 from vaelab.objectives import kl_per_dimension
@@ -103,27 +104,53 @@ def _perplexity(share: Tensor) -> Tensor:
     return perplexity
 
 
-class Information(NamedTuple):
-    """I_q(x; z) and KL(q(z) || p(z)), with their standard errors: nats."""
+def gaussian_total_correlation(z: Tensor) -> float:
+    """Total correlation in nats of a Gaussian that has the covariance C of the codes z (N, Z).
 
-    mutual_information: float
-    mutual_information_error: float
-    marginal_kl: float
-    marginal_kl_error: float
+        1/2 (sum_j log C_jj - log det C) = -1/2 log det R,   R the correlations
+
+    KL(q(z) || prod_j q(z_j)) where q(z) is Gaussian, and what it is compared by where q(z) has no density to know
+    (Locatello et al. 2019). Dimensions that do not vary are left out.
+
+    Raises:
+        ValueError: it is infinite: a dimension is a linear function of the others, as of N <= Z codes.
+    """
+    z = z.double()
+    z = z[:, z.var(0, correction=0) > 0]
+    if z.shape[1] < 2:
+        return 0.0
+    spread = torch.linalg.eigvalsh(torch.corrcoef(z.T))
+    if spread.min() <= 1e-12:
+        raise ValueError("infinite: one dimension of the codes is a linear function of the others")
+    correlation: float = -0.5 * spread.log().sum().item()
+    return correlation
+
+
+class Information(NamedTuple):
+    """I_q(x; z), KL(q(z) || p(z)) and KL(q(z) || prod_j q(z_j)), each with its standard error: nats.
+
+    The last is None where the posteriors are no products over their dimensions.
+    """
+
+    mutual_information: tuple[float, float]
+    marginal_kl: tuple[float, float]
+    total_correlation: tuple[float, float] | None
     draws: int
 
 
 @torch.no_grad()
 def information(posteriors: Sequence[Distribution], prior: Distribution) -> Information:
-    """How much z tells which of N images it is of, and how far all of them together are from the prior.
+    """How much z tells which of N images it is of, how far all of them are from the prior, and its dimensions apart.
 
     With the aggregate posterior of these images, q(z) = 1/N sum_n q(z|x_n), and z ~ q(z|x):
 
-        I_q(x; z) = E[log q(z|x) - log q(z)],   KL(q(z) || p(z)) = E[log q(z) - log p(z)]
+        I_q(x; z) = E[log q(z|x) - log q(z)],   KL(q(z) || p(z)) = E[log q(z) - log p(z)],
+        KL(q(z) || prod_j q(z_j)) = E[log q(z) - sum_j log q(z_j)]
 
-    (Hoffman & Johnson 2016, equation 6); they add up to the mean KL(q(z|x) || p(z)). The expectations are means over
-    up to 2,000 of the images, drawn at random, with one z each: unbiased for the N images, among which z cannot tell
-    more than log N. As an estimate for all images there could be, I_q is too low by that, and the marginal KL too high.
+    (Hoffman & Johnson 2016; the last is the total correlation of Chen et al. 2018). The first two add up to the mean
+    KL(q(z|x) || p(z)), and the third is a part of the second. The expectations are means over up to 2,000 images,
+    drawn at random, with one z each: unbiased for the N images, among which z cannot tell more than log N. As an
+    estimate for all images there could be, I_q is too low by that, and the others too high.
 
     Args:
         posteriors: q(z|x) of all images, each a batch (B,).
@@ -134,10 +161,14 @@ def information(posteriors: Sequence[Distribution], prior: Distribution) -> Info
     z = torch.cat(parts)  # (N, Z)
     drawn = torch.randperm(len(z), device=z.device)[:MIXTURE_DRAWS]
     z, log_conditional = z[drawn], own[drawn].cpu().double()
-    log_marginal = torch.cat([_log_mixture(posteriors, part) for part in torch.split(z, _draws_at_once(posteriors, z))])
+    marginals = [_log_marginals(posteriors, part) for part in torch.split(z, _draws_at_once(posteriors, z))]
+    log_marginal, log_product = (torch.cat(values) for values in zip(*marginals, strict=True))
     log_prior = prior.log_prob(z).cpu().double()
     return Information(
-        *mean_and_error(log_conditional - log_marginal), *mean_and_error(log_marginal - log_prior), len(drawn)
+        mean_and_error(log_conditional - log_marginal),
+        mean_and_error(log_marginal - log_prior),
+        mean_and_error(log_marginal - log_product) if _are_products(posteriors) else None,
+        len(drawn),
     )
 
 
@@ -147,11 +178,23 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
     return values.mean().item(), error
 
 
-def _log_mixture(posteriors: Sequence[Distribution], z: Tensor) -> Tensor:
-    """Log 1/N sum_n q(z|x_n) of z (M, Z): (M,), float64 on the CPU."""
-    logs = [q.log_prob(z[:, None]).logsumexp(1).cpu().double() for q in posteriors]
-    number = torch.tensor(sum(_sizes(posteriors)), dtype=torch.float64)
-    return torch.stack(logs).logsumexp(0) - number.log()
+def _log_marginals(posteriors: Sequence[Distribution], z: Tensor) -> tuple[Tensor, Tensor]:
+    """Log q(z) and sum_j log q(z_j) of z (M, Z), (M,) in float64 on the CPU; the second NaN where q is no product."""
+    whole, each = [], []
+    for q in posteriors:
+        if isinstance(q, Independent):
+            log_probability = q.base_dist.log_prob(z[:, None])  # (M, B, Z)
+            whole.append(log_probability.sum(-1).logsumexp(1).cpu().double())
+            each.append(log_probability.logsumexp(1).cpu().double())
+        else:
+            whole.append(q.log_prob(z[:, None]).logsumexp(1).cpu().double())
+            each.append(torch.full_like(z, torch.nan).cpu().double())
+    log_number = math.log(sum(_sizes(posteriors)))
+    return torch.stack(whole).logsumexp(0) - log_number, (torch.stack(each).logsumexp(0) - log_number).sum(-1)
+
+
+def _are_products(posteriors: Sequence[Distribution]) -> bool:
+    return all(isinstance(q, Independent) for q in posteriors)
 
 
 def _sizes(posteriors: Sequence[Distribution]) -> list[int]:
