@@ -143,6 +143,7 @@ def test_distributions_say_what_the_other_parts_of_vaelab_ask_of_them(preset: st
         (["model=vq_vae", "posterior.codes=3"], "does not go with the encoder's grid of 2 x 2"),
         (["encoder=conv", "encoder.channels=[8,8,8,8]"], "an image of 8 x 8: it can be halved 3 times"),
         (["model=vamp_vae", "conditional=true"], "pseudo-inputs without labels, and conditional=true wants them"),
+        (["model=vamp_vae", "encoder=conv", "encoder.normalization=batch"], "encoder.normalization=layer or group"),
         (["model=vamp_vae", "posterior=deterministic"], "Deterministic has none: posterior=gaussian"),
         (["posterior=ladder", "objective=elbo_monte_carlo"], "prior=top_down of the same layers"),
         (["decoder=first_layer"], "posterior"),  # its layers are those of the posterior

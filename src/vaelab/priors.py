@@ -100,6 +100,11 @@ class VampPrior(nn.Module):
                 f"prior=vamp_prior is a mixture of the posterior's densities, and {type(model.posterior).__name__} has "
                 "none: posterior=gaussian"
             )
+        if any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in model.encoder.modules()):  # type: ignore[attr-defined]
+            raise ValueError(
+                "prior=vamp_prior encodes its pseudo-inputs apart from the images, and batch normalization would make "
+                "what an image becomes depend on which of the two it is among: encoder.normalization=layer or group"
+            )
         noise = torch.randn(self.components, *model.likelihood.shape)  # type: ignore[attr-defined]
         self.pseudo_inputs = nn.Parameter(self.start_mean + self.start_scale * noise)
         self.encode = model.encode
