@@ -10,7 +10,9 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+TESTS = Path(__file__).parent
+# Helpers of several tests; the processes that these start take the paths over.
+sys.path[:0] = [str(TESTS), str(TESTS / "experiment"), str(TESTS.parent / "scripts")]
 
 
 @pytest.fixture(scope="session")

@@ -1,64 +1,17 @@
-"""Something that happens to a run at chosen moments, once each: a callback for `--trust moments`, and processes."""
+"""Something that happens to a run at chosen moments, once each: a callback for `--trust moments`."""
 
-import multiprocessing
 import os
 import resource
 import signal
 import time
 from collections.abc import Sequence
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 
-from vaelab.cli import main
-
 Action = Literal["SIGKILL", "SIGINT", "SIGTERM", "SIGUSR1", "SIGINT twice", "full disk", "poison", "hang"]
-
-# Real processes, forked from one that has imported what takes seconds to import and has done nothing else.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(
-    ["vaelab.experiment.run", "moments", "sklearn.datasets", "torch.utils.tensorboard", "matplotlib.figure"]
-)
-
-
-def start(*arguments: str | Path, output: Path = Path(os.devnull)) -> BaseProcess:
-    """`vaelab ARGUMENTS` in a process of its own, what it prints in `output`."""
-    process = PROCESSES.Process(target=_command, args=([*map(str, arguments), "--trust", "moments"], output))
-    process.start()
-    return process
-
-
-def finish(process: BaseProcess) -> int:
-    """The exit code of a process; -9 after SIGKILL."""
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
-
-
-def run(*arguments: str | Path, output: Path = Path(os.devnull)) -> int:
-    return finish(start(*arguments, output=output))
-
-
-def running(folder: Path) -> list[Path]:
-    """The processes of a run on several devices that there still are."""
-    return [mark for mark in folder.glob("process_*") if _command_line(int(mark.read_text()))]
-
-
-def _command_line(process: int) -> bytes:
-    try:
-        return Path(f"/proc/{process}/cmdline").read_bytes()  # empty for one that only waits to be forgotten
-    except FileNotFoundError:
-        return b""
-
-
-def _command(arguments: Sequence[str], output: Path) -> None:
-    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    main(arguments)
 
 
 def at(folder: Path, /, *, moments: list[str], action: Action = "SIGKILL", rank: int = 0) -> pl.Callback:

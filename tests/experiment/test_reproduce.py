@@ -2,17 +2,13 @@ import json
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))  # the processes take it over
-
-from moments import finish, run, start
+from processes import finish, run, start
 
 import vaelab
 from vaelab.errors import RunError

@@ -2,16 +2,12 @@ import csv
 import json
 import random
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # the processes take it over
-
-from moments import finish, run, running, start
+from processes import SILENCE, finish, run, start
 
 import vaelab
 from vaelab.experiment.differences import differences
@@ -28,6 +24,7 @@ TINY = [
     "decoder.hidden=[16]",
     "latent_dim=2",
     "~callbacks.progress_bar",
+    "--trust=moments",
     "+callbacks.moments._target_=moments.at",
 ]
 CONFIGS = {
@@ -68,6 +65,10 @@ def train(folder: Path, config: str, *overrides: str, output: Path) -> int:
     return run("train", *CONFIGS[config], *TINY, f"hydra.run.dir={folder}", *overrides, output=output)
 
 
+def resume(folder: Path, *, output: Path = SILENCE) -> int:
+    return run("resume", folder, "--trust=moments", output=output)
+
+
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     root = tmp_path_factory.mktemp("undisturbed")
@@ -87,10 +88,22 @@ def output(tmp_path: Path) -> Path:
 
 
 def disturbed(
-    folder: Path, *moments: str, action: str = "SIGKILL", config: str = "dynamic", output: Path = Path("/dev/null")
+    folder: Path, *moments: str, action: str = "SIGKILL", config: str = "dynamic", output: Path = SILENCE
 ) -> int:
     extra = [f"+callbacks.moments.moments=[{','.join(moments)}]", f"+callbacks.moments.action={action}"]
     return train(folder, config, *extra, output=output)
+
+
+def running(folder: Path) -> list[Path]:
+    """The processes of a run on several devices that there still are."""
+    return [mark for mark in folder.glob("process_*") if command_line(int(mark.read_text()))]
+
+
+def command_line(process: int) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()  # empty for one that only waits to be forgotten
+    except FileNotFoundError:
+        return b""
 
 
 def await_the_end_of_all_processes(folder: Path) -> None:
@@ -106,7 +119,7 @@ def resume_to_the_end(folder: Path, code: int) -> int:
     while code == -signal.SIGKILL:
         kills += 1
         await_the_end_of_all_processes(folder)
-        code = run("resume", folder)
+        code = resume(folder)
     assert code == 0
     return kills
 
@@ -165,7 +178,7 @@ def test_a_run_killed_while_it_writes_checkpoints_resumes_to_the_same_bits(tmp_p
             time.sleep(0.0001)
         process.kill()
         assert finish(process) == -signal.SIGKILL
-        process = start("resume", folder)
+        process = start("resume", folder, "--trust=moments")
         fragment = f"checkpoints/.*.{process.pid}"
     assert finish(process) == 0
     assert not list(folder.glob("checkpoints/.*"))
@@ -182,7 +195,7 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint_and_the_run_resumes_to_
     assert RunFolder(folder).read_json("status")["state"] == "interrupted"
     assert read(folder / "checkpoints" / "last.ckpt")["global_step"] == 31
     assert not (folder / "figures").exists()
-    assert run("resume", folder) == 0
+    assert resume(folder) == 0
     assert differences(undisturbed("dynamic"), folder) == []
 
 
@@ -193,7 +206,7 @@ def test_a_signal_waits_for_the_gradients_of_an_accumulated_step(
     assert disturbed(folder, "start18", action="SIGTERM", config="everything") == 143
     progress = read(folder / "checkpoints" / "last.ckpt")["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     assert progress["current"]["ready"] == 3
-    assert run("resume", folder) == 0
+    assert resume(folder) == 0
     assert differences(undisturbed("everything"), folder) == []
 
 
@@ -204,7 +217,7 @@ def test_a_signal_during_validation_stops_at_the_end_of_the_epoch(
     assert disturbed(folder, "val3", action="SIGTERM") == 143  # the last epoch
     assert read(folder / "checkpoints" / "last.ckpt")["global_step"] == 88
     assert not (folder / "metrics.json").exists()
-    assert run("resume", folder) == 0
+    assert resume(folder) == 0
     assert differences(undisturbed("dynamic"), folder) == []
 
 
@@ -249,7 +262,7 @@ def test_what_ends_one_of_two_processes_ends_both_and_the_run_resumes_to_the_sam
     assert in_two(folder, "start32", action, rank=rank, output=output) == code
     assert RunFolder(folder).read_json("status")["state"] == state
     assert read(folder / "checkpoints" / "last.ckpt")["global_step"] == step
-    assert run("resume", folder) == 0
+    assert resume(folder) == 0
     assert differences(undisturbed("two processes"), folder) == []
 
 
@@ -304,7 +317,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
     folder = tmp_path / "run"
     assert disturbed(folder, "start60") == -signal.SIGKILL
     damage(folder / "checkpoints" / "last.ckpt")
-    assert run("resume", folder, output=output) == 0
+    assert resume(folder, output=output) == 0
     assert "last.ckpt is damaged" in output.read_text()
     assert differences(undisturbed("dynamic"), folder) == []
 
@@ -314,7 +327,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_says_which(tmp_path: Path, outp
     assert disturbed(folder, "start60") == -signal.SIGKILL
     for name in ("last.ckpt", "previous.ckpt"):
         truncate(folder / "checkpoints" / name)
-    assert run("resume", folder, output=output) == 2
+    assert resume(folder, output=output) == 2
     message = output.read_text()
     assert "last.ckpt is damaged" in message
     assert "previous.ckpt is damaged" in message
@@ -330,7 +343,7 @@ def test_a_full_disk_is_one_clear_line_and_the_run_resumes_once_there_is_room(
     assert "make room" in line
     assert "Traceback" not in output.read_text()
     assert read(folder / "checkpoints" / "last.ckpt")["global_step"] == 22
-    assert run("resume", folder) == 0
+    assert resume(folder) == 0
     assert differences(undisturbed("dynamic"), folder) == []
 
 
@@ -357,7 +370,7 @@ def test_a_nan_between_two_loggings_reaches_no_checkpoint_either(tmp_path: Path,
 def test_a_run_that_is_done_is_left_as_it_is(undisturbed: Callable[[str], Path], output: Path) -> None:
     folder = undisturbed("dynamic")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    assert run("resume", folder, output=output) == 0
+    assert resume(folder, output=output) == 0
     assert "nothing to resume" in output.read_text()
     metrics = vaelab.resume(folder, trust=["moments"]).metrics
     assert metrics == json.loads((folder / "metrics.json").read_text())
@@ -368,7 +381,7 @@ def test_a_run_folder_in_use_is_refused(tmp_path: Path, output: Path) -> None:
     folder = tmp_path / "run"
     assert disturbed(folder, "start30") == -signal.SIGKILL
     with RunFolder(folder).locked():
-        assert run("resume", folder, output=output) == 2
+        assert resume(folder, output=output) == 2
         assert "in use" in output.read_text()
 
 
@@ -378,10 +391,10 @@ def test_a_run_taken_to_another_machine_is_resumed_with_a_warning(tmp_path: Path
     manifest = RunFolder(folder).read_json("manifest")
     manifest["hardware"]["threads"] = 64
     RunFolder(folder).write_json("manifest", manifest)
-    assert run("resume", folder, output=output) == 0
+    assert resume(folder, output=output) == 0
     assert "threads 64 -> " in output.read_text()
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path: Path, output: Path) -> None:
-    assert run("resume", tmp_path, output=output) == 2
+    assert resume(tmp_path, output=output) == 2
     assert "not a run folder" in output.read_text()

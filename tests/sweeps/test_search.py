@@ -13,10 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "experiment"))  # the processes take it over
-
-from moments import finish, run, start
+from processes import finish, run, start
 
 from vaelab.cli import main
 from vaelab.errors import RunError
@@ -167,19 +164,19 @@ def test_parameters_that_do_not_go_together_fail_as_a_trial(tmp_path: Path) -> N
     assert search(*axes, f"hydra.sweep.dir={folder}") in (0, 2)
 
 
-KILLS = ["+callbacks.moments._target_=moments.at", "+callbacks.moments.moments=[start1,val0,test]"]
+MOMENTS = ["--trust=moments", "+callbacks.moments._target_=moments.at"]
 
 
 @pytest.mark.slow
 def test_a_search_killed_in_every_trial_is_the_undisturbed_one(tmp_path: Path) -> None:
     folder, undisturbed = tmp_path / "sweep", tmp_path / "undisturbed"
-    command = ["train", "-m", *QUICK, *SPACE, "hydra.sweeper.n_trials=3", KILLS[0]]
+    command = ["train", "-m", *QUICK, *SPACE, "hydra.sweeper.n_trials=3", *MOMENTS]
     assert run(*command, "+callbacks.moments.moments=[]", f"hydra.sweep.dir={undisturbed}") == 0
-    code = run(*command, KILLS[1], f"hydra.sweep.dir={folder}")
+    code = run(*command, "+callbacks.moments.moments=[start1,val0,test]", f"hydra.sweep.dir={folder}")
     kills = 0
     while code == -9:
         kills += 1
-        code = run("resume", folder)
+        code = run("resume", folder, "--trust=moments")
     assert code == 0
     assert kills == 9
     assert reached(folder) == reached(undisturbed)

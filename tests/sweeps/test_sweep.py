@@ -9,10 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "experiment"))  # the processes take it over
-
-from moments import finish, run, start
+from processes import SILENCE, finish, run, start
 
 from vaelab.cli import main
 from vaelab.experiment.compose import options
@@ -30,6 +27,7 @@ TINY = [
     "encoder.hidden=[16]",
     "decoder.hidden=[16]",
     "latent_dim=2",
+    "--trust=moments",
     "+callbacks.moments._target_=moments.at",
 ]
 UNDISTURBED = "+callbacks.moments.moments=[]"
@@ -40,8 +38,12 @@ def states(folder: Path) -> list[str]:
     return [job.state for job in SweepFolder.open(folder).jobs]
 
 
-def sweep(folder: Path, *overrides: str, output: Path = Path(os.devnull)) -> int:
+def sweep(folder: Path, *overrides: str, output: Path = SILENCE) -> int:
     return run("train", "-m", *TINY, "seed=1,2,3", f"hydra.sweep.dir={folder}", *overrides, output=output)
+
+
+def resume(folder: Path, *overrides: str, output: Path = SILENCE) -> int:
+    return run("resume", folder, *overrides, "--trust=moments", output=output)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def test_a_sweep_killed_in_every_job_ends_in_the_same_bits(undisturbed: Path, tm
             if job.state == "done":
                 written = (job.run.path / "metrics.json").stat().st_mtime_ns
                 assert done.setdefault(job.folder, written) == written  # it was not run again
-        code = run("resume", folder)
+        code = resume(folder)
     assert code == 0
     assert kills == 6
     assert len(done) == 2
@@ -121,7 +123,7 @@ def test_workers_stop_with_the_sweep_and_the_sweep_goes_on(
         assert "running" not in states(folder)
         assert f"vaelab resume {folder}" in output.read_text()
         assert "Traceback" not in output.read_text()
-    assert run("resume", folder, "hydra/launcher=basic") == 0  # waits for what still runs
+    assert resume(folder, "hydra/launcher=basic") == 0  # waits for what still runs
     assert_same_bits(undisturbed, folder)
     deadline = time.monotonic() + 30  # an idle worker looks twice a second whether its sweep is there
     while left := [worker for worker in workers if Path(f"/proc/{worker}").exists()]:
@@ -156,7 +158,7 @@ def test_a_failed_job_stops_no_other_and_says_where_its_traceback_is(launcher: s
     assert said.count("error: ") == 2
     assert "job 0 (seed=1, lr=1e+30) failed: DivergenceError" in said
     assert "0 of 2" in said
-    assert run("resume", folder) == 1  # it fails again
+    assert resume(folder) == 1  # it fails again
     assert states(folder) == ["failed", "done", "failed", "done"]
 
 
@@ -215,14 +217,14 @@ def test_a_sweep_of_another_config_is_refused(undisturbed: Path, tmp_path: Path)
 
 def test_a_sweep_in_use_is_refused(undisturbed: Path, tmp_path: Path) -> None:
     with SweepFolder.open(undisturbed).locked():
-        assert run("resume", undisturbed, output=tmp_path / "output") == 2
+        assert resume(undisturbed, output=tmp_path / "output") == 2
     assert "in use" in (tmp_path / "output").read_text()
 
 
 def test_a_sweep_that_is_done_is_left_as_it_is(undisturbed: Path, tmp_path: Path) -> None:
     runs = [path for path in undisturbed.rglob("*") if path.parent != undisturbed]
     before = {path: path.stat().st_mtime_ns for path in runs}
-    assert run("resume", undisturbed, output=tmp_path / "output") == 0
+    assert resume(undisturbed, output=tmp_path / "output") == 0
     assert "±" in (tmp_path / "output").read_text()
     assert {path: path.stat().st_mtime_ns for path in runs} == before
 

@@ -1,0 +1,88 @@
+"""`vaelab` in real processes that start at once.
+
+They are forked from one that has imported what takes seconds to import and has done nothing else.
+"""
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from subprocess import CompletedProcess
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from vaelab.cli import main
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["processes", "warm", "vaelab.sweeps.search"])
+SILENCE = Path(os.devnull)
+
+
+def command(*arguments: str | Path, cwd: Path, **environment: str) -> CompletedProcess[str]:
+    """`vaelab ARGUMENTS` in a folder, once it has ended."""
+    with TemporaryDirectory() as folder:
+        output, errors = Path(folder, "output"), Path(folder, "errors")
+        process = start(*arguments, cwd=cwd, output=output, errors=errors, environment=environment)
+        return CompletedProcess(arguments, finish(process), output.read_text(), errors.read_text())
+
+
+def start(
+    *arguments: str | Path,
+    cwd: Path | None = None,
+    output: Path = SILENCE,
+    errors: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> BaseProcess:
+    """`vaelab ARGUMENTS` in a process of its own, what it prints in `output`, its errors there too or in a file."""
+    given = (list(map(str, arguments)), cwd or Path.cwd(), os.environ | (environment or {}), output, errors)
+    _begin()
+    process = PROCESSES.Process(target=_main, args=given)
+    process.start()
+    return process
+
+
+def finish(process: BaseProcess) -> int:
+    """The exit code of a process; -9 after SIGKILL."""
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def run(*arguments: str | Path, output: Path = SILENCE) -> int:
+    return finish(start(*arguments, output=output))
+
+
+@cache
+def _begin() -> None:
+    """Start the process to fork from; Python 3.11 does not hand its own path on to it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        forkserver.ensure_running()
+
+
+def _main(
+    arguments: Sequence[str], cwd: Path, environment: Mapping[str, str], output: Path, errors: Path | None
+) -> None:
+    assert "warm" in sys.modules
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:0] = environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.argv = ["vaelab", *arguments]
+    _open_as(1, output)
+    if errors is None:
+        os.dup2(1, 2)
+    else:
+        _open_as(2, errors)
+    main()
+
+
+def _open_as(descriptor: int, path: Path) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+    os.dup2(file, descriptor)
+    os.close(file)
