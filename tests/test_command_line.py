@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import command
 
 import vaelab
+from processes import command
 from vaelab.cli import main
 
 QUICK = ["data=digits", "trainer.max_epochs=1", "trainer.accelerator=cpu"]

@@ -8,9 +8,9 @@ import sklearn.datasets  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
 
 import vaelab
-import vaelab.cli  # noqa: F401
-import vaelab.experiment.evaluate  # noqa: F401
-import vaelab.experiment.run  # noqa: F401
-import vaelab.sweeps.sweep  # noqa: F401
+import vaelab.cli
+import vaelab.experiment.evaluate
+import vaelab.experiment.run
+import vaelab.sweeps.sweep
 
 vaelab.compose(["latent_dim=1"])  # Hydra's plugins, the grammar of overrides

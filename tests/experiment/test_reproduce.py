@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import finish, run, start
 
 import vaelab
+from processes import finish, run, start
 from vaelab.errors import RunError
 from vaelab.experiment.folder import RunFolder
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import finish, run, start
 
+from processes import finish, run, start
 from vaelab.cli import main
 from vaelab.errors import RunError
 from vaelab.sweeps.folder import SweepFolder

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import SILENCE, finish, run, start
 
+from processes import SILENCE, finish, run, start
 from vaelab.cli import main
 from vaelab.experiment.compose import options
 from vaelab.experiment.differences import differences
