@@ -5,8 +5,11 @@ They are forked from one that has imported what takes seconds to import and has 
 
 import multiprocessing
 import os
+import random
+import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
@@ -15,6 +18,7 @@ from subprocess import CompletedProcess
 from tempfile import TemporaryDirectory
 
 import pytest
+from lightning_fabric.utilities.rank_zero import _get_rank, rank_zero_only
 
 from vaelab.cli import main
 
@@ -57,6 +61,15 @@ def run(*arguments: str | Path, output: Path = SILENCE) -> int:
     return finish(start(*arguments, output=output))
 
 
+def free_port() -> int:
+    """A port that nobody has, and that the system gives nobody who asks for any."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 @cache
 def _begin() -> None:
     """Start the process to fork from; Python 3.11 does not hand its own path on to it."""
@@ -74,6 +87,7 @@ def _main(
     os.environ.update(environment)
     sys.path[:0] = environment.get("PYTHONPATH", "").split(os.pathsep)
     sys.argv = ["vaelab", *arguments]
+    rank_zero_only.rank = _get_rank() or 0  # as if Lightning were imported now
     _open_as(1, output)
     if errors is None:
         os.dup2(1, 2)

@@ -8,12 +8,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import vaelab
+from processes import finish, free_port, start
 from vaelab.cli import main
 from vaelab.experiment.launch import Launch
 from vaelab.training.monitoring import IMAGES_PER_SECOND
@@ -35,29 +38,48 @@ TWO = ["trainer=ddp", "trainer.accelerator=cpu"]
 NODES = [*TWO, "trainer.num_nodes=2", "trainer.devices=1"]
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+def by_hand(rank: int, port: int) -> dict[str, str]:
+    return {"NODE_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
-def by_hand(rank: int, port: str) -> dict[str, str]:
-    return {"NODE_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-
-
-def like_srun(rank: int, port: str) -> dict[str, str]:
+def like_srun(rank: int, port: int) -> dict[str, str]:
     """What srun --nodes=2 --ntasks-per-node=1 sets, of which Lightning reads a part and we another."""
     counts = dict.fromkeys(["SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_NNODES"], "2")
     ranks = dict.fromkeys(["SLURM_PROCID", "SLURM_NODEID"], str(rank)) | {"SLURM_LOCALID": "0"}
     of_the_job = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "vae", "SLURM_NODELIST": "127.0.0.1"}
-    return counts | ranks | of_the_job | {"SLURM_NTASKS_PER_NODE": "1", "MASTER_PORT": port}
+    return counts | ranks | of_the_job | {"SLURM_NTASKS_PER_NODE": "1", "MASTER_PORT": str(port)}
 
 
-def started(command: Sequence[str], environment: Mapping[str, str], cwd: Path) -> subprocess.Popen[str]:
-    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+def start_two(
+    arguments: Sequence[str],
+    outputs: Path,
+    *,
+    places: Sequence[Path] = (),
+    environment: Callable[[int, int], dict[str, str]] = by_hand,
+) -> list[tuple[BaseProcess, Path]]:
+    """Two processes that are to be one run, and what each prints."""
+    port = free_port()
+    return [
+        (start(*arguments, cwd=place, output=output, environment=environment(rank, port)), output)
+        for rank, place in enumerate(places or [outputs, outputs])
+        for output in [outputs / f"output_{rank}"]
+    ]
+
+
+def finish_two(processes: Sequence[tuple[BaseProcess, Path]]) -> tuple[list[int], list[str]]:
+    """Exit codes and what was printed."""
+    return [finish(process) for process, _ in processes], [output.read_text() for _, output in processes]
+
+
+def run_two(*arguments: Any, **options: Any) -> tuple[list[int], list[str]]:
+    return finish_two(start_two(*arguments, **options))
+
+
+def launch(command: Sequence[str], cwd: Path) -> subprocess.Popen[str]:
+    """A launcher in an interpreter of its own, as are the processes that it starts."""
     return subprocess.Popen(
-        [sys.executable, "-m", *command],
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | environment,
+        [sys.executable, "-m", "torch.distributed.run", *command],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -65,21 +87,14 @@ def started(command: Sequence[str], environment: Mapping[str, str], cwd: Path) -
     )
 
 
-def start_two(
-    arguments: Sequence[str], cwd: Path | Sequence[Path], *, environment: Callable[[int, str], dict[str, str]] = by_hand
-) -> list[subprocess.Popen[str]]:
-    port, places = free_port(), [cwd, cwd] if isinstance(cwd, Path) else cwd
-    return [started(["vaelab", *arguments], environment(rank, port), place) for rank, place in enumerate(places)]
-
-
-def finish(processes: Sequence[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
-    """Exit codes and what was printed."""
-    printed = [process.communicate(timeout=300)[0] for process in processes]
-    return [process.returncode for process in processes], printed
-
-
 def torchrun(*options: str, command: Sequence[str], cwd: Path) -> subprocess.Popen[str]:
-    return started(["torch.distributed.run", "--monitor-interval=0.1", *options, "-m", "vaelab", *command], {}, cwd)
+    return launch(["--monitor-interval=0.1", *options, "-m", "vaelab", *command], cwd)
+
+
+def ended(*launchers: subprocess.Popen[str]) -> tuple[list[int], list[str]]:
+    """Exit codes and what was printed."""
+    printed = [launcher.communicate()[0] for launcher in launchers]
+    return [launcher.returncode for launcher in launchers], printed
 
 
 def happening(*moments: str, action: str, rank: int = 0) -> list[str]:
@@ -116,7 +131,7 @@ def test_the_processes_of_torchrun_make_one_folder_and_what_stops_one_of_them_st
 ) -> None:
     """The folder has the time in its name, so that each process would choose another."""
     command = ["train", *TINY, *TWO, *happening("start9", action="SIGTERM", rank=1)]
-    [code], [printed] = finish([torchrun("--nproc-per-node=2", command=command, cwd=tmp_path)])
+    [code], [printed] = ended(torchrun("--nproc-per-node=2", command=command, cwd=tmp_path))
     assert code == 1
     assert "exitcode  : 143" in printed
     [folder] = (tmp_path / "outputs" / "runs").iterdir()
@@ -124,17 +139,16 @@ def test_the_processes_of_torchrun_make_one_folder_and_what_stops_one_of_them_st
     assert len(list(tmp_path.rglob("manifest.json"))) == 1
 
     command = ["resume", str(folder), "--trust=moments"]
-    [code], [printed] = finish([torchrun("--nproc-per-node=2", command=command, cwd=tmp_path)])
+    [code], [printed] = ended(torchrun("--nproc-per-node=2", command=command, cwd=tmp_path))
     assert code == 0
     assert printed.count("test/loss") == 1
     assert_like(folder, one)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
-def test_torchrun_restarts_a_run_where_it_stood_when_a_process_was_killed(rank: int, tmp_path: Path, one: Path) -> None:
-    command = ["train", *TINY, *TWO, "hydra.run.dir=run", *happening("start9", action="SIGKILL", rank=rank)]
-    [code], [printed] = finish([torchrun("--nproc-per-node=2", "--max-restarts=1", command=command, cwd=tmp_path)])
+def test_torchrun_restarts_a_run_where_it_stood_when_a_process_was_killed(tmp_path: Path, one: Path) -> None:
+    command = ["train", *TINY, *TWO, "hydra.run.dir=run", *happening("start9", action="SIGKILL", rank=1)]
+    [code], [printed] = ended(torchrun("--nproc-per-node=2", "--max-restarts=1", command=command, cwd=tmp_path))
     assert code == 0, printed
     assert_like(tmp_path / "run", one)
 
@@ -155,8 +169,7 @@ def test_processes_that_torchrun_has_restarted_meet_where_nothing_is_left_of_tho
         "torch.distributed.barrier()\n"
         "os._exit(0 if again else 1)\n"
     )
-    command = ["torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1", "meeting.py"]
-    [code], [printed] = finish([started(command, {}, tmp_path)])
+    [code], [printed] = ended(launch(["--nproc-per-node=2", "--max-restarts=1", "meeting.py"], tmp_path))
     assert code == 0, printed
 
 
@@ -166,7 +179,7 @@ def test_two_nodes_of_torchrun_are_one_run_and_restart_as_one(tmp_path: Path, on
     command = ["train", *TINY, *NODES, "hydra.run.dir=run", *happening("start9", action="SIGKILL")]
     options = [*meeting, "--max-restarts=1"]
     nodes = [torchrun(*options, f"--node-rank={rank}", command=command, cwd=tmp_path) for rank in (0, 1)]
-    codes, printed = finish(nodes)
+    codes, printed = ended(*nodes)
     assert codes == [0, 0], printed
     assert_like(tmp_path / "run", one)
 
@@ -174,19 +187,18 @@ def test_two_nodes_of_torchrun_are_one_run_and_restart_as_one(tmp_path: Path, on
 @pytest.mark.slow
 @pytest.mark.parametrize("environment", [by_hand, like_srun])
 def test_two_machines_resume_after_all_processes_were_killed(
-    environment: Callable[[int, str], dict[str, str]], tmp_path: Path, one: Path
+    environment: Callable[[int, int], dict[str, str]], tmp_path: Path, one: Path
 ) -> None:
     command = ["train", *TINY, *NODES, "hydra.run.dir=run", *happening("start9", action="hang")]
     processes = start_two(command, tmp_path, environment=environment)
-    deadline = time.monotonic() + 200
-    while not (tmp_path / "run" / "was_at_start9_0").exists() and time.monotonic() < deadline:
+    while all(process.is_alive() for process, _ in processes) and not (tmp_path / "run" / "was_at_start9_0").exists():
         time.sleep(0.05)
-    for process in processes:
+    for process, _ in processes:
         process.kill()
-    assert finish(processes)[0] == [-signal.SIGKILL, -signal.SIGKILL]
+    assert finish_two(processes)[0] == [-signal.SIGKILL, -signal.SIGKILL]
 
     command = ["resume", "run", "--trust=moments"]
-    codes, printed = finish(start_two(command, tmp_path, environment=environment))
+    codes, printed = run_two(command, tmp_path, environment=environment)
     assert codes == [0, 0], printed
     assert "test/loss" in printed[0]
     assert printed[1] == ""
@@ -196,7 +208,7 @@ def test_two_machines_resume_after_all_processes_were_killed(
 @pytest.mark.slow
 def test_a_machine_starts_the_processes_of_its_other_devices_itself(tmp_path: Path, one: Path) -> None:
     command = ["train", *TINY, *TWO, "trainer.num_nodes=2", "trainer.devices=2", "hydra.run.dir=run"]
-    codes, printed = finish(start_two([*command, *happening(action="hang")], tmp_path))
+    codes, printed = run_two([*command, *happening(action="hang")], tmp_path)
     assert codes == [0, 0], printed
     assert len(list((tmp_path / "run").glob("process_*"))) == 4
     assert_like(tmp_path / "run", one)
@@ -204,23 +216,23 @@ def test_a_machine_starts_the_processes_of_its_other_devices_itself(tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_requeued_job_goes_on_and_another_config_does_not_get_its_folder(tmp_path: Path, one: Path) -> None:
-    def requeued(rank: int, port: str) -> dict[str, str]:
+    def requeued(rank: int, port: int) -> dict[str, str]:
         return like_srun(rank, port) | {"SLURM_RESTART_COUNT": "1"}
 
     command = ["train", *TINY, *NODES, "hydra.run.dir=run", *happening("start9", action="SIGUSR1", rank=1)]
-    assert finish(start_two(command, tmp_path, environment=like_srun))[0] == [143, 143]
-    codes, printed = finish(start_two([*command, "seed=1"], tmp_path, environment=requeued))
+    assert run_two(command, tmp_path, environment=like_srun)[0] == [143, 143]
+    codes, printed = run_two([*command, "seed=1"], tmp_path, environment=requeued)
     assert codes == [2, 2]
     assert "run is there already" in printed[0]
     assert printed[1] == ""
-    assert finish(start_two(command, tmp_path, environment=requeued))[0] == [0, 0]
+    assert run_two(command, tmp_path, environment=requeued)[0] == [0, 0]
     assert_like(tmp_path / "run", one)
 
 
 @pytest.mark.slow
 def test_a_nan_in_one_process_ends_all_with_3(tmp_path: Path) -> None:
     command = ["train", *TINY, *NODES, *happening("start9", action="poison", rank=1)]
-    codes, printed = finish(start_two(command, tmp_path))
+    codes, printed = run_two(command, tmp_path)
     assert codes == [3, 3]
     assert printed[0].count("error:") == 1
     assert printed[1] == ""
@@ -228,9 +240,8 @@ def test_a_nan_in_one_process_ends_all_with_3(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_data_that_one_machine_has_not_is_said_once_before_anything_is_written(raw_sets: Path, tmp_path: Path) -> None:
-    places = [raw_sets, tmp_path]
     data = ["data=mnist", "data.root=.", "data.validation=100", "data.batch_size=50"]
-    codes, printed = finish(start_two(["train", *NODES, *data, "hydra.run.dir=run"], places))
+    codes, printed = run_two(["train", *NODES, *data, "hydra.run.dir=run"], tmp_path, places=[raw_sets, tmp_path])
     assert codes == [2, 2]
     assert f"error: process 1 of 2 on {socket.gethostname()}: " in printed[0]
     assert printed[1] == ""
@@ -240,7 +251,7 @@ def test_data_that_one_machine_has_not_is_said_once_before_anything_is_written(r
 @pytest.mark.slow
 def test_other_processes_than_the_config_wants_are_one_clear_message(tmp_path: Path) -> None:
     command = ["train", *TINY, "trainer=cpu"]
-    _, [printed] = finish([torchrun("--nproc-per-node=2", command=command, cwd=tmp_path)])
+    _, [printed] = ended(torchrun("--nproc-per-node=2", command=command, cwd=tmp_path))
     assert printed.count("error: trainer.devices=1 x trainer.num_nodes=1 should be 2") == 1
     assert "exitcode  : 2" in printed
     assert list(tmp_path.iterdir()) == []
