@@ -6,9 +6,10 @@ They are forked from one that has imported what takes seconds to import and has 
 import multiprocessing
 import os
 import random
+import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from multiprocessing import forkserver
@@ -16,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from subprocess import CompletedProcess
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from lightning_fabric.utilities.rank_zero import _get_rank, rank_zero_only
@@ -40,10 +42,14 @@ def start(
     cwd: Path | None = None,
     output: Path = SILENCE,
     errors: Path | None = None,
-    environment: Mapping[str, str] | None = None,
+    environment: dict[str, str] | None = None,
+    first: Callable[[], object] = tuple,
 ) -> BaseProcess:
-    """`vaelab ARGUMENTS` in a process of its own, what it prints in `output`, its errors there too or in a file."""
-    given = (list(map(str, arguments)), cwd or Path.cwd(), os.environ | (environment or {}), output, errors)
+    """`vaelab ARGUMENTS` in a process of its own, what it prints in `output`, its errors there too or in a file.
+
+    `first` is called in it before, and has to be importable.
+    """
+    given = (list(map(str, arguments)), cwd or Path.cwd(), os.environ | (environment or {}), output, errors, first)
     _begin()
     process = PROCESSES.Process(target=_main, args=given)
     process.start()
@@ -57,8 +63,8 @@ def finish(process: BaseProcess) -> int:
     return process.exitcode
 
 
-def run(*arguments: str | Path, output: Path = SILENCE) -> int:
-    return finish(start(*arguments, output=output))
+def run(*arguments: str | Path, **options: Any) -> int:
+    return finish(start(*arguments, **options))
 
 
 def free_port() -> int:
@@ -79,20 +85,27 @@ def _begin() -> None:
 
 
 def _main(
-    arguments: Sequence[str], cwd: Path, environment: Mapping[str, str], output: Path, errors: Path | None
+    arguments: Sequence[str],
+    cwd: Path,
+    environment: Mapping[str, str],
+    output: Path,
+    errors: Path | None,
+    first: Callable[[], object],
 ) -> None:
     assert "warm" in sys.modules
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    sys.path[:0] = environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = ["vaelab", *arguments]
     rank_zero_only.rank = _get_rank() or 0  # as if Lightning were imported now
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what was started in the background ignores it
     _open_as(1, output)
     if errors is None:
         os.dup2(1, 2)
     else:
         _open_as(2, errors)
+    first()
     main()
 
 

@@ -3,8 +3,6 @@
 import inspect
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 import vaelab
+from processes import command
 from vaelab.experiment.compose import CONF, groups, options
 
 TWO_BATCHES = ["trainer=debug", "data=digits", "callbacks.progress_bar=null"]
@@ -113,8 +112,8 @@ def test_every_option_of_every_group_trains_tests_and_draws(
     overrides = overrides_for(group, option, raw_sets)
     folder = tmp_path / "run"
     if option == "ddp":  # its processes are started anew from the command line
-        command = [sys.executable, "-m", "vaelab", "train", *overrides, f"hydra.run.dir={folder}"]
-        subprocess.run(command, check=True, cwd=tmp_path, capture_output=True, timeout=120)
+        result = command("train", *overrides, f"hydra.run.dir={folder}", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
     else:
         monkeypatch.chdir(tmp_path)
         vaelab.train(vaelab.compose(overrides), folder=folder)

@@ -1,16 +1,14 @@
 """docs/models.md says what there is, and its programs run."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
 import vaelab
+from processes import command
 from vaelab.experiment.compose import options
 
 PAGE = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
@@ -33,11 +31,8 @@ def test_a_posterior_from_another_package_trains(tmp_path: Path) -> None:
     (line,) = [text for _, language, text in BLOCKS if language == "bash" and "--trust" in text]
     settings, _, arguments = line.partition("vaelab ")
     words = [*shlex.split(arguments), "data=digits", "trainer=debug", "hydra.run.dir=run"]
-    environment = os.environ | dict(word.split("=", 1) for word in shlex.split(settings))
-    environment["PYTHONPATH"] = os.pathsep.join([".", *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
 
-    command = [sys.executable, "-m", "vaelab", *words]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    result = command(*words, cwd=tmp_path, **dict(word.split("=", 1) for word in shlex.split(settings)))
 
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "run" / "metrics.json").is_file()

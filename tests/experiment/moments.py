@@ -1,8 +1,13 @@
-"""Something that happens to a run at chosen moments, once each: a callback for `--trust moments`."""
+"""Something that happens to a run at chosen moments, once each: a callback for `--trust moments`.
 
+And to a search before one of its writes.
+"""
+
+import itertools
 import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +16,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 
-Action = Literal["SIGKILL", "SIGINT", "SIGTERM", "SIGUSR1", "SIGINT twice", "full disk", "poison", "hang"]
+Action = Literal["SIGKILL", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT twice", "full disk", "poison", "hang"]
 
 
 def at(folder: Path, /, *, moments: list[str], action: Action = "SIGKILL", rank: int = 0) -> pl.Callback:
@@ -61,3 +66,18 @@ class At(pl.Callback):
         else:
             for _ in range(2 if self.action == "SIGINT twice" else 1):
                 os.kill(os.getpid(), getattr(signal, self.action.split()[0]))
+
+
+def kill_before_write(number: int) -> None:
+    """End this process before it renames a file, removes a journal of SQLite, makes a folder, commits, the n-th time."""
+    import sqlalchemy.engine
+    import sqlalchemy.event
+
+    writes = itertools.count(1)
+
+    def count(event: str, _: object) -> None:
+        if event in ("os.rename", "os.remove", "os.mkdir") and next(writes) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+    sqlalchemy.event.listen(sqlalchemy.engine.Engine, "commit", lambda connection: count("os.rename", ()))

@@ -1,12 +1,12 @@
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import vaelab
+from processes import finish, start
 from vaelab.cli import main
 from vaelab.data import ImageData, Images
 from vaelab.experiment import evaluate as module
@@ -323,22 +324,15 @@ def test_a_checkpoint_of_a_run_is_evaluated_by_its_step(trained: Trained) -> Non
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished_and_says_where(trained: Trained, tmp_path: Path) -> None:
     run = shutil.copytree(trained("binary"), tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
-    arguments = [sys.executable, "-m", "vaelab", "evaluate", str(run), "--samples", "10000000"]
-    path = run / "evaluation" / "test_step11_seed3.json"
-    # A process that was started in the background may ignore Ctrl-C, and with it its children.
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
-        try:
-            for _ in range(3000):
-                if path.is_file() and "cluster_accuracy" in path.read_text():
-                    break
-                time.sleep(0.1)
-            process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=60)
-        finally:
-            process.kill()
+    path, output = run / "evaluation" / "test_step11_seed3.json", tmp_path / "output"
+    process = start("evaluate", run, "--samples", "10000000", output=output)
+    while process.is_alive() and not (path.is_file() and "cluster_accuracy" in path.read_text()):
+        time.sleep(0.05)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
 
-    assert process.returncode == 130
+    assert finish(process) == 130
+    errors = output.read_text()
     assert f"interrupted: what was finished is in {path}" in errors
     assert "Traceback" not in errors
     assert {"test/elbo", "test/psnr", "test/cluster_accuracy"} < set(json.loads(path.read_text())["metrics"])

@@ -4,8 +4,6 @@ import io
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -16,6 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 import vaelab
+from processes import command
 from vaelab.cli import main
 
 CANARY = "THE CODE RAN"
@@ -476,8 +475,7 @@ def test_only_the_trusted_package_is_imported(victim: Path, monkeypatch: pytest.
 def test_a_real_process_refuses_as_well(harm: Callable[[Path], None], victim: Path) -> None:
     harm(victim)
     before = outside(victim)
-    command = [sys.executable, "-m", "vaelab", "evaluate", "run"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    result = command("evaluate", "run", cwd=Path.cwd())
     assert result.returncode == 2, result.stderr
     assert "error: " in result.stderr
     assert "Traceback" not in result.stderr

@@ -1,4 +1,7 @@
-"""Whatever is written after `vaelab train`: a config that trains, or a message; never another exception."""
+"""Whatever is written after `vaelab train`: a config that trains, or a message; never another exception.
+
+`VAELAB_EXAMPLES=10` tries ten times as much.
+"""
 
 import os
 import tempfile
@@ -16,6 +19,7 @@ from vaelab.errors import UserError
 from vaelab.experiment.check import check
 from vaelab.experiment.compose import compose, flat_keys, groups, options
 
+EXAMPLES = int(os.environ.get("VAELAB_EXAMPLES", "1"))
 SILENT = "a mistake without a message"
 BASE = ["data=digits", "trainer=debug", "callbacks.progress_bar=null"]
 WORDS = ["relu", "closed_form", "fixed", "auto", "cpu", "32-true", "bf16-mixed", "val/loss", "null", "true", "''", "x"]
@@ -126,7 +130,7 @@ def _affordable(config: Any) -> bool:
 PROFILE = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
 
 
-@settings(max_examples=60, **PROFILE)  # type: ignore[arg-type]
+@settings(max_examples=20 * EXAMPLES, **PROFILE)  # type: ignore[arg-type]
 @given(st.lists(overrides(), min_size=1, max_size=3))
 def test_any_overrides_give_a_config_or_a_message(given: list[str]) -> None:
     assert outcome(given, trained=False) != SILENT
@@ -143,7 +147,7 @@ def test_a_config_that_is_sound_trains_or_says_why_not(given: list[str]) -> None
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=int(os.environ.get("VAELAB_EXAMPLES", "400")), **PROFILE)  # type: ignore[arg-type]
+@settings(max_examples=50 * EXAMPLES, **PROFILE)  # type: ignore[arg-type]
 @given(st.lists(overrides(), min_size=1, max_size=4))
 def test_many_more_overrides_train_or_give_a_message(given: list[str]) -> None:
     assert outcome(given, trained=True) != SILENT
