@@ -69,7 +69,7 @@ class At(pl.Callback):
 
 
 def kill_before_write(number: int) -> None:
-    """End this process before it renames a file, removes a journal of SQLite, makes a folder, commits, the n-th time."""
+    """End this process before the n-th time it renames a file, removes one (SQLite's journal), makes a folder, commits."""
     import sqlalchemy.engine
     import sqlalchemy.event
 

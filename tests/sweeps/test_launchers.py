@@ -1,5 +1,6 @@
 """Each launcher with its real engine."""
 
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +21,8 @@ TINY = [
 
 def sweep(folder: Path, *overrides: str, launcher: str) -> None:
     where = [f"hydra/launcher={launcher}", f"hydra.sweep.dir={folder}"]
-    result = command("train", "-m", *TINY, *overrides, *where, cwd=folder.parent)
+    path = os.pathsep.join(sys.path)  # the launchers' processes find moments there
+    result = command("train", "-m", *TINY, *overrides, *where, cwd=folder.parent, PYTHONPATH=path)
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
     assert [job.state for job in SweepFolder.open(folder).jobs] == ["done", "done"]
