@@ -69,7 +69,7 @@ class At(pl.Callback):
 
 
 def kill_before_write(number: int) -> None:
-    """End this process before the n-th time it renames a file, removes one (SQLite's journal), makes a folder, commits."""
+    """End this process before the n-th time it renames or removes a file, makes a folder or commits."""
     import sqlalchemy.engine
     import sqlalchemy.event
 
