@@ -182,7 +182,8 @@ def go_on(
     Raises:
         Pruned: one of the callbacks has ended it.
     """
-    check(config, trust=trust)
+    if not folder.done:  # of one that is, nothing is made
+        check(config, trust=trust)
     with quiet_lightning(), leading(config, trust) as launch:
         return _taken_up(folder, config, launch, trust=trust, overrides=overrides, callbacks=callbacks, wait=wait)
 
