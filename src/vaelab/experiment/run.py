@@ -74,14 +74,20 @@ def train(config: DictConfig, *, folder: str | Path | None = None, trust: Sequen
 
 
 def train_into(
-    folder: str | Path, config: DictConfig, *, exact: bool, trust: Sequence[str], overrides: Sequence[str] = ()
+    folder: str | Path,
+    config: DictConfig,
+    *,
+    exact: bool,
+    trust: Sequence[str],
+    overrides: Sequence[str] = (),
+    fetch: bool = True,
 ) -> Run:
     """`train` into `folder` or, unless it has to be that `exact` one, into a free one beside it.
 
-    The manifest keeps the `overrides` that the config was composed with.
+    The manifest keeps the `overrides` that the config was composed with. Without `fetch` nothing is downloaded.
     """
-    with quiet_lightning(), leading(config, trust) as launch:
-        experiment = ready(config, trust=trust, launch=launch)
+    with quiet_lightning(), leading(config, trust, fetch=fetch) as launch:
+        experiment = ready(config, trust=trust, launch=launch, fetch=fetch)
         launch.await_others()
         if exact and launch.restarted and _holds(folder, config):
             return _taken_up(RunFolder.open(folder), config, launch, trust=trust, overrides=overrides)
@@ -96,12 +102,12 @@ def train_into(
 
 
 @contextmanager
-def leading(config: DictConfig, trust: Sequence[str]) -> Iterator[Launch]:
+def leading(config: DictConfig, trust: Sequence[str], *, fetch: bool) -> Iterator[Launch]:
     """The processes that were started for a run; those that are not the first take their part and end here."""
     launch = Launch.of(config)
     if launch.rank > 0:
         launch.follow(
-            lambda: ready(config, trust=trust, launch=launch),
+            lambda: ready(config, trust=trust, launch=launch, fetch=fetch),
             lambda experiment, folder: _join(experiment, RunFolder(folder), trust),
         )
     with launch.ending():
@@ -114,7 +120,12 @@ def _holds(folder: str | Path, config: DictConfig) -> bool:
 
 
 def ready(
-    config: DictConfig, *, trust: Sequence[str] = (), devices: bool = True, launch: Launch | None = None
+    config: DictConfig,
+    *,
+    trust: Sequence[str] = (),
+    devices: bool = True,
+    launch: Launch | None = None,
+    fetch: bool = True,
 ) -> Experiment:
     """The experiment of a config, its devices found and its data read: nothing has been written by then.
 
@@ -123,6 +134,7 @@ def ready(
         trust: packages of one's own whose classes the config may name.
         devices: ask for them; not where it will run on another machine.
         launch: the processes that were started for it and have to be as many as it wants.
+        fetch: download data that are missing; not to where only a run folder says.
 
     Raises:
         ConfigError: the config has mistakes, or this machine has not the devices.
@@ -130,6 +142,7 @@ def ready(
     """
     with quiet_lightning():
         experiment = check(config, trust=trust)
+        experiment.data.fetch = fetch
         if not devices:
             _ = experiment.data.splits
             return experiment
@@ -184,7 +197,7 @@ def go_on(
     """
     if not folder.done:  # of one that is, nothing is made
         check(config, trust=trust)
-    with quiet_lightning(), leading(config, trust) as launch:
+    with quiet_lightning(), leading(config, trust, fetch=False) as launch:
         return _taken_up(folder, config, launch, trust=trust, overrides=overrides, callbacks=callbacks, wait=wait)
 
 
@@ -204,7 +217,7 @@ def _taken_up(
         folder.require_known_servers(trust)
         folder.remove_fragments()
         with recorded(folder):
-            experiment = ready(config, trust=trust, launch=launch)
+            experiment = ready(config, trust=trust, launch=launch, fetch=False)
             launch.await_others()
             with threads(experiment.threads):
                 then, now = folder.manifest, manifest(experiment.data, seed=experiment.seed)
@@ -220,7 +233,7 @@ def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
     """Take part, as another process, in a run that the first one has begun or taken up."""
     with quiet_lightning():
         run_folder = RunFolder.open(folder)
-        _join(ready(run_folder.config, trust=trust), run_folder, trust)
+        _join(ready(run_folder.config, trust=trust, fetch=False), run_folder, trust)
 
 
 def _join(experiment: Experiment, folder: RunFolder, trust: Sequence[str]) -> None:
