@@ -32,12 +32,13 @@ from vaelab.requirements import require_shapes
 TORCH = Path(torch.__file__).parent
 
 
-def check(config: DictConfig, *, trust: Sequence[str] = ()) -> Experiment:
+def check(config: DictConfig, *, trust: Sequence[str] = (), trained: bool = False) -> Experiment:
     """The experiment that `config` describes.
 
     Args:
         config: as composed.
         trust: packages whose classes a `_target_` may name, besides those that conf/ names.
+        trained: there has been training with it, so its parts are known to fit each other.
 
     Raises:
         ConfigError: every mistake in it, with the allowed values or the nearest name.
@@ -55,13 +56,15 @@ def check(config: DictConfig, *, trust: Sequence[str] = ()) -> Experiment:
         with torch.device("meta"):
             model = experiment.model()
         experiment.objective.requires(model)
-        require_shapes(model.eval())
+        if not trained:  # which imports what training does anyway, for a second and more
+            require_shapes(model.eval())
     except ValueError as error:
         raise ConfigError([str(error)]) from error
     except (RuntimeError, OverflowError, TypeError, AttributeError) as error:  # too many numbers, a part without one
         raise ConfigError([f"the model cannot be made: {_first_line(error)}"]) from error
     _require_memory(model)
-    _require_loss(experiment, model)
+    if not trained:
+        _require_loss(experiment, model)
     return experiment
 
 

@@ -373,7 +373,7 @@ def _ask_devices(experiment: Experiment) -> pl.Trainer:
 
 
 def _require_batches(trainer: pl.Trainer, experiment: Experiment) -> None:
-    """Refuse a share of the batches that is none of them."""
+    """Refuse a share of the batches that is none of them, and batches that a normalization over them cannot take."""
     train, validation, test = experiment.data.splits
     for name, images, size in [
         ("train", train, experiment.data.batch_size),
@@ -383,6 +383,18 @@ def _require_batches(trainer: pl.Trainer, experiment: Experiment) -> None:
         share, batches = getattr(trainer, f"limit_{name}_batches"), -(-len(images) // size)
         if isinstance(share, float) and share > 0 and batches and int(share * batches) == 0:
             raise ConfigError([f"trainer.limit_{name}_batches={share} of {batches} batches is none: give a number"])
+    last = len(train) % experiment.data.batch_size or experiment.data.batch_size
+    if last // trainer.world_size < 2:
+        with torch.device("meta"):
+            model = experiment.model()
+        if any(isinstance(module, torch.nn.BatchNorm1d) for module in model.modules()):
+            raise ConfigError(
+                [
+                    f"data.batch_size={experiment.data.batch_size} leaves {last} of {len(train)} images for an epoch's "
+                    "last batch, and normalization=batch needs two or more in each process: take another batch size, "
+                    "or normalization=layer"
+                ]
+            )
 
 
 @contextmanager
