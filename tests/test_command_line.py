@@ -179,6 +179,11 @@ MISTAKES = {
     "data=digits trainer.limit_train_batches=0.01": ["limit_train_batches=0.01", "11 batches"],
     "data=digits trainer.limit_val_batches=0 callbacks=early_stopping": ["early_stopping", "limit_val_batches=0"],
     "data=digits trainer.accelerator=cpu trainer.devices=1000": ["trainer.devices=1000", "cores"],
+    "data=digits encoder.normalization=batch data.batch_size=349": [
+        "batch_size=349",
+        "1 of 1397",
+        "normalization=layer",
+    ],
     "--config-dir missing": ["missing", "no such folder"],
 }
 

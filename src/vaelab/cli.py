@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from vaelab import cli_explore
+from vaelab import __version__, cli_explore
 from vaelab.errors import ConfigError, RunError, UserError
 from vaelab.experiment.compose import compose_with_hydra, groups, options, run_dir, without_hydra
 
@@ -33,19 +33,48 @@ app = typer.Typer(
 
 Result = TypeVar("Result")
 Trust = Annotated[
-    list[str] | None, typer.Option("--trust", help="A package of your own whose classes a config may name.")
+    list[str] | None,
+    typer.Option("--trust", help="A package of your own whose classes a config may name; its code runs."),
+]
+TrustOfRun = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust",
+        help="A package of your own whose classes the config may name, or a tracking server that it may log to.",
+    ),
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="What differs from conf/train.yaml: key=value, group=option.")
+    list[str] | None,
+    typer.Argument(
+        help="What differs from the defaults: group=option of those below, or key=value of what --show prints.",
+        show_default=False,
+    ),
 ]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
 
 
 @app.callback()
-def vaelab() -> None:
+def vaelab(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
     """Experiments with autoencoders, driven by configs."""
 
 
-_GROUPS = "\n\n".join(["Groups and their options:", *(f"{name}: {', '.join(options(name))}" for name in groups())])
+_GROUPS = "\n\n".join(
+    [
+        "Groups and their options:",
+        *(f"{name}: {', '.join(options(name))}" for name in groups()),
+        "Schedules, regularizers and corruptions are put at a knob: +schedule@objective.kl_weight=linear, "
+        "+regularizer@objective.regularizers.mmd=mmd.",
+    ]
+)
 
 
 @app.command(epilog=_GROUPS)
@@ -60,7 +89,7 @@ def train(
     trust: Trust = None,
     show: Annotated[bool, typer.Option("--show", help="Print the config and stop.")] = False,
 ) -> None:
-    """Train a model: `vaelab train model=vae latent_dim=8 trainer.max_epochs=5`."""
+    """Train a model, or with -m several: `vaelab train model=vae latent_dim=8 trainer.max_epochs=5`."""
     overrides, trust = overrides or [], trust or []
     if multirun:
         from vaelab.sweeps.sweep import sweep
@@ -87,9 +116,14 @@ def train(
 def resume(
     run: Annotated[Path, typer.Argument(help="The folder of a run or of a sweep.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Of a sweep: another launcher, such as hydra/launcher=joblib.")
+        list[str] | None,
+        typer.Argument(
+            help="Of a sweep: another launcher, such as hydra/launcher=joblib; of a search also more trials, "
+            "hydra.sweeper.n_trials=50.",
+            show_default=False,
+        ),
     ] = None,
-    trust: Trust = None,
+    trust: TrustOfRun = None,
 ) -> None:
     """Continue a run or a sweep that was stopped, to the same end as if it had not been."""
     from vaelab.experiment.folder import RunFolder
@@ -117,9 +151,10 @@ def resume(
 def reproduce(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     output: Annotated[
-        Path | None, typer.Option(help="The new run folder; by default outputs/runs/<time>_<name>_again.")
+        Path | None,
+        typer.Option("--output", "-o", help="The new run folder; by default outputs/runs/<time>_<name>_again."),
     ] = None,
-    trust: Trust = None,
+    trust: TrustOfRun = None,
 ) -> None:
     """Run a run's config again and compare the two, to the bit. Exits with 1 where they differ."""
     from vaelab.experiment.differences import summary
@@ -149,7 +184,8 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder, or one of the files in its checkpoints/.")],
     split: Annotated[str, typer.Option(help="The images: test, validation or train.")] = "test",
     samples: Annotated[
-        int | None, typer.Option(help="Samples of z an image, for the importance-weighted log-likelihood.")
+        int | None,
+        typer.Option(help="Samples of z an image, such as 5000, for the importance-weighted log-likelihood: minutes."),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of all that is drawn; by default the run's.")] = None,
     trust: Trust = None,

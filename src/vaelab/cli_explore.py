@@ -26,7 +26,6 @@ Label = Annotated[
     typer.Option(min=0, help="What a conditional model is told that all images show; by default their own labels."),
 ]
 OneLabel = Annotated[int | None, typer.Option("--label", min=0, help="What a conditional model is told; by default 0.")]
-Steps = Annotated[int, typer.Option(min=2)]
 Invert = Annotated[bool, typer.Option("--invert", help="Exchange light and dark of your own images.")]
 Stochastic = Annotated[bool, typer.Option("--stochastic", help="Sample z from q(z|x) instead of taking its mean.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of what is drawn at random; by default the run's.")]
@@ -40,7 +39,8 @@ Output = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
 Trust = Annotated[
-    list[str] | None, typer.Option("--trust", help="A package of your own whose classes a config may name.")
+    list[str] | None,
+    typer.Option("--trust", help="A package of your own whose classes a config may name; its code runs."),
 ]
 
 
@@ -120,7 +120,7 @@ def interpolate(
     own: Own = None,
     split: Split = "test",
     images: Images = None,
-    steps: Steps = 11,
+    steps: Annotated[int, typer.Option(min=2, help="Images from one to the next, with both ends.")] = 11,
     spherical: Annotated[bool, typer.Option("--spherical", help="On an arc instead of a line.")] = False,
     label: Label = None,
     invert: Invert = False,
@@ -162,7 +162,7 @@ def traverse(
     label: OneLabel = None,
     dimensions: Annotated[int, typer.Option(min=1, help="Rows, at most.")] = 16,
     reach: Annotated[float, typer.Option(help="Standard deviations to both sides of the mean.")] = 3.0,
-    steps: Steps = 11,
+    steps: Annotated[int, typer.Option(min=2, help="Columns: values of each dimension.")] = 11,
     stochastic: Stochastic = False,
     seed: Seed = None,
     output: Output = None,
@@ -194,7 +194,7 @@ def traverse(
 def manifold(
     run: Run,
     label: OneLabel = None,
-    steps: Steps = 20,
+    steps: Annotated[int, typer.Option(min=2, help="Images in each of the two directions.")] = 20,
     output: Output = None,
     force: Force = False,
     trust: Trust = None,

@@ -107,7 +107,7 @@ class Ladder(nn.Module):
     """q(z|x) = q(z_L|x) ... q(z_1|z_2, x): the prior's way down, corrected by the image (Sonderby et al. 2016).
 
     On the way up each layer has an estimate N(m_l(d_l), s_l(d_l)^2) from deterministic features d_l; on the way down,
-    q(z_l|z_{l+1}, x) is its product with the prior's p(z_l|z_{l+1}) (equations 8 to 12). Goes with prior=top_down.
+    q(z_l|z_{l+1}, x) is its product with the prior's p(z_l|z_{l+1}). Goes with prior=top_down.
 
     Args:
         features: size F of the encoder's output, d_1.

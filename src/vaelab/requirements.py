@@ -7,10 +7,12 @@ import copy
 import re
 
 import torch
+from torch import nn
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from vaelab.autoencoder import Autoencoder
 from vaelab.distributions import Codes, Flowed
+from vaelab.networks.convolutional import Grid
 
 
 def require_density(objective: str, model: Autoencoder) -> None:
@@ -73,6 +75,35 @@ def require_differentiable_density(wanted_by: str, model: Autoencoder) -> None:
             f"{wanted_by} needs z to be a smooth map of noise and its density at any z, which "
             f"posterior={option(model.posterior)} does not give: take posterior=gaussian, full_covariance_gaussian or "
             "laplace, or objective=iwae with objective.gradient=reparameterized"
+        )
+
+
+def require_shapes(model: Autoencoder) -> None:
+    """Refuse parts whose outputs the next part cannot take, of a model on the meta device, in evaluation mode."""
+    codes = getattr(model.posterior, "codes", None)
+    modules = model.decoder.modules() if isinstance(model.decoder, nn.Module) else ()
+    for grid in (module for module in modules if isinstance(module, Grid)):
+        if codes is not None and codes != grid.height * grid.width:
+            raise ValueError(
+                f"decoder.features=null has a grid of {grid.height} x {grid.width} places, and the posterior has "
+                f"{codes} codes: as many decoder.channels as encoder.channels make the grids the same"
+            )
+    size, wanted = model.posterior.latent_dim, tuple(model.likelihood.parameter_shape)  # type: ignore[attr-defined]
+    try:
+        given = model.given(torch.zeros(2, dtype=torch.int64, device="meta"))
+        q = given.encode(torch.zeros(2, *model.likelihood.shape, device="meta"))  # type: ignore[attr-defined]
+        parameters = given.decoder(torch.zeros(2, size, device="meta"))
+    except Exception:  # as in `kinds`
+        return
+    if (q.batch_shape, q.event_shape) != ((2,), (size,)):
+        raise ValueError(
+            f"posterior={option(model.posterior)} gives a distribution of batch shape {tuple(q.batch_shape)} and event "
+            f"shape {tuple(q.event_shape)} of 2 images: with its latent_dim they should be (2,) and ({size},)"
+        )
+    if tuple(parameters.shape) != (2, *wanted):
+        raise ValueError(
+            f"decoder={option(model.decoder)} gives {tuple(parameters.shape[1:])} of a latent, and "
+            f"loss={option(model.likelihood)} takes {wanted}"
         )
 
 

@@ -248,6 +248,31 @@ def test_a_download_that_fails_removes_nothing_that_another_process_has_put_ther
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["KMNIST"]
 
 
+def test_of_two_processes_that_download_at_once_both_have_the_data(tmp_path, network, monkeypatch):
+    root = tmp_path / "data"
+    network()
+    ours = torchvision_mnist.download_and_extract_archive
+
+    def download(*arguments, **keywords):
+        if not (root / "KMNIST").exists():
+            fake(root / "KMNIST" / "raw")  # the other process was faster
+        ours(*arguments, **keywords)
+
+    monkeypatch.setattr(torchvision_mnist, "download_and_extract_archive", download)
+    assert len(KMNIST(root=str(root), validation=4, batch_size=4).splits.train) == 8
+    assert [path.name for path in root.iterdir()] == ["KMNIST"]
+
+
+def test_a_download_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
+    def download(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torchvision_mnist, "download_and_extract_archive", download)
+    with pytest.raises(KeyboardInterrupt):
+        _ = MNIST(root=str(tmp_path / "deep" / "data")).splits
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture(scope="module")
 def full_mnist():
     project = Path(__file__).parents[2]

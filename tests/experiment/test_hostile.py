@@ -443,6 +443,24 @@ def test_json_is_read_as_text(victim: Path, capsys: pytest.CaptureFixture[str]) 
         vaelab.resume(victim)
 
 
+@pytest.mark.parametrize("command", ["resume", "reproduce", "evaluate", "reconstruct"])
+def test_nothing_is_downloaded_to_where_a_run_folder_says(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = vaelab.train(vaelab.compose([*SMALL, "data=mnist_5k"]), folder=tmp_path / "run").folder
+    content = OmegaConf.load(run / "config.yaml")
+    content.data = gadget("vaelab.data.MNIST", root=str(tmp_path / "elsewhere" / "data"))
+    OmegaConf.save(content, run / "config.yaml")
+    if command == "resume":
+        (run / "status.json").write_text('{"state": "interrupted"}')
+    monkeypatch.setattr(
+        "torchvision.datasets.mnist.download_and_extract_archive", lambda *_, **__: Path(CANARY).touch()
+    )
+    monkeypatch.chdir(tmp_path)
+    said = refused([command, str(run)], run, capsys)
+    assert f"data.root={tmp_path / 'elsewhere' / 'data'}) is not there, and nothing is downloaded" in said
+
+
 def test_hydras_files_in_a_run_folder_are_not_looked_at(victim: Path) -> None:
     (victim / ".hydra").mkdir()
     evil = f"hydra:\n  callbacks:\n    x:\n      _target_: os.system\n      command: {SHELL}\n"

@@ -48,6 +48,12 @@ def test_an_axis_without_values_is_refused(override: str, words: str) -> None:
         compose_grid([override, "data=digits"])
 
 
+def test_other_letters_are_said_to_need_quotes() -> None:
+    with pytest.raises(ConfigError, match="in quotes"):
+        combinations(["name=größe,größer"])
+    assert parameters("+x='größe',b") == [{"x": "größe"}, {"x": "b"}]
+
+
 def test_a_named_sweep_is_an_axis_and_what_is_typed_goes_before_it() -> None:
     grid = compose_grid(["sweep=kl_weight", "seed=1,2"])
     assert [job.combination.parameters for job in grid[:2]] == [

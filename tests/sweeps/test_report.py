@@ -159,6 +159,7 @@ def test_runs_that_did_not_end_well_are_shown_with_their_errors_and_stop_nothing
     make_run(tmp_path / "done", metrics={"test/elbo": -3.0, "test/kl": "nan"})
     make_run(tmp_path / "failed", state="failed", error="ValueError: too\nlarge", traceback="Traceback: here")
     make_run(tmp_path / "interrupted", state="interrupted")
+    make_run(tmp_path / "pruned", state="pruned")
     make_run(tmp_path / "running", state="running")
     broken = {name: make_run(tmp_path / name, metrics={}) for name in ("json", "text", "list", "yaml", "alias", "code")}
     (broken["json"] / "metrics.json").write_text('{"test/elbo": ')
@@ -170,15 +171,16 @@ def test_runs_that_did_not_end_well_are_shown_with_their_errors_and_stop_nothing
     (broken["code"] / "config.yaml").write_text(f"a: !!python/object/apply:pathlib.Path.touch [{target}]")
     report = collect([tmp_path])
     assert {run.name: run.state for run in report.runs} == {
-        **{name: name for name in ("done", "failed", "interrupted", "running")},
+        **{name: name for name in ("done", "failed", "interrupted", "pruned", "running")},
         **dict.fromkeys(broken, "unreadable"),
     }
     assert all(by_name(report)[name].error for name in broken)
     assert not target.exists()
     states, *errors = remarks(report)
-    assert states == "1 done, 1 running, 1 interrupted, 1 failed, 6 unreadable"
+    assert states == "1 done, 1 pruned, 1 running, 1 interrupted, 1 failed, 6 unreadable"
     assert "failed failed: ValueError: too" in errors
     assert len(errors) == 7
+    assert not by_name(report)["pruned"].error
     page = rendered(report, title="x")
     assert "ValueError: too" in page
     assert "Traceback: here" in page

@@ -158,11 +158,21 @@ def test_a_failed_trial_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFix
     assert "job 0 (lr=1e+30) failed" in capsys.readouterr().err
 
 
-def test_parameters_that_do_not_go_together_fail_as_a_trial(tmp_path: Path) -> None:
-    """Each end is sound; one combination is not."""
+def test_parameters_that_do_not_go_together_fail_as_a_trial(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Each end is sound, beside the first values of the others; one combination is not. No job has failed: exit 0."""
+    folder = tmp_path / "sweep"
+    axes = ["callbacks=default,early_stopping", "data.validation=200,0", "hydra/sweeper/sampler=grid"]
+    assert search(*axes, "hydra.sweeper.metric=test/loss", f"hydra.sweep.dir={folder}") == 0
+    assert record(folder)["trials"] == {"all": 4, "trained": 3, "pruned": 0, "failed": 1, "repeated": 0}
+    assert len(SweepFolder.open(folder).jobs) == 3
+    assert "trial 3 (callbacks=early_stopping, validation=0) cannot be run" in capfd.readouterr().err
+
+
+def test_a_choice_that_goes_with_none_of_the_first_values_is_said_before_the_first_job(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     axes = ["objective=elbo,reconstruction", "posterior=gaussian,deterministic", "hydra/sweeper/sampler=grid"]
-    assert search(*axes, f"hydra.sweep.dir={folder}") in (0, 2)
+    assert search(*axes, f"hydra.sweep.dir={folder}") == 2
+    assert not folder.exists()
 
 
 MOMENTS = ["--trust=moments", "+callbacks.moments._target_=moments.at"]

@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,11 @@ def test_a_conditional_model_reconstructs_images_with_their_labels_and_traverses
     with torch.no_grad():
         reconstructed = model.given(images.labels[:10]).reconstruct(x)
     assert (drawn["reconstructions"] == figures.reconstructions(x, reconstructed)).all()
+
+
+def test_the_codes_of_a_single_image_have_pictures_without_nan() -> None:
+    model, images = untrained("latent_dim=2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pictures = portrait(model, images.first(1), seed=0)
+    assert set(pictures) == {"reconstructions", "samples", "traversals", "manifold"}

@@ -109,6 +109,7 @@ class ImageData(ABC):
 
     shape: ClassVar[tuple[int, int, int]]
     classes: ClassVar[int] = 0  # labels go from 0 to classes - 1; with 0 there are none
+    fetch = True  # what is missing, where it can be; nothing is for a run folder, which may be somebody else's
 
     batch_size: BatchSize = 128
     validation: Count = 0

@@ -51,6 +51,11 @@ class _TorchvisionData(ImageData, ABC):
             missing = not (root / self.name).exists()
         except OSError as error:
             raise DataError(f"{where} cannot be read: {error.strerror}") from error
+        if missing and not self.fetch:
+            raise DataError(
+                f"{where} is not there, and nothing is downloaded to where a run folder says: put it there, or change "
+                "data.root in the run's config.yaml to a folder that has it"
+            )
         if missing:
             self._download(dataset_class, where)
         try:
@@ -76,15 +81,25 @@ class _TorchvisionData(ImageData, ABC):
             root.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=root, prefix=".download-") as folder:
                 dataset_class(folder, download=True)
-                (Path(folder) / self.name).rename(root / self.name)
+                _put(Path(folder) / self.name, root / self.name)
         except Exception as error:
-            for path in made:  # innermost first; one that another process has put something into stays
-                with suppress(OSError):
-                    path.rmdir()
             raise DataError(
                 f"{where} is not there and could not be downloaded: {_one_line(error)}. Connect to a network, "
                 "point data.root to a folder that has it, or take data=mnist_5k or data=digits, which need none"
             ) from error
+        finally:
+            for path in made:  # innermost first; what has something in it stays
+                with suppress(OSError):
+                    path.rmdir()
+
+
+def _put(made: Path, place: Path) -> None:
+    """Rename a folder into place, where no other process has put one meanwhile."""
+    try:
+        made.rename(place)
+    except OSError:
+        if not place.exists():
+            raise
 
 
 def _one_line(error: Exception) -> str:

@@ -132,7 +132,7 @@ class DiscretizedLogisticImage(_Image):
 
 
 class DiscretizedLogisticMixtureImage(_Image):
-    """A mixture of K discretized logistics a pixel (Salimans et al. 2017, equations 2 and 3).
+    """A mixture of K discretized logistics a pixel (Salimans et al. 2017, section 2).
 
     The channels of a pixel share the component, and the mean of a channel moves linearly with the values of the
     channels before it: m_c + sum_{d < c} a_cd x_d.

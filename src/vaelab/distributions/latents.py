@@ -175,7 +175,7 @@ def _log_density(p: TorchNormal, z: Tensor) -> Tensor:
 def product(one: TorchNormal, other: TorchNormal) -> Normal:
     """The normal whose density is proportional to the product of two: precisions add up.
 
-    1 / s^2 = 1 / s_1^2 + 1 / s_2^2, m = s^2 (m_1 / s_1^2 + m_2 / s_2^2) (Sonderby et al. 2016, equations 10, 11).
+    1 / s^2 = 1 / s_1^2 + 1 / s_2^2, m = s^2 (m_1 / s_1^2 + m_2 / s_2^2) (Sonderby et al. 2016).
     """
     precision, other_precision = one.scale.pow(-2), other.scale.pow(-2)
     total = precision + other_precision

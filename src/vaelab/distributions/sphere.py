@@ -129,7 +129,7 @@ class VonMisesFisher(Distribution):
 
 @register_kl(VonMisesFisher, HypersphericalUniform)  # type: ignore[no-untyped-call, untyped-decorator]
 def _kl_to_the_uniform(q: VonMisesFisher, p: HypersphericalUniform) -> Tensor:
-    """Kappa A(kappa) + log C(kappa) + log area (Davidson et al. 2018, equation 3)."""
+    """Kappa A(kappa) + log C(kappa) + log area (Davidson et al. 2018)."""
     size = q.event_shape[0]
     return q.concentration * (q.mean_cosine - 1) - q._log_normaliser() + _log_area(size)
 

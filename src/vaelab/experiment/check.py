@@ -2,7 +2,7 @@
 
 The rules are not here: a part's knobs, their types and ranges are the keyword parameters of its own constructor;
 what it is given by the experiment it takes by position. Combinations are judged by making the model, on no device
-and without memory, and asking the objective whether it can have it.
+and without memory, asking the objective whether it can have it, and having both see two images without pixels.
 """
 
 import inspect
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
+from traceback import extract_tb
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
@@ -21,17 +23,22 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
+from vaelab.autoencoder import Autoencoder
 from vaelab.errors import ConfigError, did_you_mean
 from vaelab.experiment.compose import CONF
 from vaelab.experiment.experiment import Experiment
+from vaelab.requirements import require_shapes
+
+TORCH = Path(torch.__file__).parent
 
 
-def check(config: DictConfig, *, trust: Sequence[str] = ()) -> Experiment:
+def check(config: DictConfig, *, trust: Sequence[str] = (), trained: bool = False) -> Experiment:
     """The experiment that `config` describes.
 
     Args:
         config: as composed.
         trust: packages whose classes a `_target_` may name, besides those that conf/ names.
+        trained: there has been training with it, so its parts are known to fit each other.
 
     Raises:
         ConfigError: every mistake in it, with the allowed values or the nearest name.
@@ -49,12 +56,34 @@ def check(config: DictConfig, *, trust: Sequence[str] = ()) -> Experiment:
         with torch.device("meta"):
             model = experiment.model()
         experiment.objective.requires(model)
+        if not trained:  # which imports what training does anyway, for a second and more
+            require_shapes(model.eval())
     except ValueError as error:
         raise ConfigError([str(error)]) from error
     except (RuntimeError, OverflowError, TypeError, AttributeError) as error:  # too many numbers, a part without one
-        raise ConfigError([f"the model cannot be made: {str(error).splitlines()[0]}"]) from error
+        raise ConfigError([f"the model cannot be made: {_first_line(error)}"]) from error
     _require_memory(model)
+    if not trained:
+        _require_loss(experiment, model)
     return experiment
+
+
+def _require_loss(experiment: Experiment, model: Autoencoder) -> None:
+    """Have the objective go through two images that have a shape and no pixels: what cannot be said so, passes."""
+    x = torch.zeros(2, *experiment.data.shape, device="meta")
+    try:
+        experiment.objective(model.given(torch.zeros(2, dtype=torch.int64, device="meta")), x, 0)
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, NotImplementedError) or "meta" in str(error):
+            return
+        frames = [frame for frame in extract_tb(error.__traceback__) if TORCH not in Path(frame.filename).parents]
+        where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}"
+        message = f"the loss cannot be computed of images {experiment.data.shape}: {_first_line(error)} ({where})"
+        raise ConfigError([message]) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _require_memory(model: torch.nn.Module) -> None:
@@ -184,24 +213,29 @@ class _Checker:
 def shipped_targets() -> Mapping[str, frozenset[str]]:
     """The names that a `_target_` may have without anybody's trust, and where: as conf/ itself has them.
 
-    Where is a key, such as "encoder"; "callbacks." stands for all below that key, "." for all below any.
+    Where is a key, such as "encoder"; "callbacks." stands for all below that key. The options of a group that is no
+    key, such as regularizer, stand below the keys under which the presets put them.
     """
-    places: dict[str, set[str]] = {}
     keys = inspect.signature(Experiment).parameters
-    pattern = re.compile(r"^([ -]*)_target_:\s*(\S+)", re.MULTILINE)
-    put_at = re.compile(r"^\s*- /(\w+)@(\w+):", re.MULTILINE)  # a group's option at a part's own knob
-    files = {path: path.parent.relative_to(CONF).as_posix().replace("/", ".") for path in CONF.rglob("*.yaml")}
-    nested = {(of, f"{group}.{knob}") for path, group in files.items() for of, knob in put_at.findall(path.read_text())}
-    for path, group in files.items():
-        for indent, name in pattern.findall(path.read_text()):
-            inner = f"{group}." if group in keys else "."  # a preset's parts, or those of a group like schedule
-            place = inner if indent or (group not in keys and "." not in group) else group
-            places.setdefault(name, set()).update({place}, {knob for of, knob in nested if of == group})
+    target = re.compile(r"^([ -]*)_target_:\s*(\S+)", re.MULTILINE)
+    put_at = re.compile(r"^\s*- /(\w+)@(\w+)", re.MULTILINE)  # an option of a group, as part of another
+    files = [
+        (path.parent.relative_to(CONF).as_posix().replace("/", "."), path.read_text()) for path in CONF.rglob("*.yaml")
+    ]
+    within: dict[str, set[str]] = {}
+    for group, text in files:
+        for of, key in put_at.findall(text):
+            within.setdefault(of, set()).add(f"{group}.{key}" if group in keys else f"{key}.")
+    places: dict[str, set[str]] = {}
+    for group, text in files:
+        own = {group} if group in keys or "." in group else set()
+        for indent, name in target.findall(text):
+            places.setdefault(name, set()).update({f"{group}."} if indent else own | within.get(group, set()))
     return {name: frozenset(found) for name, found in places.items()}
 
 
 def _covers(place: str, path: str) -> bool:
-    return path == place or ("." in path and place == ".") or (place.endswith(".") and path.startswith(place))
+    return path == place or (place.endswith(".") and path.startswith(place))
 
 
 def _signature(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

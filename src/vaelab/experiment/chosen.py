@@ -120,7 +120,7 @@ def numbered(text: str, what: str, size: int, *, option: str) -> list[int]:
         return list(range(numbers[0]))
     wrong = [number for number in numbers if not 0 <= number < size]
     if wrong:
-        raise DataError(f"{option} {text}: there is no {wrong[0]}; the {what} are numbered 0 to {size - 1}")
+        raise DataError(f"{option} {text.rstrip(',')}: there is no {wrong[0]}; the {what} are numbered 0 to {size - 1}")
     return numbers
 
 

@@ -146,14 +146,19 @@ def _parsed(overrides: Sequence[str]) -> tuple[list[Override], list[str]]:
         try:
             override = OverridesParser.create().parse_override(text)
         except HydraException as error:
-            quoted = "" if text.isascii() else ", and a value of other than plain letters in quotes: key='\"value\"'"
-            mistakes.append(f"{text}: not an override ({_said(error)}); write key=value{quoted}")
+            mistakes.append(not_an_override(text, error))
             continue
         if override.key_or_group.strip("= "):
             parsed.append(override)
         else:
             mistakes.append(f"{text}: not an override (it names no key); write key=value")
     return parsed, mistakes
+
+
+def not_an_override(text: str, error: HydraException) -> str:
+    """What to say of a text that Hydra cannot read."""
+    quoted = "" if text.isascii() else ", and a value of other than plain letters in quotes: key='\"value\"'"
+    return f"{text}: not an override ({_said(error)}); write key=value{quoted}"
 
 
 def _unsearchable(override: Override) -> list[str]:

@@ -59,6 +59,7 @@ def reproduce(run: Run | str | Path, *, folder: str | Path | None = None, trust:
         exact=folder is not None,
         trust=trust,
         overrides=made_of.get("overrides", []),
+        fetch=False,
     )
     now = RunFolder.open(again.folder).read_json("manifest")
     return Reproduction(again, differences(original.path, again.folder), circumstances(made_of, now))

@@ -74,14 +74,20 @@ def train(config: DictConfig, *, folder: str | Path | None = None, trust: Sequen
 
 
 def train_into(
-    folder: str | Path, config: DictConfig, *, exact: bool, trust: Sequence[str], overrides: Sequence[str] = ()
+    folder: str | Path,
+    config: DictConfig,
+    *,
+    exact: bool,
+    trust: Sequence[str],
+    overrides: Sequence[str] = (),
+    fetch: bool = True,
 ) -> Run:
     """`train` into `folder` or, unless it has to be that `exact` one, into a free one beside it.
 
-    The manifest keeps the `overrides` that the config was composed with.
+    The manifest keeps the `overrides` that the config was composed with. Without `fetch` nothing is downloaded.
     """
-    with quiet_lightning(), leading(config, trust) as launch:
-        experiment = ready(config, trust=trust, launch=launch)
+    with quiet_lightning(), leading(config, trust, fetch=fetch) as launch:
+        experiment = ready(config, trust=trust, launch=launch, fetch=fetch)
         launch.await_others()
         if exact and launch.restarted and _holds(folder, config):
             return _taken_up(RunFolder.open(folder), config, launch, trust=trust, overrides=overrides)
@@ -96,12 +102,12 @@ def train_into(
 
 
 @contextmanager
-def leading(config: DictConfig, trust: Sequence[str]) -> Iterator[Launch]:
+def leading(config: DictConfig, trust: Sequence[str], *, fetch: bool) -> Iterator[Launch]:
     """The processes that were started for a run; those that are not the first take their part and end here."""
     launch = Launch.of(config)
     if launch.rank > 0:
         launch.follow(
-            lambda: ready(config, trust=trust, launch=launch),
+            lambda: ready(config, trust=trust, launch=launch, fetch=fetch),
             lambda experiment, folder: _join(experiment, RunFolder(folder), trust),
         )
     with launch.ending():
@@ -114,7 +120,12 @@ def _holds(folder: str | Path, config: DictConfig) -> bool:
 
 
 def ready(
-    config: DictConfig, *, trust: Sequence[str] = (), devices: bool = True, launch: Launch | None = None
+    config: DictConfig,
+    *,
+    trust: Sequence[str] = (),
+    devices: bool = True,
+    launch: Launch | None = None,
+    fetch: bool = True,
 ) -> Experiment:
     """The experiment of a config, its devices found and its data read: nothing has been written by then.
 
@@ -123,6 +134,7 @@ def ready(
         trust: packages of one's own whose classes the config may name.
         devices: ask for them; not where it will run on another machine.
         launch: the processes that were started for it and have to be as many as it wants.
+        fetch: download data that are missing; not to where only a run folder says.
 
     Raises:
         ConfigError: the config has mistakes, or this machine has not the devices.
@@ -130,6 +142,7 @@ def ready(
     """
     with quiet_lightning():
         experiment = check(config, trust=trust)
+        experiment.data.fetch = fetch
         if not devices:
             _ = experiment.data.splits
             return experiment
@@ -182,8 +195,9 @@ def go_on(
     Raises:
         Pruned: one of the callbacks has ended it.
     """
-    check(config, trust=trust)
-    with quiet_lightning(), leading(config, trust) as launch:
+    if not folder.done:  # of one that is, nothing is made
+        check(config, trust=trust)
+    with quiet_lightning(), leading(config, trust, fetch=False) as launch:
         return _taken_up(folder, config, launch, trust=trust, overrides=overrides, callbacks=callbacks, wait=wait)
 
 
@@ -203,7 +217,7 @@ def _taken_up(
         folder.require_known_servers(trust)
         folder.remove_fragments()
         with recorded(folder):
-            experiment = ready(config, trust=trust, launch=launch)
+            experiment = ready(config, trust=trust, launch=launch, fetch=False)
             launch.await_others()
             with threads(experiment.threads):
                 then, now = folder.manifest, manifest(experiment.data, seed=experiment.seed)
@@ -219,7 +233,7 @@ def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
     """Take part, as another process, in a run that the first one has begun or taken up."""
     with quiet_lightning():
         run_folder = RunFolder.open(folder)
-        _join(ready(run_folder.config, trust=trust), run_folder, trust)
+        _join(ready(run_folder.config, trust=trust, fetch=False), run_folder, trust)
 
 
 def _join(experiment: Experiment, folder: RunFolder, trust: Sequence[str]) -> None:
@@ -359,7 +373,7 @@ def _ask_devices(experiment: Experiment) -> pl.Trainer:
 
 
 def _require_batches(trainer: pl.Trainer, experiment: Experiment) -> None:
-    """Refuse a share of the batches that is none of them."""
+    """Refuse a share of the batches that is none of them, and batches that a normalization over them cannot take."""
     train, validation, test = experiment.data.splits
     for name, images, size in [
         ("train", train, experiment.data.batch_size),
@@ -369,6 +383,18 @@ def _require_batches(trainer: pl.Trainer, experiment: Experiment) -> None:
         share, batches = getattr(trainer, f"limit_{name}_batches"), -(-len(images) // size)
         if isinstance(share, float) and share > 0 and batches and int(share * batches) == 0:
             raise ConfigError([f"trainer.limit_{name}_batches={share} of {batches} batches is none: give a number"])
+    last = len(train) % experiment.data.batch_size or experiment.data.batch_size
+    if last // trainer.world_size < 2:
+        with torch.device("meta"):
+            model = experiment.model()
+        if any(isinstance(module, torch.nn.BatchNorm1d) for module in model.modules()):
+            raise ConfigError(
+                [
+                    f"data.batch_size={experiment.data.batch_size} leaves {last} of {len(train)} images for an epoch's "
+                    "last batch, and normalization=batch needs two or more in each process: take another batch size, "
+                    "or normalization=layer"
+                ]
+            )
 
 
 @contextmanager

@@ -40,7 +40,7 @@ class ELBO:
     Args:
         kl_weight: a number, or a schedule of the optimizer's step.
         free_bits: nats that each latent dimension may carry without being pushed: the loss then takes
-            sum_j max(free_bits, mean over the batch of KL_j) (Kingma et al. 2016, equation 15).
+            sum_j max(free_bits, mean over the batch of KL_j) (the free bits of Kingma et al. 2016).
         kl: `closed_form`, or `monte_carlo`: log q(z|x) - log p(z) at the sampled z.
     """
 

@@ -292,7 +292,7 @@ def straight_through(vectors: Tensor, codes: Tensor) -> Tensor:
 def rotated(vectors: Tensor, codes: Tensor) -> Tensor:
     """The codes, with the gradient of (|q| / |e|) R e, R the rotation that takes e to the direction of its code q.
 
-    R and the lengths are constants (Fifty et al. 2024, equation 4): R e = e - 2 r (r . e) + 2 q^ (e^ . e), where e^ and
+    R and the lengths are constants (Fifty et al. 2024): R e = e - 2 r (r . e) + 2 q^ (e^ . e), where e^ and
     q^ are unit vectors and r = (e^ + q^) / |e^ + q^|.
     """
     e, q = F.normalize(vectors.detach(), dim=-1), F.normalize(codes, dim=-1)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vaelab.errors import ConfigError
 from vaelab.experiment.check import check
-from vaelab.experiment.compose import compose_with_hydra, hydra_of_ours, without_hydra
+from vaelab.experiment.compose import compose_with_hydra, hydra_of_ours, not_an_override, without_hydra
 from vaelab.sweeps.folder import short_names, shown
 
 
@@ -60,7 +60,7 @@ def combinations(overrides: Sequence[str]) -> list[Combination]:
             try:
                 (override,) = parser.parse_overrides([text])
             except HydraException as error:
-                mistakes.append(f"{text}: not an override ({str(error).splitlines()[0]}); write key=value")
+                mistakes.append(not_an_override(text, error))
                 continue
             key = override.get_key_element()
             swept.pop(key, None)

@@ -16,7 +16,7 @@ from vaelab.experiment.folder import MAX_BYTES, RunFolder, require_plain
 from vaelab.experiment.hyperparameters import hyperparameters
 from vaelab.sweeps.folder import Entry, SweepFolder, shown
 
-STATES = ("done", "running", "interrupted", "failed", "waiting", "unreadable")
+STATES = ("done", "pruned", "running", "interrupted", "failed", "waiting", "unreadable")
 NATS = "nats per image"
 _MARKS = {"manifest.json", "status.json", "metrics.json"}  # one of them, beside a config.yaml, makes a run folder
 _NOT_ALONE = (*SETTINGS, "hydra/launcher", "hydra/sweeper", "sweep")  # overrides that are not a single run's

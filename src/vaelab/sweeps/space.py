@@ -20,7 +20,7 @@ from optuna.distributions import (
 from optuna.trial import Trial
 
 from vaelab.errors import ConfigError
-from vaelab.experiment.compose import hydra_of_ours
+from vaelab.experiment.compose import hydra_of_ours, not_an_override
 
 Value = CategoricalChoiceType
 
@@ -52,7 +52,7 @@ class Space:
                 try:
                     (override,) = parser.parse_overrides([text])
                 except HydraException as error:
-                    mistakes.append(f"{text}: not an override ({str(error).splitlines()[0]}); write key=value")
+                    mistakes.append(not_an_override(text, error))
                     continue
                 given.pop(override.get_key_element(), None)
                 given[override.get_key_element()] = override

@@ -107,7 +107,7 @@ def resume(path: str | Path, overrides: Sequence[str] = (), *, trust: Sequence[s
             mistakes += error.mistakes
     if mistakes:
         raise ConfigError(list(dict.fromkeys(mistakes)))
-    for _ in _ready(configs, launcher, trust):
+    for _ in _ready(configs, launcher, trust, fetch=False):
         pass
     run(folder, launcher, unfinished, trust=trust)
     return folder
@@ -136,7 +136,9 @@ def _search(
     if subfolder(composed[0], 0, sweeper.n_trials) == subfolder(composed[0], 1, sweeper.n_trials):
         raise ConfigError(["hydra.sweep.subdir: several jobs would have one folder; have it contain ${hydra.job.id}"])
     launcher = resumed[1] if resumed else _launcher(first.hydra.launcher, trust)
-    for number, experiment in enumerate(_ready([job.config for job in composed], launcher, trust)):
+    for number, experiment in enumerate(
+        _ready([job.config for job in composed], launcher, trust, fetch=resumed is None)
+    ):
         if number == 0:
             require_metrics(sweeper, experiment)
     storage = opened(sweeper.storage) if sweeper.storage is not None else None
@@ -256,7 +258,9 @@ def _stoppable(folder: SweepFolder) -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def _ready(configs: Iterable[DictConfig], launcher: Launcher, trust: Sequence[str]) -> "Iterator[Experiment]":
+def _ready(
+    configs: Iterable[DictConfig], launcher: Launcher, trust: Sequence[str], *, fetch: bool = True
+) -> "Iterator[Experiment]":
     """Find, before the first job starts, what data or devices are not there.
 
     Raises:
@@ -270,7 +274,7 @@ def _ready(configs: Iterable[DictConfig], launcher: Launcher, trust: Sequence[st
     # One job for each choice of data and devices.
     needs = {OmegaConf.to_yaml({"data": config.data, "trainer": config.trainer}): config for config in configs}
     for config in needs.values():
-        yield ready(config, trust=trust, devices=not launcher.remote)
+        yield ready(config, trust=trust, devices=not launcher.remote, fetch=fetch)
 
 
 def _places(config: DictConfig) -> Iterator[str]:

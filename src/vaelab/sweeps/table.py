@@ -42,7 +42,8 @@ def watched(sweep: SweepFolder, of: int | None = None) -> Iterator[Callable[[Job
     def say(job: Job) -> str:
         state = job.state
         said = job.error if state == "failed" else _shown_metrics(job.metrics, names)
-        line = f"{next(over)}/{of or len(sweep.record.jobs)} job {job.number} ({job.label}) {state}: {said}"
+        name = f"job {job.number} ({job.label})" if job.parameters else f"job {job.number}"
+        line = f"{next(over)}/{of or len(sweep.record.jobs)} {name} {state}: {said}"
         if not console.is_terminal:
             print(line, file=console.file, flush=True)
         return line

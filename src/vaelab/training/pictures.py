@@ -82,7 +82,7 @@ def portrait(model: Autoencoder, images: Images, *, seed: int) -> Portrait:
         if model.prior is not None:
             pictures["samples"] = figures.samples(model.sample(64), model.classes)
         if model.space == "real vectors":
-            deviation, mean = torch.std_mean(latents, dim=0)  # (Z,)
+            deviation, mean = torch.std_mean(latents, dim=0, correction=0)  # (Z,)
             values = mean[:, None] + deviation[:, None] * torch.linspace(-REACH, REACH, COLUMNS).to(latents)
             order = deviation.argsort(descending=True, stable=True)[: 4 * ROWS]
             z = latents[0].repeat(len(order), COLUMNS, 1)  # (rows, columns, Z)
