@@ -7,5 +7,6 @@ cd "$(dirname "$0")/.."
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
 .venv/bin/mypy
-# One process a core, and one thread a process.
-OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --dist worksteal "$@"
+# One process a core and one more, since many tests wait for processes of their own; one thread a process.
+processes=$(.venv/bin/python -c "import os; print(1 + (os.cpu_count() or 1))")
+OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses "$processes" --dist worksteal "$@"

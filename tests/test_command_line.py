@@ -318,12 +318,14 @@ def test_help_and_a_misspelt_key_do_not_wait_for_torch(tmp_path: Path) -> None:
     assert ended == [["0"], ["0"], ["2"], ["2"]]
 
 
+@pytest.mark.slow
 def test_a_wrong_value_does_not_wait_for_lightning(tmp_path: Path) -> None:
     mistakes = ["latent_dim=-1", "trainer.max_epochs=x", "callbacks.checkpoints.monitor=3", "model=ae objective=elbo"]
     commands = [["train", *words.split()] for words in mistakes]
     assert in_one_interpreter(commands, ["pytorch_lightning", "torchvision"], tmp_path) == [["2"]] * 4
 
 
+@pytest.mark.slow
 def test_the_first_step_does_not_wait_for_what_comes_after_it(tmp_path: Path) -> None:
     """What draws, what reads other datasets, and loggers that were not asked for are imported when they are needed."""
     late = ["mlxtend", "wandb", "mlflow", "matplotlib.backends.backend_agg", "vaelab.experiment.multirun"]

@@ -1,5 +1,6 @@
 """The wheel, installed where nothing of the checkout is in reach."""
 
+import os
 import subprocess
 import sys
 import venv
@@ -28,12 +29,15 @@ def test_the_wheel_in_a_new_environment_trains_in_an_empty_folder(tmp_path: Path
     (packages / "dependencies.pth").write_text(str(next(Path(sys.prefix).glob("lib/python*/site-packages"))))
     pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--no-deps", "--quiet", str(wheel)]
     subprocess.run([*pip, "--ignore-installed"], check=True, capture_output=True, timeout=300)
+    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     empty = tmp_path / "empty"
     empty.mkdir()
     command = [str(environment / "bin" / "vaelab"), "train", "data=digits", "trainer=debug"]
-    result = subprocess.run(command, cwd=empty, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, cwd=empty, env=outside, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     (folder,) = (empty / "outputs" / "runs").iterdir()
     assert (folder / "metrics.json").is_file()
     where = [str(environment / "bin" / "python"), "-c", "import vaelab; print(vaelab.__file__)"]
-    assert subprocess.run(where, cwd=empty, capture_output=True, text=True).stdout.startswith(str(environment))
+    assert subprocess.run(where, cwd=empty, env=outside, capture_output=True, text=True).stdout.startswith(
+        str(environment)
+    )

@@ -220,6 +220,7 @@ def test_a_download_with_a_wrong_checksum_is_refused_and_not_kept(mirror, tmp_pa
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
 def test_a_download_that_the_disk_has_no_room_for_leaves_nothing(mirror, tmp_path):
     """A limit on the size of files fails a write as a full disk does."""

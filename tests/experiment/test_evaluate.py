@@ -338,6 +338,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_where(trained: Trained, tmp_path
     assert {"test/elbo", "test/psnr", "test/cluster_accuracy"} < set(json.loads(path.read_text())["metrics"])
 
 
+@pytest.mark.slow
 def test_evaluating_does_not_wait_for_lightning(trained: Trained) -> None:
     script = (
         f"import sys, vaelab\nvaelab.evaluate({str(trained('gaussian'))!r})\nprint('pytorch_lightning' in sys.modules)"

@@ -278,6 +278,7 @@ def test_ones_own_images_are_fitted_and_it_is_said_how(small_run, tmp_path):
     assert [row[0] for row in rows] == ["0.png", "1.png", "2.png"]
 
 
+@pytest.mark.slow
 def test_own_images_that_would_do_better_inverted_are_pointed_out(small_run, tmp_path):
     run = small_run("trained")
     x, _ = images_of(run)

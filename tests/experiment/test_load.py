@@ -66,6 +66,7 @@ def test_what_is_no_run_is_refused_with_the_reason(small_run, tmp_path):
         vaelab.load(bare)
 
 
+@pytest.mark.slow
 def test_loading_and_sampling_need_neither_lightning_nor_torchvision(small_run):
     program = (
         f"import sys, vaelab; vaelab.load({str(small_run('vae'))!r}).sample(2)\n"

@@ -112,6 +112,7 @@ def test_a_job_in_two_processes_is_reproduced_as_often_as_a_program_likes(tmp_pa
     assert not torch.distributed.is_initialized()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_is_reproduced_once_it_was_resumed(tmp_path: Path) -> None:
     folder, output = tmp_path / "run", tmp_path / "output"
     process = start("train", *TINY, "trainer.max_epochs=40", f"hydra.run.dir={folder}")

@@ -54,6 +54,7 @@ def test_other_letters_are_said_to_need_quotes() -> None:
     assert parameters("+x='größe',b") == [{"x": "größe"}, {"x": "b"}]
 
 
+@pytest.mark.slow
 def test_a_named_sweep_is_an_axis_and_what_is_typed_goes_before_it() -> None:
     grid = compose_grid(["sweep=kl_weight", "seed=1,2"])
     assert [job.combination.parameters for job in grid[:2]] == [

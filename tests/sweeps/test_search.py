@@ -43,6 +43,7 @@ def reached(folder: Path) -> list[tuple[dict[str, Any], float]]:
     return [(dict(job.parameters), job.metrics["val/loss"]) for job in SweepFolder.open(folder).jobs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "nsga2"])
 def test_each_sampler_trains_what_it_proposes_and_names_the_best(sampler: str, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
@@ -59,6 +60,7 @@ def test_each_sampler_trains_what_it_proposes_and_names_the_best(sampler: str, t
         assert job.run.config.optimizer.lr == job.parameters["optimizer.lr"]
 
 
+@pytest.mark.slow
 def test_a_grid_ends_when_all_is_tried(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     axes = ["latent_dim=2,3", "optimizer=adam,sgd", "hydra/sweeper/sampler=grid", f"hydra.sweep.dir={folder}"]
@@ -119,6 +121,7 @@ def test_what_was_tried_is_not_trained_again(tmp_path: Path) -> None:
     assert {value for (value,) in values} == {value for _, value in reached(folder)}
 
 
+@pytest.mark.slow
 def test_a_hopeless_trial_is_pruned_and_counts_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One learning rate in three learns nothing."""
     folder = tmp_path / "sweep"
@@ -138,6 +141,7 @@ def test_a_hopeless_trial_is_pruned_and_counts_as_such(tmp_path: Path, capsys: p
     assert [job.state for job in SweepFolder.open(folder).jobs] == ["done", "done", "pruned"]
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_to_more_trials(tmp_path: Path) -> None:
     folder, at_once = tmp_path / "sweep", tmp_path / "at_once"
     for number in (2, 4):
@@ -158,6 +162,7 @@ def test_a_failed_trial_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFix
     assert "job 0 (lr=1e+30) failed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_parameters_that_do_not_go_together_fail_as_a_trial(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Each end is sound, beside the first values of the others; one combination is not. No job has failed: exit 0."""
     folder = tmp_path / "sweep"
@@ -352,6 +357,7 @@ def test_a_storage_without_a_driver_names_the_extra(monkeypatch: pytest.MonkeyPa
         opened("postgresql+psycopg://host/x")
 
 
+@pytest.mark.slow
 def test_two_sweeps_share_a_study(tmp_path: Path) -> None:
     storage = [f"hydra.sweeper.storage=sqlite:///{tmp_path / 'shared.db'}", "hydra.sweeper.study_name=both"]
     axes = ["latent_dim=2,3,4", "hydra/sweeper/sampler=grid", *storage]

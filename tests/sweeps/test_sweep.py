@@ -60,6 +60,7 @@ def assert_same_bits(one: Path, other: Path, *, jobs: int = 3) -> None:
         assert differences(one / job.folder, other / job.folder) == []
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_in_every_job_ends_in_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
     """The process that launches is the one that trains: both are killed."""
     folder = tmp_path / "sweep"
@@ -132,6 +133,7 @@ def test_workers_stop_with_the_sweep_and_the_sweep_goes_on(
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_step_and_the_same_command_goes_on(undisturbed: Path, tmp_path: Path) -> None:
     folder, output = tmp_path / "sweep", tmp_path / "output"
     command = ["+callbacks.moments.moments=[start30]", "+callbacks.moments.action=SIGINT"]
@@ -163,6 +165,7 @@ def test_a_failed_job_stops_no_other_and_says_where_its_traceback_is(launcher: s
     assert states(folder) == ["failed", "done", "failed", "done"]
 
 
+@pytest.mark.slow
 def test_a_job_leaves_no_trace_in_the_next(tmp_path: Path) -> None:
     """In one process: one that fails in half precision, and one that need not be deterministic, before ours."""
     folder, alone = tmp_path / "sweep", tmp_path / "alone"
@@ -173,6 +176,7 @@ def test_a_job_leaves_no_trace_in_the_next(tmp_path: Path) -> None:
     assert differences(alone, SweepFolder.open(folder).jobs[-1].run.path) == []
 
 
+@pytest.mark.slow
 def test_jobs_have_their_launchers_threads_in_their_configs_or_those_that_were_given(tmp_path: Path) -> None:
     """So that they end in the same bits wherever they go on."""
     folder, threads = tmp_path / "sweep", ["threads=null,2", "seed=1", "trainer.max_epochs=1"]
