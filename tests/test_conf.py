@@ -100,7 +100,8 @@ def overrides_for(group: str, option: str, raw_sets: Path) -> list[str]:
 def parameter(group: str, option: str) -> object:
     # wandb and mlflow use what their own dependencies have deprecated.
     foreign = [pytest.mark.filterwarnings("ignore::DeprecationWarning")] if option in ("wandb", "mlflow") else []
-    return pytest.param(group, option, marks=foreign)
+    slow = [pytest.mark.slow] if option == "ddp" else []  # starts a second process
+    return pytest.param(group, option, marks=[*foreign, *slow])
 
 
 @pytest.mark.parametrize(("group", "option"), [parameter(*pair) for pair in every_option() if pair not in PRESET_OF])

@@ -486,6 +486,7 @@ def test_only_the_trusted_package_is_imported(victim: Path, monkeypatch: pytest.
     assert Path(CANARY).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "harm",
     [CONFIGS["a shell as a part"][0], CHECKPOINTS["a payload in the zip's pickle"], FOLDERS["events elsewhere"][0]],

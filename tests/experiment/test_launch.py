@@ -146,14 +146,6 @@ def test_the_processes_of_torchrun_make_one_folder_and_what_stops_one_of_them_st
 
 
 @pytest.mark.slow
-def test_torchrun_restarts_a_run_where_it_stood_when_a_process_was_killed(tmp_path: Path, one: Path) -> None:
-    command = ["train", *TINY, *TWO, "hydra.run.dir=run", *happening("start9", action="SIGKILL", rank=1)]
-    [code], [printed] = ended(torchrun("--nproc-per-node=2", "--max-restarts=1", command=command, cwd=tmp_path))
-    assert code == 0, printed
-    assert_like(tmp_path / "run", one)
-
-
-@pytest.mark.slow
 def test_processes_that_torchrun_has_restarted_meet_where_nothing_is_left_of_those_before(tmp_path: Path) -> None:
     """Else torch.distributed now and then connects to a process that has ended: it finds its address there."""
     (tmp_path / "meeting.py").write_text(

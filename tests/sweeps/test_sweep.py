@@ -146,7 +146,8 @@ def test_ctrl_c_keeps_the_step_and_the_same_command_goes_on(undisturbed: Path, t
     assert_same_bits(undisturbed, folder)
 
 
-@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_a_failed_job_stops_no_other_and_says_where_its_traceback_is(launcher: str, tmp_path: Path) -> None:
     folder, output = tmp_path / "sweep", tmp_path / "output"
     axis = ["optimizer.lr=1e30,1e-3", "seed=1,2", UNDISTURBED, f"hydra/launcher={launcher}"]
