@@ -142,23 +142,27 @@ def _parsed(overrides: Sequence[str]) -> tuple[list[Override], list[str]]:
     """The overrides that can be read as such, and what is wrong with the others."""
     parsed: list[Override] = []
     mistakes: list[str] = []
-    for text in overrides:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException as error:
-            mistakes.append(not_an_override(text, error))
-            continue
+    for override in readable(overrides, mistakes):
         if override.key_or_group.strip("= "):
             parsed.append(override)
         else:
-            mistakes.append(f"{text}: not an override (it names no key); write key=value")
+            mistakes.append(f"{override.input_line}: not an override (it names no key); write key=value")
     return parsed, mistakes
 
 
-def not_an_override(text: str, error: HydraException) -> str:
-    """What to say of a text that Hydra cannot read."""
-    quoted = "" if text.isascii() else ", and a value of other than plain letters in quotes: key='\"value\"'"
-    return f"{text}: not an override ({_said(error)}); write key=value{quoted}"
+def readable(overrides: Sequence[str], mistakes: list[str]) -> Iterator[Override]:
+    """Those that can be read, one after another, in `hydra_of_ours`; `mistakes` gets what is wrong with the others."""
+    loader = GlobalHydra.instance().config_loader()  # glob(...) asks it for a group's options
+    parser = OverridesParser.create(loader)
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException as error:
+            quoted = "" if text.isascii() else ", and a value of other than plain letters in quotes: key='\"value\"'"
+            mistakes.append(f"{text}: not an override ({_said(error)}); write key=value{quoted}")
+        else:
+            override.config_loader = loader
+            yield override
 
 
 def _unsearchable(override: Override) -> list[str]:

@@ -7,15 +7,13 @@ from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.errors import ConfigError
 from vaelab.experiment.check import check
-from vaelab.experiment.compose import compose_with_hydra, hydra_of_ours, not_an_override, without_hydra
+from vaelab.experiment.compose import compose_with_hydra, hydra_of_ours, readable, without_hydra
 from vaelab.sweeps.folder import short_names, shown
 
 
@@ -54,15 +52,9 @@ def combinations(overrides: Sequence[str]) -> list[Combination]:
     axes: dict[str, list[str]] = {}
     swept: dict[str, str] = {}  # the key with its + -> the parameter
     mistakes: list[str] = []
-    with hydra_of_ours():  # glob(...) asks it for a group's options
-        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-        for text in overrides:
-            try:
-                (override,) = parser.parse_overrides([text])
-            except HydraException as error:
-                mistakes.append(not_an_override(text, error))
-                continue
-            key = override.get_key_element()
+    with hydra_of_ours():
+        for override in readable(overrides, mistakes):
+            key, text = override.get_key_element(), str(override.input_line)
             swept.pop(key, None)
             axes[key] = [text]
             if not override.is_sweep_override():
@@ -96,14 +88,9 @@ def first_values(overrides: Sequence[str]) -> list[str]:
     """
     firsts: list[str] = []
     with hydra_of_ours():
-        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-        for text in overrides:
-            try:
-                (override,) = parser.parse_overrides([text])
-            except HydraException:
-                continue
+        for override in readable(overrides, []):
             if not override.is_sweep_override():
-                firsts.append(text)
+                firsts.append(str(override.input_line))
             elif isinstance(interval := override.value(), IntervalSweep):
                 firsts.append(f"{override.get_key_element()}={interval.start}")
             else:

@@ -6,10 +6,8 @@ from decimal import Decimal
 from itertools import chain
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, Sweep
-from hydra.errors import HydraException
 from optuna.distributions import (
     BaseDistribution,
     CategoricalChoiceType,
@@ -20,7 +18,7 @@ from optuna.distributions import (
 from optuna.trial import Trial
 
 from vaelab.errors import ConfigError
-from vaelab.experiment.compose import hydra_of_ours, not_an_override
+from vaelab.experiment.compose import hydra_of_ours, readable
 
 Value = CategoricalChoiceType
 
@@ -46,14 +44,8 @@ class Space:
         self._parameters: dict[str, str] = {}  # the key without it
         mistakes: list[str] = []
         given: dict[str, Override] = {}
-        with hydra_of_ours():  # glob(...) asks it for a group's options
-            parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-            for text in overrides:
-                try:
-                    (override,) = parser.parse_overrides([text])
-                except HydraException as error:
-                    mistakes.append(not_an_override(text, error))
-                    continue
+        with hydra_of_ours():
+            for override in readable(overrides, mistakes):
                 given.pop(override.get_key_element(), None)
                 given[override.get_key_element()] = override
             for key, override in given.items():
