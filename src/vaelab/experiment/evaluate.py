@@ -259,7 +259,8 @@ def _latents(subject: _Subject) -> Found:
     for batch in subject.batches(subject.images, "latents"):
         q = subject.encode(batch)
         found.add(q)
-        drawn.append(q.sample().flatten(1).cpu())
+        if subject.model.space != "codes":
+            drawn.append(q.sample().flatten(1).cpu())
     if found.usage is not None:
         codes = f"of {found.usage.codes} codes"
         yield "codes_in_use", Metric(float(found.usage.codes_in_use), codes)
