@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vaelab import __version__, cli_explore
+from vaelab.cli_explore import Trust
 from vaelab.errors import ConfigError, RunError, UserError
 from vaelab.experiment.compose import compose_with_hydra, groups, options, run_dir, without_hydra
 
@@ -32,10 +33,6 @@ app = typer.Typer(
 )
 
 Result = TypeVar("Result")
-Trust = Annotated[
-    list[str] | None,
-    typer.Option("--trust", help="A package of your own whose classes a config may name; its code runs."),
-]
 TrustOfRun = Annotated[
     list[str] | None,
     typer.Option(

@@ -73,8 +73,10 @@ def _require_loss(experiment: Experiment, model: Autoencoder) -> None:
     x = torch.zeros(2, *experiment.data.shape, device="meta")
     try:
         experiment.objective(model.given(torch.zeros(2, dtype=torch.int64, device="meta")), x, 0)
+    except NotImplementedError:
+        return
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, NotImplementedError) or "meta" in str(error):
+        if "meta" in str(error):
             return
         frames = [frame for frame in extract_tb(error.__traceback__) if TORCH not in Path(frame.filename).parents]
         where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}"

@@ -223,8 +223,7 @@ def _store(rank: int) -> Store:
     except (RuntimeError, ValueError) as error:
         address = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
         raise RunError(f"the processes of the run cannot meet at {address}: {str(error).splitlines()[0]}") from error
-    # torchrun keeps the store when it starts the processes again, and with it what those before have said.
-    return PrefixStore(f"vaelab {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    return PrefixStore("vaelab", store)
 
 
 def _renewed(store: Store, rank: int) -> Store:

@@ -179,16 +179,12 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
 
 
 def _log_marginals(posteriors: Sequence[Distribution], z: Tensor) -> tuple[Tensor, Tensor]:
-    """Log q(z) and sum_j log q(z_j) of z (M, Z), (M,) in float64 on the CPU; the second NaN where q is no product."""
+    """Log q(z) and sum_j log q(z_j) of z (M, Z), (M,) in float64 on the CPU; the same where q is no product."""
     whole, each = [], []
     for q in posteriors:
-        if isinstance(q, Independent):
-            log_probability = q.base_dist.log_prob(z[:, None])  # (M, B, Z)
-            whole.append(log_probability.sum(-1).logsumexp(1).cpu().double())
-            each.append(log_probability.logsumexp(1).cpu().double())
-        else:
-            whole.append(q.log_prob(z[:, None]).logsumexp(1).cpu().double())
-            each.append(torch.full_like(z, torch.nan).cpu().double())
+        factors = q.base_dist.log_prob(z[:, None]) if isinstance(q, Independent) else q.log_prob(z[:, None])[..., None]
+        whole.append(factors.sum(-1).logsumexp(1).cpu().double())  # of (M, B, Z) or (M, B, 1)
+        each.append(factors.logsumexp(1).cpu().double())
     log_number = math.log(sum(_sizes(posteriors)))
     return torch.stack(whole).logsumexp(0) - log_number, (torch.stack(each).logsumexp(0) - log_number).sum(-1)
 
