@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -74,6 +75,20 @@ def free_port() -> int:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+
+
+def in_one_interpreter(commands: Sequence[Sequence[str]], packages: Sequence[str], cwd: Path) -> list[list[str]]:
+    """What each ended with, and which of the packages had been imported by then."""
+    script = (
+        "import sys; from vaelab.cli import main\n"
+        f"for words in {commands}:\n"
+        "    try: main(words)\n"
+        f"    except SystemExit as end: print('ended', end.code, *[name for name in {packages} if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=cwd)
+    ended = [line.split()[1:] for line in result.stdout.splitlines() if line.startswith("ended")]
+    assert len(ended) == len(commands), result.stderr
+    return ended
 
 
 @cache

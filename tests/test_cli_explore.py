@@ -1,13 +1,11 @@
 """The commands that look at a run, as a user meets them."""
 
-import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
+from processes import in_one_interpreter
 from vaelab.cli import main
 
 VERBS = ["reconstruct", "sample", "interpolate", "traverse", "manifold", "embed"]
@@ -112,19 +110,7 @@ def test_a_run_whose_data_cannot_be_read_can_still_be_sampled_and_given_images(h
 
 @pytest.mark.slow
 def test_the_verbs_need_no_lightning_and_their_help_no_torch(here):
-    program = (
-        "import json, sys; from vaelab.cli import main\n"
-        "for words in json.loads(sys.argv[1]):\n"
-        "    try: main(words)\n"
-        "    except SystemExit as end: assert not end.code, words\n"
-        "print([name for name in ('torch', 'pytorch_lightning', 'torchvision', 'umap') if name in sys.modules])"
-    )
-
-    def imported(*commands):
-        command = [sys.executable, "-c", program, json.dumps(commands)]
-        result = subprocess.run(command, capture_output=True, text=True, cwd=here, timeout=300)
-        assert result.returncode == 0, result.stderr
-        return result.stdout.splitlines()[-1]
-
-    assert imported(*([verb, "--help"] for verb in VERBS)) == "[]"
-    assert imported(["sample", "vae"], ["reconstruct", "vae"], ["traverse", "vae"]) == "['torch']"
+    packages = ["torch", "pytorch_lightning", "torchvision", "umap"]
+    assert in_one_interpreter([[verb, "--help"] for verb in VERBS], packages, here) == [["0"]] * len(VERBS)
+    drawing = [[verb, "vae"] for verb in ("sample", "reconstruct", "traverse")]
+    assert in_one_interpreter(drawing, packages, here) == [["0", "torch"]] * 3

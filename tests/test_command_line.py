@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import vaelab
-from processes import command
+from processes import command, in_one_interpreter
 from vaelab.cli import main
 
 QUICK = ["data=digits", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
@@ -295,20 +295,6 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(tmp_path:
     assert "trainer: " in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())
-
-
-def in_one_interpreter(commands: list[list[str]], packages: list[str], cwd: Path) -> list[list[str]]:
-    """What each ended with, and which of the packages had been imported by then."""
-    script = (
-        "import sys; from vaelab.cli import main\n"
-        f"for words in {commands}:\n"
-        "    try: main(words)\n"
-        f"    except SystemExit as end: print('ended', end.code, *[name for name in {packages} if name in sys.modules])"
-    )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=cwd)
-    ended = [line.split()[1:] for line in result.stdout.splitlines() if line.startswith("ended")]
-    assert len(ended) == len(commands), result.stderr
-    return ended
 
 
 def test_help_and_a_misspelt_key_do_not_wait_for_torch(tmp_path: Path) -> None:

@@ -392,7 +392,7 @@ def test_a_hostile_folder_is_not_resumed(name: str, victim: Path, capsys: pytest
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/run", "s3://bucket/run", "file:///tmp/run"])
-@pytest.mark.parametrize("command", ["resume", "evaluate"])
+@pytest.mark.parametrize("verb", ["resume", "evaluate"])
 def test_an_address_is_no_run(address: str, command: str, victim: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "nothing is fetched" in refused([command, address], victim, capsys)
 
@@ -443,21 +443,21 @@ def test_json_is_read_as_text(victim: Path, capsys: pytest.CaptureFixture[str]) 
         vaelab.resume(victim)
 
 
-@pytest.mark.parametrize("command", ["resume", "reproduce", "evaluate", "reconstruct"])
+@pytest.mark.parametrize("verb", ["resume", "reproduce", "evaluate", "reconstruct"])
 def test_nothing_is_downloaded_to_where_a_run_folder_says(
-    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = vaelab.train(vaelab.compose([*SMALL, "data=mnist_5k"]), folder=tmp_path / "run").folder
     content = OmegaConf.load(run / "config.yaml")
     content.data = gadget("vaelab.data.MNIST", root=str(tmp_path / "elsewhere" / "data"))
     OmegaConf.save(content, run / "config.yaml")
-    if command == "resume":
+    if verb == "resume":
         (run / "status.json").write_text('{"state": "interrupted"}')
     monkeypatch.setattr(
         "torchvision.datasets.mnist.download_and_extract_archive", lambda *_, **__: Path(CANARY).touch()
     )
     monkeypatch.chdir(tmp_path)
-    said = refused([command, str(run)], run, capsys)
+    said = refused([verb, str(run)], run, capsys)
     assert f"data.root={tmp_path / 'elsewhere' / 'data'}) is not there, and nothing is downloaded" in said
 
 
