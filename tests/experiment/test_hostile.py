@@ -393,8 +393,8 @@ def test_a_hostile_folder_is_not_resumed(name: str, victim: Path, capsys: pytest
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/run", "s3://bucket/run", "file:///tmp/run"])
 @pytest.mark.parametrize("verb", ["resume", "evaluate"])
-def test_an_address_is_no_run(address: str, command: str, victim: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "nothing is fetched" in refused([command, address], victim, capsys)
+def test_an_address_is_no_run(address: str, verb: str, victim: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nothing is fetched" in refused([verb, address], victim, capsys)
 
 
 OVERRIDES = {
