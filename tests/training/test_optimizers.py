@@ -1,8 +1,11 @@
+import copy
+import io
+
 import pytest
 import torch
 from torch import nn
 
-from vaelab.training.optimizers import adam, adamw, sgd
+from vaelab.training.optimizers import adam, adamw, sgd, soap
 
 
 def trained(optimizer_of, steps=5):
@@ -58,3 +61,48 @@ def test_weight_decay_is_in_the_gradient_for_adam_and_beside_it_for_adamw():
     # Adam's first step has length lr whatever the gradient; AdamW shrinks by lr * weight_decay.
     assert parameters[0].item() == pytest.approx(2 - 0.1, rel=1e-6)
     assert parameters[1].item() == pytest.approx(2 * (1 - 0.1 * 0.5), rel=1e-12)
+
+
+def gradients(count):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(3, 5, dtype=torch.float64, generator=generator) for _ in range(count)]
+
+
+def stepped(optimizer, parameter, grads):
+    for gradient in grads:
+        parameter.grad = gradient.clone()
+        optimizer.step()
+    return parameter.detach()
+
+
+def test_soap_is_adam_in_the_eigenvectors_of_the_first_gradients_products():
+    lr, beta, eps = 0.1, 0.9, 0.01
+    grads = gradients(6)  # the bases stay: they move every 10 steps; the first gradient only makes them
+    left = torch.linalg.eigh(grads[0] @ grads[0].T)[1]
+    theta = torch.zeros(3, 5, dtype=torch.float64)
+    m = v = torch.zeros_like(theta)
+    for t, gradient in enumerate(grads[1:], 1):  # Vyas et al. 2024, algorithm 3, of one side
+        m, v = beta * m + (1 - beta) * left.T @ gradient, beta * v + (1 - beta) * (left.T @ gradient) ** 2
+        # The library adds eps before it corrects the bias, as torch's own Adam of old did.
+        debiased = ((1 - beta**t) ** 0.5, 1 - beta**t)
+        theta = theta - lr * debiased[0] / debiased[1] * (left @ (m / (v.sqrt() + eps)))
+
+    parameter = nn.Parameter(torch.zeros(3, 5, dtype=torch.float64))
+    optimizer = soap([parameter], lr=lr, betas=(beta, beta), eps=eps, precondition_frequency=10, max_precondition_dim=4)
+
+    torch.testing.assert_close(stepped(optimizer, parameter, grads), theta, rtol=1e-9, atol=1e-12)
+
+
+def test_soap_goes_on_from_its_saved_state():
+    grads = gradients(12)
+    parameter = nn.Parameter(torch.zeros(3, 5, dtype=torch.float64))
+    optimizer = soap([parameter], precondition_frequency=5)
+    stepped(optimizer, parameter, grads[:7])
+    other = copy.deepcopy(parameter)
+    saved = io.BytesIO()
+    torch.save(optimizer.state_dict(), saved)
+    saved.seek(0)
+    resumed = soap([other], precondition_frequency=5)
+    resumed.load_state_dict(torch.load(saved, weights_only=True))
+
+    assert stepped(resumed, other, grads[7:]).equal(stepped(optimizer, parameter, grads[7:]))
