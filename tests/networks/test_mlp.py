@@ -94,6 +94,16 @@ def test_a_gated_layer_is_a_linear_map_times_the_sigmoid_of_another():
 
 
 @pytest.mark.parametrize("normalization", ["batch", "layer", "group"])
+def test_both_maps_of_a_gated_layer_are_normalized(normalization):
+    layer, x = GatedLinear(3, 16, normalization), torch.randn(50, 3)
+
+    torch.testing.assert_close(layer(x), layer.value(x) * layer.gate(x).sigmoid())
+    for h in (layer.value(x), layer.gate(x)):
+        over = {"batch": h.T, "layer": h, "group": h.reshape(-1, 4)}[normalization]
+        torch.testing.assert_close(over.mean(1), torch.zeros(len(over)), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("normalization", ["batch", "layer", "group"])
 def test_normalization_gives_each_activation_mean_zero_and_variance_one(normalization):
     encoder = MLPEncoder(SHAPE, hidden=[16], normalization=normalization)
     h = encoder.layers[:-1](torch.rand(50, *SHAPE))
@@ -105,8 +115,9 @@ def test_normalization_gives_each_activation_mean_zero_and_variance_one(normaliz
 
 
 @pytest.mark.parametrize("normalization", ["batch", "layer", "group"])
-def test_a_normalized_decoder_takes_any_number_of_samples_and_trains_every_parameter(normalization):
-    decoder = MLPDecoder(3, SHAPE, hidden=[8, 8], normalization=normalization)
+@pytest.mark.parametrize("decoder_of", [MLPDecoder, GatedMLPDecoder])
+def test_a_normalized_decoder_takes_any_number_of_samples_and_trains_every_parameter(normalization, decoder_of):
+    decoder = decoder_of(3, SHAPE, hidden=[8, 8], normalization=normalization)
     images = decoder(torch.randn(6, 4, 3))
     (images * torch.randn(images.shape)).sum().backward()
 

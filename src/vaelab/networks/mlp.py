@@ -84,12 +84,15 @@ class GatedMLPEncoder(nn.Module):
     Args:
         shape: (C, H, W) of an image.
         hidden: widths of the hidden layers.
+        normalization: applied to both linear maps of every layer.
     """
 
-    def __init__(self, shape: Sequence[int], *, hidden: Widths | None = None) -> None:
+    def __init__(
+        self, shape: Sequence[int], *, hidden: Widths | None = None, normalization: Normalization | None = None
+    ) -> None:
         super().__init__()
         widths = [prod(shape), *(hidden if hidden is not None else [300, 300])]
-        self.layers = nn.Sequential(nn.Flatten(), *[GatedLinear(a, b) for a, b in pairwise(widths)])
+        self.layers = nn.Sequential(nn.Flatten(), *[GatedLinear(a, b, normalization) for a, b in pairwise(widths)])
         self.features = widths[-1]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,6 +108,7 @@ class GatedMLPDecoder(nn.Module):
         latent_dim: size Z of the latent variable.
         shape: what one output looks like: the likelihood's `parameter_shape`.
         hidden: widths of the hidden layers, from the latent side on.
+        normalization: applied to both linear maps of every hidden layer.
         output_activation: applied to the output; None for parameters on the whole line, such as logits.
     """
 
@@ -114,11 +118,12 @@ class GatedMLPDecoder(nn.Module):
         shape: Sequence[int],
         *,
         hidden: Widths | None = None,
+        normalization: Normalization | None = None,
         output_activation: Activation | None = None,
     ) -> None:
         super().__init__()
         widths = [latent_dim, *(hidden if hidden is not None else [300, 300])]
-        layers: list[nn.Module] = [GatedLinear(a, b) for a, b in pairwise(widths)]
+        layers: list[nn.Module] = [GatedLinear(a, b, normalization) for a, b in pairwise(widths)]
         layers.append(nn.Linear(widths[-1], prod(shape)))
         if output_activation:
             layers.append(activation_module(output_activation))
@@ -126,20 +131,21 @@ class GatedMLPDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Parameters of p(x|z), (*batch, *shape), of latents (*batch, Z)."""
-        result: Tensor = self.layers(z)
-        return result
+        images: Tensor = self.layers(z.reshape(-1, z.shape[-1]))
+        return images.reshape(*z.shape[:-1], *images.shape[1:])
 
 
 class GatedLinear(nn.Module):
-    """(A x + a) * sigmoid(B x + b) (Dauphin et al. 2017, equation 1)."""
+    """N(A x + a) * sigmoid(N(B x + b)) (Dauphin et al. 2017, equation 1), N a normalization or nothing."""
 
-    def __init__(self, features: int, outputs: int) -> None:
+    def __init__(self, features: int, outputs: int, normalization: Normalization | None = None) -> None:
         super().__init__()
-        self.value = nn.Linear(features, outputs)
-        self.gate = nn.Linear(features, outputs)
+        self.value, self.gate = (
+            nn.Sequential(*linear_layers(features, outputs, normalization)) for _ in ("value", "gate")
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(*, outputs) of (*, features)."""
+        """(B, outputs) of (B, features)."""
         result: Tensor = self.value(x) * self.gate(x).sigmoid()
         return result
 
@@ -151,9 +157,13 @@ def dense_layers(
     return [
         layer
         for width_in, width_out in pairwise(widths)
-        for layer in (
-            nn.Linear(width_in, width_out, bias=normalization != "batch"),  # which has a bias of its own
-            *dense_normalization(normalization, width_out),
-            activation_module(activation),
-        )
+        for layer in (*linear_layers(width_in, width_out, normalization), activation_module(activation))
+    ]
+
+
+def linear_layers(width_in: int, width_out: int, normalization: Normalization | None) -> list[nn.Module]:
+    """Linear and the normalization of what it gives; batch normalization has a bias of its own."""
+    return [
+        nn.Linear(width_in, width_out, bias=normalization != "batch"),
+        *dense_normalization(normalization, width_out),
     ]
