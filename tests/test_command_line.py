@@ -353,3 +353,19 @@ def test_two_processes_see_the_losses_of_one(tmp_path: Path) -> None:
     assert len(one) == len(two) > 15
     torch.testing.assert_close(torch.tensor(two), torch.tensor(one), rtol=1e-5, atol=1e-5, equal_nan=True)
     assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
+
+
+def test_ctrl_c_while_the_command_is_imported_ends_it_quietly():
+    script = (
+        "import sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from vaelab.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -1,6 +1,16 @@
-"""`python -m vaelab`: the same as the command `vaelab`."""
+"""The command `vaelab`, and `python -m vaelab`."""
 
-from vaelab.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command; Ctrl-C ends it without a traceback, also while it is being imported."""
+    try:
+        from vaelab.cli import main as command
+    except KeyboardInterrupt:
+        sys.exit(130)
+    command()
+
 
 if __name__ == "__main__":
     main()
