@@ -160,7 +160,7 @@ MISTAKES = {
     "latent_dim=1000000000000": ["the model's weights take", "GB of memory", "latent_dim"],
     "data=digits encoder.hidden=[1000000000]": ["GB of memory", "encoder.layers"],
     "latent_dim=99999999999999999999999999": ["the model cannot be made"],
-    "latent_dim=${nothing}": ["nothing", "not found"],
+    "latent_dim=${nothing}": ["latent_dim:", "nothing", "not found"],
     "hydra.run.dir=${nothing}": ["hydra.run.dir", "nothing"],
     "+hydra.foo=1": ["hydra.foo", "hydra.run.dir"],
     "+model.foo=1": ["the config has no model"],

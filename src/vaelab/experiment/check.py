@@ -25,7 +25,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from vaelab.autoencoder import Autoencoder
 from vaelab.errors import ConfigError, did_you_mean
-from vaelab.experiment.compose import CONF
+from vaelab.experiment.compose import CONF, unresolved
 from vaelab.experiment.experiment import Experiment
 from vaelab.requirements import require_shapes
 
@@ -46,7 +46,7 @@ def check(config: DictConfig, *, trust: Sequence[str] = (), trained: bool = Fals
     try:
         values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError([" ".join(str(error).split())]) from error
+        raise ConfigError([unresolved(error)]) from error
     checker = _Checker(tuple(trust))
     arguments = checker.arguments("", Experiment, values)
     if checker.mistakes:

@@ -71,7 +71,7 @@ def run_dir(config: DictConfig) -> str:
     try:
         return str(config.hydra.run.dir)
     except OmegaConfBaseException as error:
-        raise ConfigError([f"hydra.run.dir: {_said(error)}"]) from error
+        raise ConfigError([unresolved(error)]) from error
 
 
 @contextmanager
@@ -113,11 +113,16 @@ def without_hydra(config: DictConfig) -> DictConfig:
         values = OmegaConf.to_container(config, resolve=False)
         assert isinstance(values, dict)
         values.pop("hydra", None)
-        own = OmegaConf.create(values)
-        OmegaConf.resolve(own)
+        resolved = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError([_said(error)]) from error
-    return own
+        raise ConfigError([unresolved(error)]) from error
+    assert isinstance(resolved, dict)
+    return OmegaConf.create(resolved)
+
+
+def unresolved(error: OmegaConfBaseException) -> str:
+    """Which value could not be had, and why."""
+    return f"{error.full_key}: {str(error).splitlines()[0]}"
 
 
 def options(group: str) -> list[str]:
@@ -276,6 +281,6 @@ def _said(error: BaseException) -> str:
     """An error in one line, with what it came from."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     cause = error.__cause__
-    reason = str(cause).splitlines()[0] if cause is not None and str(cause) else ""
+    reason = str(cause).splitlines()[0] if cause is not None and str(cause) not in ("", "None") else ""
     lines += [reason] if reason not in " ".join(lines) else []
     return "; ".join(lines)[:400]
