@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vaelab.networks.activations import Activation, activation_module
+from vaelab.networks.linear import Linear
 from vaelab.networks.normalization import Normalization, dense_normalization
 
 Widths = list[Annotated[int, Field(gt=0)]]
@@ -67,7 +68,7 @@ class MLPDecoder(nn.Module):
     ) -> None:
         super().__init__()
         widths = [latent_dim, *(hidden if hidden is not None else [400])]
-        layers = [*dense_layers(widths, activation, normalization), nn.Linear(widths[-1], prod(shape))]
+        layers = [*dense_layers(widths, activation, normalization), Linear(widths[-1], prod(shape))]
         if output_activation:
             layers.append(activation_module(output_activation))
         self.layers = nn.Sequential(*layers, nn.Unflatten(-1, tuple(shape)))
@@ -124,7 +125,7 @@ class GatedMLPDecoder(nn.Module):
         super().__init__()
         widths = [latent_dim, *(hidden if hidden is not None else [300, 300])]
         layers: list[nn.Module] = [GatedLinear(a, b, normalization) for a, b in pairwise(widths)]
-        layers.append(nn.Linear(widths[-1], prod(shape)))
+        layers.append(Linear(widths[-1], prod(shape)))
         if output_activation:
             layers.append(activation_module(output_activation))
         self.layers = nn.Sequential(*layers, nn.Unflatten(-1, tuple(shape)))
@@ -164,6 +165,6 @@ def dense_layers(
 def linear_layers(width_in: int, width_out: int, normalization: Normalization | None) -> list[nn.Module]:
     """Linear and the normalization of what it gives; batch normalization has a bias of its own."""
     return [
-        nn.Linear(width_in, width_out, bias=normalization != "batch"),
+        Linear(width_in, width_out, bias=normalization != "batch"),
         *dense_normalization(normalization, width_out),
     ]

@@ -4,14 +4,16 @@ from math import prod
 
 from torch import Tensor, nn
 
+from vaelab.networks.linear import Linear
+
 Features = int | tuple[int, int, int]
 
 
 def linear(features: Features, outputs: int) -> nn.Module:
     """Features -> (B, outputs); a grid is flattened."""
     if isinstance(features, int):
-        return nn.Linear(features, outputs)
-    return nn.Sequential(nn.Flatten(), nn.Linear(prod(features), outputs))
+        return Linear(features, outputs)
+    return nn.Sequential(nn.Flatten(), Linear(prod(features), outputs))
 
 
 class CodeProjection(nn.Module):
@@ -30,7 +32,7 @@ class CodeProjection(nn.Module):
         super().__init__()
         if isinstance(features, int):
             self.codes = codes or 1
-            self.layers = nn.Sequential(nn.Linear(features, self.codes * size), nn.Unflatten(-1, (self.codes, size)))
+            self.layers = nn.Sequential(Linear(features, self.codes * size), nn.Unflatten(-1, (self.codes, size)))
             return
         channels, height, width = features
         self.codes = height * width
