@@ -40,12 +40,15 @@ class _OneDNN(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors  # type: ignore[attr-defined]
-        for_x, for_weight, for_bias = ctx.needs_input_grad  # type: ignore[attr-defined]
-        return (
-            _OneDNN.apply(gradient, weight.t(), None) if for_x else None,
-            _OneDNN.apply(gradient.t(), x.t(), None) if for_weight else None,
-            gradient.sum(0) if for_bias else None,
-        )
+        of_x, of_weight, of_bias = ctx.needs_input_grad  # type: ignore[attr-defined]
+        for_x = _OneDNN.apply(gradient, weight.t(), None) if of_x else None
+        for_weight = None
+        if of_weight:  # oneDNN copies what comes first, where it is turned
+            turned = x.numel() + weight.numel() < gradient.numel()
+            first, second = (x, gradient) if turned else (gradient, x)
+            product = _OneDNN.apply(first.t(), second.t(), None)
+            for_weight = product.t() if turned else product
+        return for_x, for_weight, gradient.sum(0) if of_bias else None
 
 
 def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
