@@ -10,7 +10,7 @@ from torch.distributions import Normal as TorchNormal
 
 from vaelab.seeding import standard_normal_like
 
-PIXELS_AT_ONCE = 2**18  # 1 MB: what stays in a core's cache
+PIXELS_AT_ONCE = 2**17  # half a megabyte: what stays in the cache of a core
 
 
 class Delta(Distribution):

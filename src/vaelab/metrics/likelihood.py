@@ -13,7 +13,7 @@ from vaelab.objectives import ELBO, Objective
 from vaelab.seeding import derive_seed, seed_noise
 
 DRAWN_AT_ONCE = 10_000  # samples of z of an image
-DECODED_AT_ONCE = {"cpu": 2**19, "other": 2**26}  # pixels: on a CPU so few that they stay in its cache
+DECODED_AT_ONCE = {"cpu": 2**17, "other": 2**26}  # pixels: on a CPU so few that they stay in its cache
 
 
 def evaluation_terms(model: Autoencoder, objective: Objective, x: Tensor) -> dict[str, Tensor]:
