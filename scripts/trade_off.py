@@ -22,7 +22,14 @@ from vaelab.experiment.load import opened
 from vaelab.files import replacing
 from vaelab.metrics.latents import gaussian_total_correlation
 
-COMMON = ["data=mnist", "loss=mse", "latent_dim=10", "callbacks.pictures=null", "callbacks.progress_bar=null"]
+COMMON = [
+    "data=mnist",
+    "loss=mse",
+    "latent_dim=10",
+    "callbacks.pictures=null",
+    "callbacks.progress_bar=null",
+    "hydra/launcher=joblib",
+]
 FAMILIES = {
     "beta-VAE": ["model=beta_vae", "objective.kl_weight=1,2,4,8,16"],
     "beta-TCVAE": ["model=beta_tcvae", "objective.regularizers.total_correlation.weight=1,3,7,15,31"],
