@@ -135,8 +135,8 @@ def _log_prob(logits: Tensor, x: Tensor) -> Tensor:
 
 
 def _parts(first: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Tensors of one number of rows, so many rows at a time as have few pixels; all of them if there is but one row."""
-    if first.ndim < 2 or first.numel() <= PIXELS_AT_ONCE:
+    """Tensors of one number of rows, so many rows at a time as have few pixels; all of them at once off the CPU."""
+    if first.ndim < 2 or first.device.type != "cpu" or first.numel() <= PIXELS_AT_ONCE:
         return iter([(first, *others)])
     rows = max(1, PIXELS_AT_ONCE // first[0].numel())
     return zip(*(tensor.split(rows) for tensor in (first, *others)), strict=True)
