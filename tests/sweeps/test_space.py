@@ -26,7 +26,7 @@ from vaelab.sweeps.space import Space
         ("latent_dim=2,8", CategoricalDistribution(["2", "8"])),
         ("latent_dim=shuffle(2,8)", CategoricalDistribution(["2", "8"])),
         ("encoder.hidden=choice([400],[200,200])", CategoricalDistribution(["[400]", "[200,200]"])),
-        ("optimizer=glob(s*)", CategoricalDistribution(["sgd"])),
+        ("optimizer=glob(s*)", CategoricalDistribution(["sgd", "soap"])),
     ],
 )
 def test_what_is_written_is_what_is_drawn_from(text: str, distribution: object) -> None:

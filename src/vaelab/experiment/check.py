@@ -27,9 +27,11 @@ from vaelab.autoencoder import Autoencoder
 from vaelab.errors import ConfigError, did_you_mean
 from vaelab.experiment.compose import CONF, unresolved
 from vaelab.experiment.experiment import Experiment
+from vaelab.networks import linear
 from vaelab.requirements import require_shapes
 
-TORCH = Path(torch.__file__).parent
+# Where layers are computed: their lines say nothing of who gave them a wrong shape.
+LAYERS = (Path(torch.__file__).parent, Path(linear.__file__))
 
 
 def check(config: DictConfig, *, trust: Sequence[str] = (), trained: bool = False) -> Experiment:
@@ -78,7 +80,11 @@ def _require_loss(experiment: Experiment, model: Autoencoder) -> None:
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         if "meta" in str(error):
             return
-        frames = [frame for frame in extract_tb(error.__traceback__) if TORCH not in Path(frame.filename).parents]
+        frames = [
+            frame
+            for frame in extract_tb(error.__traceback__)
+            if not any(Path(frame.filename).is_relative_to(place) for place in LAYERS)
+        ]
         where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}"
         message = f"the loss cannot be computed of images {experiment.data.shape}: {_first_line(error)} ({where})"
         raise ConfigError([message]) from error
