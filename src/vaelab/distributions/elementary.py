@@ -10,7 +10,7 @@ from torch.distributions import Normal as TorchNormal
 
 from vaelab.seeding import standard_normal_like
 
-PIXELS_AT_ONCE = 2**17  # half a megabyte: what stays in the cache of a core
+PIXELS_IN_CACHE = 2**17  # of a core of a CPU: half a megabyte of float32
 
 
 class Delta(Distribution):
@@ -136,9 +136,9 @@ def _log_prob(logits: Tensor, x: Tensor) -> Tensor:
 
 def _parts(first: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Tensors of one number of rows, so many rows at a time as have few pixels; all of them at once off the CPU."""
-    if first.ndim < 2 or first.device.type != "cpu" or first.numel() <= PIXELS_AT_ONCE:
+    if first.ndim < 2 or first.device.type != "cpu" or first.numel() <= PIXELS_IN_CACHE:
         return iter([(first, *others)])
-    rows = max(1, PIXELS_AT_ONCE // first[0].numel())
+    rows = max(1, PIXELS_IN_CACHE // first[0].numel())
     return zip(*(tensor.split(rows) for tensor in (first, *others)), strict=True)
 
 

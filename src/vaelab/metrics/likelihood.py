@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaelab.autoencoder import Autoencoder
+from vaelab.distributions.elementary import PIXELS_IN_CACHE
 from vaelab.objectives import ELBO, Objective
 from vaelab.seeding import derive_seed, seed_noise
 
 DRAWN_AT_ONCE = 10_000  # samples of z of an image
-DECODED_AT_ONCE = {"cpu": 2**17, "other": 2**26}  # pixels: on a CPU so few that they stay in its cache
+DECODED_AT_ONCE = {"cpu": PIXELS_IN_CACHE, "other": 2**26}
 
 
 def evaluation_terms(model: Autoencoder, objective: Objective, x: Tensor) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(*, outputs) of (*, features)."""
-        if self.weight.numel() < SMALLEST_WEIGHT or x.ndim != 2 or not _suits_onednn(x, self.weight):
+        if not _suits_onednn(x, self.weight):
             return F.linear(x, self.weight, self.bias)
         result: Tensor = _OneDNN.apply(x, self.weight, self.bias)
         return result
@@ -52,9 +52,11 @@ class _OneDNN(torch.autograd.Function):
 
 
 def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Float32 on a processor on which it is the faster one; what is compiled or cast is PyTorch's own affair."""
+    """Many weights, float32 and a processor on which it is faster; what is compiled or cast is PyTorch's own affair."""
     return (
-        _onednn_is_faster()
+        weight.numel() >= SMALLEST_WEIGHT
+        and x.ndim == 2
+        and _onednn_is_faster()
         and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")

@@ -15,7 +15,39 @@ from vaelab.networks.normalization import Normalization, dense_normalization
 Widths = list[Annotated[int, Field(gt=0)]]
 
 
-class MLPEncoder(nn.Module):
+class _DenseEncoder(nn.Module):
+    """flatten, then hidden layers, the last one `features` wide."""
+
+    def __init__(self, hidden: list[nn.Module], features: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), *hidden)
+        self.features = features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, F) of images (B, C, H, W)."""
+        result: Tensor = self.layers(x)
+        return result
+
+
+class _DenseDecoder(nn.Module):
+    """Hidden layers, the last one `width` wide, then Linear to the pixels."""
+
+    def __init__(
+        self, hidden: list[nn.Module], width: int, shape: Sequence[int], output_activation: Activation | None
+    ) -> None:
+        super().__init__()
+        layers = [*hidden, Linear(width, prod(shape))]
+        if output_activation:
+            layers.append(activation_module(output_activation))
+        self.layers = nn.Sequential(*layers, nn.Unflatten(-1, tuple(shape)))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Parameters of p(x|z), (*batch, *shape), of latents (*batch, Z)."""
+        images: Tensor = self.layers(z.reshape(-1, z.shape[-1]))
+        return images.reshape(*z.shape[:-1], *images.shape[1:])
+
+
+class MLPEncoder(_DenseEncoder):
     """flatten, then Linear and activation for each width: (B, C, H, W) -> (B, features).
 
     Args:
@@ -33,18 +65,11 @@ class MLPEncoder(nn.Module):
         activation: Activation = "relu",
         normalization: Normalization | None = None,
     ) -> None:
-        super().__init__()
         widths = [prod(shape), *(hidden if hidden is not None else [400])]
-        self.layers = nn.Sequential(nn.Flatten(), *dense_layers(widths, activation, normalization))
-        self.features = widths[-1]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (B, F) of images (B, C, H, W)."""
-        result: Tensor = self.layers(x)
-        return result
+        super().__init__(dense_layers(widths, activation, normalization), widths[-1])
 
 
-class MLPDecoder(nn.Module):
+class MLPDecoder(_DenseDecoder):
     """Linear and activation for each width, then Linear to the pixels: (*batch, Z) -> (*batch, *shape).
 
     Args:
@@ -66,20 +91,11 @@ class MLPDecoder(nn.Module):
         normalization: Normalization | None = None,
         output_activation: Activation | None = None,
     ) -> None:
-        super().__init__()
         widths = [latent_dim, *(hidden if hidden is not None else [400])]
-        layers = [*dense_layers(widths, activation, normalization), Linear(widths[-1], prod(shape))]
-        if output_activation:
-            layers.append(activation_module(output_activation))
-        self.layers = nn.Sequential(*layers, nn.Unflatten(-1, tuple(shape)))
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Parameters of p(x|z), (*batch, *shape), of latents (*batch, Z)."""
-        images: Tensor = self.layers(z.reshape(-1, z.shape[-1]))
-        return images.reshape(*z.shape[:-1], *images.shape[1:])
+        super().__init__(dense_layers(widths, activation, normalization), widths[-1], shape, output_activation)
 
 
-class GatedMLPEncoder(nn.Module):
+class GatedMLPEncoder(_DenseEncoder):
     """The same of gated layers (Tomczak & Welling 2018): (B, C, H, W) -> (B, features).
 
     Args:
@@ -91,18 +107,11 @@ class GatedMLPEncoder(nn.Module):
     def __init__(
         self, shape: Sequence[int], *, hidden: Widths | None = None, normalization: Normalization | None = None
     ) -> None:
-        super().__init__()
         widths = [prod(shape), *(hidden if hidden is not None else [300, 300])]
-        self.layers = nn.Sequential(nn.Flatten(), *[GatedLinear(a, b, normalization) for a, b in pairwise(widths)])
-        self.features = widths[-1]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (B, F) of images (B, C, H, W)."""
-        result: Tensor = self.layers(x)
-        return result
+        super().__init__(gated_layers(widths, normalization), widths[-1])
 
 
-class GatedMLPDecoder(nn.Module):
+class GatedMLPDecoder(_DenseDecoder):
     """Gated layers, then Linear to the pixels: (*batch, Z) -> (*batch, *shape).
 
     Args:
@@ -122,18 +131,8 @@ class GatedMLPDecoder(nn.Module):
         normalization: Normalization | None = None,
         output_activation: Activation | None = None,
     ) -> None:
-        super().__init__()
         widths = [latent_dim, *(hidden if hidden is not None else [300, 300])]
-        layers: list[nn.Module] = [GatedLinear(a, b, normalization) for a, b in pairwise(widths)]
-        layers.append(Linear(widths[-1], prod(shape)))
-        if output_activation:
-            layers.append(activation_module(output_activation))
-        self.layers = nn.Sequential(*layers, nn.Unflatten(-1, tuple(shape)))
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Parameters of p(x|z), (*batch, *shape), of latents (*batch, Z)."""
-        images: Tensor = self.layers(z.reshape(-1, z.shape[-1]))
-        return images.reshape(*z.shape[:-1], *images.shape[1:])
+        super().__init__(gated_layers(widths, normalization), widths[-1], shape, output_activation)
 
 
 class GatedLinear(nn.Module):
@@ -160,6 +159,11 @@ def dense_layers(
         for width_in, width_out in pairwise(widths)
         for layer in (*linear_layers(width_in, width_out, normalization), activation_module(activation))
     ]
+
+
+def gated_layers(widths: Sequence[int], normalization: Normalization | None = None) -> list[nn.Module]:
+    """GatedLinear for each step from width to width."""
+    return [GatedLinear(width_in, width_out, normalization) for width_in, width_out in pairwise(widths)]
 
 
 def linear_layers(width_in: int, width_out: int, normalization: Normalization | None) -> list[nn.Module]:
