@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from vaelab.autoencoder import Autoencoder
+from vaelab.distributions.latents import NUMBERS_AT_ONCE
 from vaelab.likelihoods import Bernoulli
 from vaelab.networks import MLPDecoder, MLPEncoder
 from vaelab.posteriors import Deterministic, FiniteScalarQuantizer, Gaussian, GumbelSoftmax, VectorQuantizer
@@ -121,6 +122,25 @@ def test_a_mixture_is_the_weighted_sum_of_its_components():
     by_hand = (prior.logits.softmax(0) * normal.prod(-1)).sum(-1).log()
 
     torch.testing.assert_close(prior().log_prob(z), by_hand, rtol=1e-9, atol=0)
+
+
+def test_a_mixtures_density_takes_no_more_memory_for_more_vectors(monkeypatch):
+    torch.manual_seed(0)
+    prior = Mixture(4, components=10)
+    z = torch.randn(5, 7, 4)
+    whole = prior().log_prob(z)
+    seen = []
+    of_components = torch.distributions.Normal.log_prob
+    monkeypatch.setattr(
+        torch.distributions.Normal,
+        "log_prob",
+        lambda self, value: seen.append(numbers := of_components(self, value)) or numbers,
+    )
+    monkeypatch.setitem(NUMBERS_AT_ONCE, "cpu", 3 * 4 * 10)
+    in_parts = prior().log_prob(z)
+
+    assert [len(numbers) for numbers in seen] == [3] * 11 + [2]
+    assert torch.equal(in_parts, whole)
 
 
 def test_the_vamp_prior_is_the_mean_of_the_posteriors_of_its_pseudo_inputs():

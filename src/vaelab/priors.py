@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Distribution, Independent, Normal
 
 from vaelab.distributions import HypersphericalUniform as HypersphericalUniformDistribution
+from vaelab.distributions import Mixture as MixtureDistribution
 from vaelab.distributions import UniformCodes as UniformCodesDistribution
 from vaelab.networks.flows import FlowKind
 from vaelab.networks.flows import flow as make_flow
@@ -189,4 +190,4 @@ class UniformCodes(nn.Module):
 
 def _mixture(logits: Tensor, components: Distribution) -> Distribution:
     weights = Categorical(logits=logits, validate_args=False)
-    return MixtureSameFamily(weights, components, validate_args=False)
+    return MixtureDistribution(weights, components, validate_args=False)

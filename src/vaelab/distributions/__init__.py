@@ -12,7 +12,7 @@ from vaelab.distributions.images import (
     DiscretizedLogisticMixtureImage,
     OptimalGaussianImage,
 )
-from vaelab.distributions.latents import Flowed, GaussianChain, Laplace, MultivariateNormal, product
+from vaelab.distributions.latents import Flowed, GaussianChain, Laplace, Mixture, MultivariateNormal, product
 from vaelab.distributions.sphere import HypersphericalUniform, VonMisesFisher
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "GaussianChain",
     "HypersphericalUniform",
     "Laplace",
+    "Mixture",
     "MultivariateNormal",
     "Normal",
     "OneHotCodes",
