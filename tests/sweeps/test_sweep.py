@@ -191,8 +191,10 @@ def test_jobs_have_their_launchers_threads_in_their_configs_or_those_that_were_g
 def test_what_a_run_may_change_of_its_process_is_put_back() -> None:
     from vaelab.sweeps.job import unchanged
 
+    fills = torch.utils.deterministic
+
     def state() -> tuple[object, ...]:
-        deterministic = torch.are_deterministic_algorithms_enabled()
+        deterministic = torch.are_deterministic_algorithms_enabled(), fills.fill_uninitialized_memory
         return torch.get_num_threads(), torch.get_default_dtype(), deterministic, dict(os.environ), list(sys.argv)
 
     before = state()
@@ -201,6 +203,7 @@ def test_what_a_run_may_change_of_its_process_is_put_back() -> None:
         torch.set_num_threads(torch.get_num_threads() + 1)
         torch.set_default_dtype(torch.float64)
         torch.use_deterministic_algorithms(not torch.are_deterministic_algorithms_enabled())
+        fills.fill_uninitialized_memory = not fills.fill_uninitialized_memory
         os.environ["SOMETHING"] = "else"
         sys.argv = ["else"]
         raise RuntimeError

@@ -71,6 +71,22 @@ def test_seeding_a_step_formats_no_traceback_and_looks_for_no_library() -> None:
     assert not [name for name in called if name.endswith(("traceback.py", "ctypes/__init__.py"))]
 
 
+def test_deterministic_kernels_do_not_fill_fresh_memory() -> None:
+    """Torch's debugging aid beside them writes NaN to whatever is allocated, megabytes a step."""
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        for fills in (True, False):
+            torch.use_deterministic_algorithms(True)
+            torch.utils.deterministic.fill_uninitialized_memory = True
+            if not fills:
+                check(vaelab.compose(["data=digits", "trainer=cpu", "callbacks.progress_bar=null"])).trainer([], [])
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+                torch.empty(1000)
+            assert ("aten::fill_" in {event.key for event in profile.key_averages()}) is fills
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
 def test_a_step_takes_no_more_calls_of_python_than_it_did(tmp_path: Path) -> None:
     """1,170 when this was written, 280 of them in our parts, torch and the optimizer: a call takes 0.1 microseconds."""
     calls = 0
