@@ -64,7 +64,7 @@ def unchanged() -> Iterator[None]:
     dtype = torch.get_default_dtype()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     anomaly, check_nan = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
     gradients = torch.is_grad_enabled()
     precision = torch.get_float32_matmul_precision()
@@ -77,7 +77,7 @@ def unchanged() -> Iterator[None]:
             torch.set_num_threads(threads)
             torch.set_default_dtype(dtype)
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-            torch.utils.deterministic.fill_uninitialized_memory = fill
+            torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
             torch.autograd.set_detect_anomaly(anomaly, check_nan)
             torch.set_grad_enabled(gradients)
             torch.set_float32_matmul_precision(precision)

@@ -70,7 +70,7 @@ def trainer(
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     # Deterministic kernels come with a debugging aid: NaN is written to all memory before anything else is, 3 MB in a
     # step of a small model. What is not read before it is written is the same without.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return pl.Trainer(
         callbacks=list(callbacks),
         logger=list(loggers),
