@@ -178,6 +178,22 @@ def test_the_continuous_bernoullis_normaliser_is_that_of_the_paper(logit):
     assert normaliser == pytest.approx(logit / math.tanh(logit / 2) if logit else 2, rel=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_continuous_bernoullis_samples_have_the_distribution_function_of_their_noise(dtype, monkeypatch):
+    """F(x) = (exp(l x) - 1) / (exp(l) - 1) = u, to the precision of the numbers, for every l."""
+    logits = torch.tensor(
+        [-30, -3, -0.0501, -0.0499, -1e-3, -1e-7, 0, 1e-7, 1e-3, 0.0499, 0.0501, 3, 30.0], dtype=dtype
+    )
+    p = ContinuousBernoulli((1, 1, 1))(logits.reshape(-1, 1, 1, 1))
+    u = torch.linspace(0.01, 0.99, 99, dtype=dtype).reshape(-1, 1, 1, 1, 1)
+    monkeypatch.setattr(type(p), "_uniform", lambda self, shape, like: u.expand(*shape, *like.shape))
+
+    x, l = p.sample((99,)).double(), logits.double().reshape(-1, 1, 1, 1)  # noqa: E741
+    reached = torch.where(l == 0, x, torch.expm1(l * x) / torch.where(l == 0, 1, torch.expm1(l)))
+
+    torch.testing.assert_close(reached, u.double().expand_as(x), rtol=0, atol=4e-6 if dtype == torch.float32 else 1e-7)
+
+
 def test_the_continuous_bernoulli_has_the_numbers_and_gradients_of_torchs():
     logits = torch.linspace(-6, 6, 25, dtype=torch.float64).reshape(-1, 1, 1, 1).requires_grad_()
     theirs = torch.distributions.ContinuousBernoulli(logits=logits)

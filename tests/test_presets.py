@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -136,7 +137,7 @@ def test_distributions_say_what_the_other_parts_of_vaelab_ask_of_them(preset: st
         (["posterior=von_mises_fisher", "prior=hyperspherical_uniform", "latent_dim=1"], "latent_dim=2"),
         (["posterior=vector_quantizer"], "objective=elbo does not go with posterior=vector_quantizer"),
         (["posterior=gumbel_softmax"], "prior=uniform_codes goes with it"),
-        (["prior=uniform_codes"], "prior=uniform_codes needs a posterior over codes, and Gaussian is none"),
+        (["prior=uniform_codes"], "needs a posterior over codes, and posterior=gaussian is none"),
         (["objective=vector_quantization"], "does not go with posterior=gaussian, which has no codes"),
         (["model=fsq", "latent_dim=5"], "posterior.levels has 4 entries and latent_dim=5"),
         (["model=fsq", "posterior.levels=[1,5,5,5]"], "greater than 1"),
@@ -145,10 +146,34 @@ def test_distributions_say_what_the_other_parts_of_vaelab_ask_of_them(preset: st
         (["encoder=conv", "encoder.channels=[8,8,8,8]"], "an image of 8 x 8: it can be halved 3 times"),
         (["model=vamp_vae", "conditional=true"], "pseudo-inputs without labels, and conditional=true wants them"),
         (["model=vamp_vae", "encoder=conv", "encoder.normalization=batch"], "encoder.normalization=layer or group"),
-        (["model=vamp_vae", "posterior=deterministic"], "Deterministic has none: posterior=gaussian"),
+        (["model=vamp_vae", "posterior=deterministic"], "posterior=deterministic has none: posterior=gaussian"),
         (["posterior=ladder", "objective=elbo_monte_carlo"], "prior=top_down of the same layers"),
         (["decoder=first_layer"], "posterior"),  # its layers are those of the posterior
         (["posterior=gumbel_softmax", "prior=uniform_codes", "posterior.temperature=0"], "greater than 0"),
+        (["model=gumbel_vae", "objective=iwae"], "objective=iwae weighs samples by their probability"),
+        (["model=gumbel_vae", "objective=piwae"], "posterior=gumbel_softmax relaxes them in training"),
+        (["model=gumbel_vae", "objective=elbo_monte_carlo"], "take objective=elbo with objective.kl=closed_form"),
+        (
+            [
+                "model=gumbel_vae",
+                "objective=regularized",
+                "+regularizer@objective.regularizers.kl=kl",
+                "objective.regularizers.kl.kl=monte_carlo",
+            ],
+            "objective.regularizers.kl.kl=monte_carlo weighs samples by their probability",
+        ),
+        (["model=iwae_dreg", "loss=gaussian_optimal_scale"], "in loss=gaussian_optimal_scale one scale hangs on all"),
+        (["model=piwae", "loss=gaussian_optimal_scale"], "objective=iwae with objective.gradient=reparameterized"),
+        (
+            ["model=full_covariance_vae", "objective.free_bits=0.1"],
+            "objective.free_bits needs the density of each latent dimension, and posterior=full_covariance_gaussian",
+        ),
+        (["model=gumbel_vae", "objective.free_bits=0.1"], "posterior=gumbel_softmax has none: take posterior=gaussian"),
+        (["model=vq_vae", "conditional=true"], "and no labels (conditional=false)"),
+        (["model=vq_vae", "conditional=true", "decoder.channels=[1,1,1]"], "conditional=true puts a label before them"),
+        (["model=k_sparse_ae", "objective=elbo"], "posterior=k_sparse"),
+        (["model=contractive_ae", "compile=true"], "which the regularizer encoder_jacobian takes: compile=false"),
+        (["model=rae_gp", "compile=true"], "which the regularizer decoder_jacobian takes: compile=false"),
     ],
     ids=str,
 )
@@ -158,18 +183,44 @@ def test_parts_that_do_not_go_together_are_named_with_what_would(overrides: list
     assert message in str(error.value)
 
 
-def test_a_conditional_model_on_data_without_labels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vaelab.data import ScikitDigits
-
-    monkeypatch.setattr(ScikitDigits, "classes", 0)
-    with pytest.raises(vaelab.ConfigError, match="conditional=true needs labels, and data=ScikitDigits has none"):
-        experiment("conditional_vae")
+def test_a_conditional_model_on_data_without_labels_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", np.zeros((40, 8, 8), dtype=np.uint8))
+    with pytest.raises(vaelab.ConfigError, match=r"data=array has none: conditional=false or, .* a labels\.npy"):
+        experiment("conditional_vae", "data=array", f"data.root={tmp_path}")
 
 
-def test_any_model_can_be_made_conditional() -> None:
-    for preset in ("iwae", "ladder_vae", "gumbel_vae", "hyperspherical_vae", "flow_prior_vae"):
-        model = experiment(preset, "conditional=true").model().eval()
-        assert model.sample(3, labels=torch.tensor([0, 7, 9])).shape == (3, 1, 8, 8)
+@pytest.mark.parametrize("preset", sorted(set(PRESETS) - {"vq_vae", "fsq", "vamp_vae"}))  # which refuse
+def test_any_other_model_can_be_made_conditional(preset: str) -> None:
+    """What it decodes and, where the posterior is not of the prior alone, what it encodes, depends on the label."""
+    made = experiment(preset, "conditional=true")
+    model = made.model().eval()
+    x = made.data.splits.test.pixels[:1].float().expand(2, -1, -1, -1) / 255
+    given = model.given(torch.tensor([3, 8]))
+    codes = given.encode(x).mean
+    images = given.decode(codes[:1].expand_as(codes)).mean
+
+    assert not codes[0].equal(codes[1])
+    assert images.shape == (2, 1, 8, 8)
+    assert not images[0].equal(images[1])
+
+
+@pytest.mark.parametrize("preset", ["hierarchical_vae", "ladder_vae"])
+@pytest.mark.parametrize("conditional", [False, True])
+def test_the_decoder_of_layers_sees_the_first_one_alone(preset: str, conditional: bool) -> None:
+    made = experiment(preset, f"conditional={str(conditional).lower()}")
+    model = made.model().eval().given(torch.zeros(1, dtype=torch.int64))
+    z = torch.randn(1, model.posterior.latent_dim, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model.decode(z).mean.square().sum(), z)
+
+    assert gradient[0, : made.latent_dim].all()
+    assert not gradient[0, made.latent_dim :].any()
+
+
+@pytest.mark.parametrize("preset", ["contractive_ae", "rae_gp"])
+def test_the_slopes_of_conditional_models_are_there_in_validation_too(preset: str, tmp_path: Path) -> None:
+    """Where Lightning makes tensors that cannot be differentiated by."""
+    config = vaelab.compose([f"model={preset}", "conditional=true", "data=digits", "trainer=debug"])
+    assert "test/loss" in vaelab.train(config, folder=tmp_path / "run").metrics
 
 
 def test_a_temperature_has_a_schedule() -> None:

@@ -201,7 +201,7 @@ def test_uniform_codes_are_those_of_the_posterior(posterior_class):
 
 
 def test_uniform_codes_need_a_posterior_that_has_some():
-    with pytest.raises(ValueError, match=r"needs a posterior over codes, and Gaussian is none: posterior=vector_quant"):
+    with pytest.raises(ValueError, match=r"needs a posterior over codes, and posterior=gaussian is none: "):
         gaussian_model(UniformCodes(2))
 
 

@@ -124,6 +124,21 @@ class TestTotalCorrelation:
         weighted = total_correlation(q, q.sample(), images=images, estimator="weighted").item()
         torch.testing.assert_close(weighted, -2 * math.log(1 / (images * 5)))
 
+    @pytest.mark.parametrize("estimator", ["stratified", "weighted"])
+    def test_in_a_batch_of_a_larger_dataset_it_is_the_sum_of_its_weights_one_by_one(self, estimator):
+        q, images, batch = posteriors(5, 3), 40, 5
+        z = q.sample()
+        total = 0.0
+        for i in range(batch):
+            weights = [1 / images if i == n else (1 - 1 / images) / (batch - 1) for n in range(batch)]
+            if estimator == "weighted":
+                weights = [1 / (images * batch)] * batch
+            densities = q.base_dist.log_prob(z[i]).exp().tolist()  # [n][j]
+            joint = sum(w * math.prod(row) for w, row in zip(weights, densities, strict=True))
+            marginals = [sum(w * row[j] for w, row in zip(weights, densities, strict=True)) for j in range(3)]
+            total += (math.log(joint) - sum(map(math.log, marginals))) / batch
+        torch.testing.assert_close(total_correlation(q, z, images=images, estimator=estimator).item(), total)
+
     def test_minibatch_weighted_sampling_differs_from_it_by_its_constant_for_a_whole_dataset(self):
         q = posteriors(8, 3)
         z = q.sample()

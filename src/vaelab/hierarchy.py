@@ -18,6 +18,7 @@ from vaelab.distributions import GaussianChain, Normal, product
 from vaelab.networks.activations import Activation, activation_module
 from vaelab.networks.mlp import Widths, dense_layers
 from vaelab.networks.projections import Features, linear
+from vaelab.requirements import option
 
 if TYPE_CHECKING:
     from vaelab.autoencoder import Autoencoder
@@ -149,7 +150,7 @@ class Ladder(nn.Module):
             sizes = f" of layers {prior.sizes}" if isinstance(prior, TopDown) else ""
             raise ValueError(
                 f"posterior=ladder shares its way down with prior=top_down of the same layers {self.sizes}; "
-                f"the prior is {type(prior).__name__}{sizes}"
+                f"the prior is {option(prior)}{sizes}"
             )
         self.conditionals = prior.conditionals  # a method and no submodule: its parameters are the model's once
 

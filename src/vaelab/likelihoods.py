@@ -134,6 +134,7 @@ class OptimalScaleGaussian(nn.Module):
     """
 
     normalized_over: Support = "line"
+    couples_images = True
     squared_error: Tensor
     weight: Tensor
 

@@ -17,6 +17,7 @@ from vaelab.distributions import Mixture as MixtureDistribution
 from vaelab.distributions import UniformCodes as UniformCodesDistribution
 from vaelab.networks.flows import FlowKind
 from vaelab.networks.flows import flow as make_flow
+from vaelab.requirements import option
 
 if TYPE_CHECKING:
     from vaelab.autoencoder import Autoencoder
@@ -98,8 +99,8 @@ class VampPrior(nn.Module):
             raise ValueError("prior=vamp_prior has pseudo-inputs without labels, and conditional=true wants them")
         if not model.posterior.has_density:
             raise ValueError(
-                f"prior=vamp_prior is a mixture of the posterior's densities, and {type(model.posterior).__name__} has "
-                "none: posterior=gaussian"
+                "prior=vamp_prior is a mixture of the posterior's densities, and "
+                f"posterior={option(model.posterior)} has none: posterior=gaussian"
             )
         if any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in model.encoder.modules()):  # type: ignore[attr-defined]
             raise ValueError(
@@ -177,7 +178,7 @@ class UniformCodes(nn.Module):
         posterior = model.posterior
         if not hasattr(posterior, "codebook_size"):
             raise ValueError(
-                f"prior=uniform_codes needs a posterior over codes, and {type(posterior).__name__} is none: "
+                f"prior=uniform_codes needs a posterior over codes, and posterior={option(posterior)} is none: "
                 "posterior=vector_quantizer, finite_scalar_quantizer or gumbel_softmax"
             )
         self.codes, self.codebook_size = posterior.codes, posterior.codebook_size  # type: ignore[attr-defined]

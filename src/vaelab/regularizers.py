@@ -22,6 +22,7 @@ from vaelab.requirements import (
     option,
     require_closed_form,
     require_density,
+    require_density_of_samples,
     require_independent_dimensions,
     require_one_space,
 )
@@ -71,6 +72,8 @@ class KL:
         require_density("regularized with the regularizer kl", model)
         if self.kl == "closed_form":
             require_closed_form(model, "objective.regularizers.kl.kl=monte_carlo")
+        else:
+            require_density_of_samples("objective.regularizers.kl.kl=monte_carlo", model)
 
     def __call__(self, model: Autoencoder, x: Tensor, q: Distribution, z: Tensor, step: float) -> Tensor:
         """Nats, the mean over the batch."""
@@ -247,6 +250,7 @@ class DecoderJacobian:
     """|d D(z) / dz|_F^2, D(z) the mean of p(x|z) (RAE-GP, Ghosh et al. 2020; see `jacobian_norm`)."""
 
     couples_images = False
+    differentiates_twice = True
     uses_prior = False
 
     def __init__(self, *, weight: Weight | Schedule = 0.05) -> None:
@@ -264,6 +268,7 @@ class EncoderJacobian:
     """|d f(x) / dx|_F^2, f(x) the mean of q(z|x) (contractive, Rifai et al. 2011; see `jacobian_norm`)."""
 
     couples_images = False
+    differentiates_twice = True
     uses_prior = False
 
     def __init__(self, *, weight: Weight | Schedule = 10.0) -> None:

@@ -5,12 +5,13 @@ Each names both parts that do not go together, and what would.
 
 import copy
 import re
+from functools import cache
 
 import torch
 from torch import nn
 from torch.distributions import Distribution, Independent, kl_divergence
 
-from vaelab.autoencoder import Autoencoder
+from vaelab.autoencoder import Autoencoder, Conditional
 from vaelab.distributions import Codes, Flowed
 from vaelab.networks.convolutional import Grid
 
@@ -65,8 +66,23 @@ def require_independent_dimensions(wanted_by: str, model: Autoencoder) -> None:
         )
 
 
+def require_density_of_samples(wanted_by: str, model: Autoencoder) -> None:
+    """Refuse a posterior whose samples are not of the distribution whose `log_prob` they would be weighed by."""
+    if getattr(model.posterior, "relaxes_samples", False):
+        raise ValueError(
+            f"{wanted_by} weighs samples by their probability, and posterior={option(model.posterior)} relaxes them in "
+            "training to what has none: take objective=elbo with objective.kl=closed_form (model=gumbel_vae)"
+        )
+
+
 def require_differentiable_density(wanted_by: str, model: Autoencoder) -> None:
     """Refuse a posterior whose samples are no smooth map of noise, or whose density is not known at any z."""
+    if getattr(model.likelihood, "couples_images", False):
+        raise ValueError(
+            f"{wanted_by} weighs each sample's gradient by itself, and in loss={option(model.likelihood)} one scale "
+            "hangs on all of them: loss=gaussian_shared_scale, or objective=iwae with "
+            "objective.gradient=reparameterized"
+        )
     q, _ = kinds(model)
     if q is None:
         return
@@ -119,5 +135,21 @@ def kinds(model: Autoencoder) -> tuple[Distribution | None, Distribution | None]
 
 
 def option(part: object) -> str:
-    """The name that a config has for a part: its class's, in small letters."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(part).__name__).lower()
+    """The name that a config has for a part: the first option of conf/ that makes one, or its class's."""
+    if isinstance(part, Conditional):  # around the one that was chosen
+        part = getattr(part, "network", part)
+    kind = type(part)
+    for target, name in _options():
+        module, _, made = target.rpartition(".")
+        if kind.__name__ == made and f"{kind.__module__}.".startswith(f"{module}."):
+            return name
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
+
+
+@cache
+def _options() -> list[tuple[str, str]]:
+    """What each option of conf/ makes, and its name."""
+    from vaelab.experiment.compose import CONF  # which has nothing to do with models
+
+    made = re.compile(r"^_target_:\s*(\S+)", re.MULTILINE)
+    return [(target, path.stem) for path in sorted(CONF.rglob("*.yaml")) for target in made.findall(path.read_text())]

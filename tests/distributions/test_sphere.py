@@ -7,7 +7,7 @@ from torch import nn
 from torch.distributions import kl_divergence
 
 from vaelab.distributions import HypersphericalUniform, VonMisesFisher
-from vaelab.distributions.sphere import PROPOSALS
+from vaelab.distributions.sphere import PROPOSALS, _slope_of_cosine
 
 DIMS = [2, 3, 4, 10, 50]
 CONCENTRATIONS = [0.01, 1.0, 10.0, 100.0, 5000.0]
@@ -99,6 +99,37 @@ def test_the_gradient_of_samples_in_the_concentration_is_that_of_the_mean(dim, k
     mean = von_mises_fisher(dim, kappa).mean_cosine.item()
     expected = 1 - mean**2 - (dim - 1) / kappa * mean  # dA / dkappa (Sra 2012)
     assert slopes.mean().item() == pytest.approx(expected, abs=5 * slopes.std().item() / math.sqrt(n))
+
+
+@pytest.mark.parametrize("dim", [3, 20])
+@pytest.mark.parametrize("kappa", [1.0, 20.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_slope_of_a_cosine_is_that_of_its_distribution_function_in_both_tails(dim, kappa, dtype):
+    """Against differences of the probability of what lies between theta and the nearer pole, on a fine grid."""
+    cosines = torch.tensor([-0.999, -0.99, -0.8, -0.1, 0.3, 0.9, 0.999], dtype=torch.float64)
+    grid = torch.linspace(0, math.pi, 400_001, dtype=torch.float64)[1:-1]
+    step = 1e-4
+
+    def density(k):
+        log_p = k * (grid.cos() - 1) + (dim - 2) * grid.sin().log()
+        return (log_p - log_p.logsumexp(0)).exp() / (math.pi / 400_000)
+
+    p = [density(kappa + shift) for shift in (-step, 0, step)]
+    mean = (p[1] * grid.cos()).sum().item() * math.pi / 400_000
+    expected = []
+    for cosine in cosines:
+        theta = math.acos(cosine)
+        below = grid <= theta
+        side, sign = (below, 1) if cosine >= mean else (~below, -1)
+        change = sign * (p[2][side] - p[0][side]).sum() * (math.pi / 400_000) / (2 * step)
+        expected.append(math.sin(theta) * change / p[1][below.sum() - 1])
+    q = von_mises_fisher(dim, kappa)
+    slopes = _slope_of_cosine(
+        cosines.to(dtype), torch.full((7,), kappa, dtype=dtype), q.mean_cosine.expand(7).to(dtype), dim
+    )
+
+    # The grid's cells end up to half a cell from theta.
+    torch.testing.assert_close(slopes.double(), torch.stack(expected), rtol=5e-3, atol=1e-6)
 
 
 def test_the_gradient_of_samples_reaches_the_direction():

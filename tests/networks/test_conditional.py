@@ -57,7 +57,7 @@ def test_a_linear_first_layer_sees_the_label_as_one_hot_numbers():
     linear = encoder.network.layers[1]
     x, labels = torch.rand(5, *SHAPE), torch.tensor([0, 2, 1, 1, 0])
 
-    of_label = encoder.plane.weight @ linear.weight[:, 64:].T  # (K, 6)
+    of_label = encoder.plane @ linear.weight[:, 64:].T  # (K, 6)
     expected = nn.functional.linear(x.flatten(1), linear.weight[:, :64], linear.bias) + of_label[labels]
 
     torch.testing.assert_close(encoder.given(labels)(x), expected.relu())

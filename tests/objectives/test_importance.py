@@ -1,6 +1,7 @@
 """The importance-weighted family against brute force: densities and sums written out for a Gaussian model."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -152,18 +153,22 @@ def test_piwae_trains_the_decoder_as_iwae_and_the_encoder_as_miwae(model, images
     ],
     ids=named,
 )
-def test_the_doubly_reparameterized_gradient_has_the_same_mean_and_less_variance(plain, doubly, model, images):
+@pytest.mark.parametrize("acts_on", ["mean", "scale"])
+def test_the_doubly_reparameterized_gradient_has_the_same_mean_and_less_variance(plain, doubly, acts_on, model, images):
     runs = 2000
     many = images[:1].repeat(runs, 1, 1, 1)  # independent estimates for one image, all at once
 
     def each(objective):
-        """The gradient to the mean's bias, which acts on every image alike, (runs, Z)."""
+        """The gradient to what acts on every image's mean or logarithm of the scale alike, (runs, Z)."""
         shift = torch.zeros(runs, LATENT, dtype=torch.float64, requires_grad=True)
         encode = model.encode
 
         def shifted(x):
             q = encode(x)
-            q.base_dist.loc = q.base_dist.loc + shift
+            if acts_on == "mean":
+                q.base_dist.loc = q.base_dist.loc + shift
+            else:
+                q.base_dist.scale = q.base_dist.scale * shift.exp()
             return q
 
         model.encode = shifted
@@ -178,8 +183,17 @@ def test_the_doubly_reparameterized_gradient_has_the_same_mean_and_less_variance
     assert (other.var(0) < one.var(0)).all()
 
 
-def test_the_decoder_gets_the_same_gradient_either_way(model, images):
-    plain, doubly = (seeded(IWAE(samples=6, gradient=gradient), model, images) for gradient in (PLAIN, DREG))
+@pytest.mark.parametrize(
+    "objective",
+    [
+        partial(IWAE, samples=6),
+        partial(MIWAE, samples=3, groups=2),
+        partial(CIWAE, samples=6, elbo_share=0.3),
+        partial(PIWAE, samples=3, groups=2),
+    ],
+)
+def test_the_decoder_gets_the_same_gradient_either_way(objective, model, images):
+    plain, doubly = (seeded(objective(gradient=gradient), model, images) for gradient in (PLAIN, DREG))
     one, other = gradients(model, plain["loss"], "decoder"), gradients(model, doubly["loss"], "decoder")
     torch.testing.assert_close(one, other)
 

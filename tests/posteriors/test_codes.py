@@ -7,8 +7,9 @@ import torch
 from sklearn.cluster import KMeans
 
 from vaelab.distributions import Codes
+from vaelab.objectives.quantization import _perplexity
 from vaelab.posteriors import FiniteScalarQuantizer, GumbelSoftmax, VectorQuantizer
-from vaelab.posteriors.codes import kmeans, nearest, rotated, straight_through
+from vaelab.posteriors.codes import kmeans, nearest, rotated, straight_through, sums_by_code
 from vaelab.schedules import Linear
 
 
@@ -116,6 +117,20 @@ def test_k_means_is_scikit_learns_from_the_same_start():
 
     np.testing.assert_allclose(centres.numpy(), theirs.cluster_centers_, atol=1e-4)
     assert counts.tolist() == np.bincount(theirs.labels_).tolist()
+
+
+def test_counts_sums_and_perplexity_are_those_of_one_hot_codes():
+    torch.manual_seed(0)
+    vectors, indices = torch.randn(50, 3, dtype=torch.float64), torch.randint(7, (50,))
+    one_hot = torch.nn.functional.one_hot(indices, 9).double()
+    counts, sums = sums_by_code(vectors, indices, 9)
+    share = one_hot.mean(0)
+
+    assert counts.tolist() == one_hot.sum(0).tolist()
+    torch.testing.assert_close(sums, one_hot.T @ vectors)
+    expected = torch.special.entr(share).sum().exp().float()
+    torch.testing.assert_close(_perplexity(indices.reshape(10, 5)), expected)
+    torch.testing.assert_close(_perplexity(indices * 10**12), expected)  # numbers of a huge codebook take no memory
 
 
 def test_moving_averages_end_at_k_means():

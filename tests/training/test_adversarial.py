@@ -84,6 +84,12 @@ def test_several_processes_are_refused_where_the_images_of_a_batch_are_coupled(t
         vaelab.train(vaelab.compose(overrides), folder=tmp_path / "run")
 
 
+def test_several_processes_are_refused_where_one_scale_is_of_all_images(tmp_path: Path) -> None:
+    overrides = ["loss=gaussian_optimal_scale", "data=digits", "trainer=ddp", "trainer.accelerator=cpu"]
+    with pytest.raises(vaelab.ConfigError, match="loss=gaussian_optimal_scale looks at all images of a batch together"):
+        vaelab.train(vaelab.compose(overrides), folder=tmp_path / "run")
+
+
 def test_a_checkpoint_of_one_optimizer_does_not_continue_a_run_of_two(tmp_path: Path) -> None:
     run = vaelab.train(config("factor_vae"), folder=tmp_path / "run").folder
     state = checkpoint(run)

@@ -64,9 +64,12 @@ class ContinuousBernoulliImage(_Image):
         with torch.no_grad():
             u = self._uniform(sample_shape, self.logits)
             near, l = self._split()  # noqa: E741
-            # log(1 + u (exp(l) - 1)) / l, with the larger exponential taken out.
-            log_u, log_rest = u.log(), torch.log1p(-u)
-            return torch.where(near, u, torch.logaddexp(log_u + l, log_rest) / l).clamp(0, 1)
+            # log(1 + u (exp(l) - 1)) / l, which at 0 is u; far from 0 with the larger exponential taken out.
+            least = torch.finfo(self.logits.dtype).eps
+            small = torch.where(self.logits.abs() < least, least, self.logits)
+            close = torch.log1p(u * torch.expm1(small.clamp(-1, 1))) / small
+            far = torch.logaddexp(u.log() + l, torch.log1p(-u)) / l
+            return torch.where(near, close, far).clamp(0, 1)
 
     def _split(self) -> tuple[Tensor, Tensor]:
         """Where the Taylor series is exact to the last bits, and logits that are safe to divide by."""

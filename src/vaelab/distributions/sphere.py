@@ -138,15 +138,18 @@ def _kl_to_the_uniform(q: VonMisesFisher, p: HypersphericalUniform) -> Tensor:
 def _slope_of_cosine(cosine: Tensor, kappa: Tensor, mean_cosine: Tensor, m: int) -> Tensor:
     """D cos(theta) / d kappa at a fixed value F of theta's distribution function: sin(theta) dF/dkappa / p(theta).
 
-    dF/dkappa / p(theta) = int_0^theta (cos s - A) exp(kappa (cos s - cos theta)) (sin s / sin theta)^(m - 2) ds.
+    dF/dkappa / p(theta) = int_0^theta (cos s - A) exp(kappa (cos s - cos theta)) (sin s / sin theta)^(m - 2) ds, or
+    minus the integral from theta to pi: the whole is 0. Where cos theta < A = E[cos theta] it is the second that has
+    one sign, and nothing cancels.
     """
-    theta = torch.acos(cosine).clamp(min=1e-6).unsqueeze(-1)
+    pole = torch.where(cosine < mean_cosine, -1.0, 1.0).unsqueeze(-1)  # the cosine of where the integral starts
+    theta = torch.acos(pole * cosine.unsqueeze(-1)).clamp(min=1e-6)  # from there
     nodes, weights = _legendre(theta.dtype, theta.device)
     s = theta * nodes
-    log_ratio = kappa.unsqueeze(-1) * (s.cos() - theta.cos())
+    log_ratio = kappa.unsqueeze(-1) * pole * (s.cos() - theta.cos())
     if m > 2:
         log_ratio = log_ratio + (m - 2) * (s.sin().log() - theta.sin().clamp(min=1e-6).log())
-    integrand = (s.cos() - mean_cosine.unsqueeze(-1)) * log_ratio.exp()
+    integrand = pole * (pole * s.cos() - mean_cosine.unsqueeze(-1)) * log_ratio.exp()
     return theta.squeeze(-1).sin() * (theta * weights * integrand).sum(-1)
 
 

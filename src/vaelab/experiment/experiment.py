@@ -14,6 +14,7 @@ from vaelab.autoencoder import Autoencoder
 from vaelab.data import ImageData
 from vaelab.networks import ConditionalDecoder, ConditionalEncoder
 from vaelab.objectives import Objective
+from vaelab.requirements import option
 from vaelab.seeding import derive_seed
 
 
@@ -67,7 +68,15 @@ class Experiment:
         if stopping is not None and getattr(self.trainer, "keywords", {}).get("limit_val_batches") == 0:
             raise ValueError("callbacks=early_stopping waits for validations, and trainer.limit_val_batches=0 has none")
         if self.conditional and not self.data.classes:
-            raise ValueError(f"conditional=true needs labels, and data={type(self.data).__name__} has none")
+            raise ValueError(
+                f"conditional=true needs labels, and data={option(self.data)} has none: conditional=false or, with "
+                "data=array, a labels.npy beside images.npy"
+            )
+        for name, part in getattr(self.objective, "regularizers", {}).items():
+            if self.compile and getattr(part, "differentiates_twice", False):
+                raise ValueError(
+                    f"compile=true has no gradients of gradients, which the regularizer {name} takes: compile=false"
+                )
 
     def model(self) -> Autoencoder:
         """A new autoencoder, whose weights are f(seed)."""

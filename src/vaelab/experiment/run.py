@@ -363,7 +363,7 @@ def _ask_devices(experiment: Experiment) -> pl.Trainer:
     except (MisconfigurationException, RuntimeError, ValueError, TypeError) as error:
         message = f"trainer: {' '.join(str(error).split())}; trainer.accelerator=auto takes what this machine has"
         raise ConfigError([message]) from error
-    why_not = why_not_trained_by(trainer, experiment.objective)
+    why_not = why_not_trained_by(trainer, experiment.objective, experiment.loss(experiment.data.shape))
     if why_not is not None:
         raise ConfigError([why_not])
     cores = os.cpu_count() or 1

@@ -3,14 +3,21 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor, cat, nn
+from torch import Tensor, nn
 
+from vaelab.networks.convolutional import Grid
+
+GRID_AND_LABELS = (
+    "a decoder with features=null takes z as a grid of vectors, and conditional=true puts a label before them: "
+    "conditional=false, or another posterior with decoder.features=256"
+)
 NO_LABELS = "this model is conditional on labels: use model.given(labels), or model.sample(n, labels=...)"
 
 
 class ConditionalEncoder(nn.Module):
-    """An encoder of images that have a plane more, learned for each label.
+    """An encoder of images that have a plane more, learned for each label, y @ plane with one-hot y.
 
     For an encoder whose first layer is linear that is as much as one-hot labels beside the pixels.
 
@@ -24,19 +31,19 @@ class ConditionalEncoder(nn.Module):
         super().__init__()
         channels, height, width = shape
         self.classes = classes
-        self.plane = nn.Embedding(classes, height * width)
+        self.plane = nn.Parameter(torch.randn(classes, height * width))
         self.network = encoder((channels + 1, height, width))
         self.features = self.network.features
 
-    def given(self, labels: Tensor) -> Callable[[Tensor], Tensor]:
+    def given(self, labels: Tensor) -> "Labelled":
         """The encoder of images with these labels (B,)."""
+        return Labelled(self, labels)
 
-        def encode(x: Tensor) -> Tensor:
-            plane = self.plane(labels).reshape(-1, 1, *x.shape[-2:])
-            features: Tensor = self.network(cat([x, plane], 1))
-            return features
-
-        return encode
+    def with_labels(self, x: Tensor, one_hot: Tensor) -> Tensor:
+        """Features (B, F) of images (B, C, H, W) with one-hot labels (B, classes)."""
+        plane = (one_hot.to(x.dtype) @ self.plane).reshape(-1, 1, *x.shape[-2:])
+        features: Tensor = self.network(torch.cat([x, plane], 1))
+        return features
 
     def forward(self, x: Tensor) -> Tensor:
         """Refuse: without labels there is no q(z|x, y)."""
@@ -44,7 +51,7 @@ class ConditionalEncoder(nn.Module):
 
 
 class ConditionalDecoder(nn.Module):
-    """A decoder of latents that have the one-hot label beside them.
+    """A decoder of latents that have the one-hot label in front, where one that takes a part of z takes its first.
 
     Args:
         decoder: (latent_dim, shape) -> decoder.
@@ -59,17 +66,31 @@ class ConditionalDecoder(nn.Module):
         super().__init__()
         self.classes = classes
         self.network = decoder(latent_dim + classes, shape)
+        if any(isinstance(module, Grid) for module in self.network.modules()):
+            raise ValueError(GRID_AND_LABELS)
 
-    def given(self, labels: Tensor) -> Callable[[Tensor], Tensor]:
-        """The decoder of latents (*sample, B, Z) of images with these labels (B,)."""
+    def given(self, labels: Tensor) -> "Labelled":
+        """The decoder of latents of images with these labels (B,)."""
+        return Labelled(self, labels)
 
-        def decode(z: Tensor) -> Tensor:
-            one_hot = F.one_hot(labels, self.classes).to(z.dtype).expand(*z.shape[:-1], -1)
-            parameters: Tensor = self.network(cat([z, one_hot], -1))
-            return parameters
-
-        return decode
+    def with_labels(self, z: Tensor, one_hot: Tensor) -> Tensor:
+        """The likelihood's parameters of latents (*sample, B, Z) of images with one-hot labels (B, classes)."""
+        parameters: Tensor = self.network(torch.cat([one_hot.to(z.dtype).expand(*z.shape[:-1], -1), z], -1))
+        return parameters
 
     def forward(self, z: Tensor) -> Tensor:
         """Refuse: without labels there is no p(x|z, y)."""
         raise ValueError(NO_LABELS)
+
+
+class Labelled(nn.Module):
+    """A conditional network for images with these labels (B,): it has its parameters, and labels no more to ask for."""
+
+    def __init__(self, conditional: ConditionalEncoder | ConditionalDecoder, labels: Tensor) -> None:
+        super().__init__()
+        self.conditional = conditional
+        self.labels = labels
+
+    def forward(self, given: Tensor) -> Tensor:
+        """What the network makes of images, or of latents."""
+        return self.conditional.with_labels(given, F.one_hot(self.labels, self.conditional.classes))

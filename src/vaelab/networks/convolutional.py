@@ -173,8 +173,8 @@ class Grid(nn.Module):
         if latent_dim % (height * width):
             raise ValueError(
                 f"a decoder with features=null takes a vector for each place of its grid of {height} x {width}, and z "
-                f"has {latent_dim} numbers: it goes with a posterior over codes and an encoder with features=null and "
-                "as many channels; any other z needs decoder.features=256"
+                f"has {latent_dim} numbers: it goes with a posterior over codes, an encoder with features=null and as "
+                "many channels, and no labels (conditional=false); any other z needs decoder.features=256"
             )
         self.height, self.width = height, width
 

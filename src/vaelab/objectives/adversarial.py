@@ -42,8 +42,9 @@ class FactorVAE:
     """loss = E_q[-log p(x|z)] + KL(q(z|x) || p(z)) + tc_weight * TC(z) (Kim & Mnih 2018, equation 2).
 
     TC(z) = E_q[log D(z) - log(1 - D(z))], D the discriminator's probability that z is a sample of q(z) rather than of
-    prod_j q(z_j), of which permuting each dimension over the batch makes samples (their algorithm 1). Evaluation
-    estimates it from the batch instead, as for beta-TCVAE.
+    prod_j q(z_j), of which permuting each dimension over the batch makes samples (their algorithm 1, which permutes a
+    second batch; this one permutes the same, and costs half). Evaluation estimates it from the batch instead, as for
+    beta-TCVAE.
 
     Args:
         tc_weight: gamma, a number or a schedule of the optimizer's step.

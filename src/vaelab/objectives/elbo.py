@@ -8,7 +8,12 @@ from torch.distributions import Distribution, Independent, kl_divergence
 
 from vaelab.autoencoder import Autoencoder
 from vaelab.objectives.objective import Terms
-from vaelab.requirements import require_closed_form, require_density
+from vaelab.requirements import (
+    require_closed_form,
+    require_density,
+    require_density_of_samples,
+    require_independent_dimensions,
+)
 from vaelab.schedules import Schedule, Weight, at
 
 KLEstimator = Literal["closed_form", "monte_carlo"]
@@ -58,10 +63,14 @@ class ELBO:
         self.kl = kl
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse a model whose KL is infinite, has nothing to be taken against, or no closed form."""
+        """Refuse a model whose KL is infinite, has nothing to be taken against, or cannot be taken so."""
         require_density("elbo", model)
-        if self.kl == "closed_form":
+        if self.kl == "monte_carlo":
+            require_density_of_samples("objective.kl=monte_carlo", model)
+        else:
             require_closed_form(model, "objective.kl=monte_carlo")
+        if self.free_bits > 0:
+            require_independent_dimensions("objective.free_bits", model)
 
     def __call__(self, model: Autoencoder, x: Tensor, step: float) -> Terms:
         """`loss`, `reconstruction` and `kl`."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vaelab.autoencoder import Autoencoder
 from vaelab.objectives.objective import Samples, Terms
-from vaelab.requirements import require_density, require_differentiable_density
+from vaelab.requirements import require_density, require_density_of_samples, require_differentiable_density
 
 Gradient = Literal["reparameterized", "doubly_reparameterized"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -136,6 +136,7 @@ class PIWAE:
     def requires(self, model: Autoencoder) -> None:
         """Refuse a model without densities, or whose density is not known at any z."""
         require_density("piwae", model)
+        require_density_of_samples("objective=piwae", model)
         require_differentiable_density("objective=piwae", model)
 
     def __call__(self, model: Autoencoder, x: Tensor, step: float) -> Terms:
@@ -212,5 +213,6 @@ def _terms(bound: Tensor, drawn: _Drawn) -> Terms:
 
 def _require(objective: str, gradient: Gradient, model: Autoencoder) -> None:
     require_density(objective, model)
+    require_density_of_samples(f"objective={objective}", model)
     if gradient == "doubly_reparameterized":
         require_differentiable_density("objective.gradient=doubly_reparameterized", model)

@@ -1,7 +1,8 @@
 """Vector quantization."""
 
+import math
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -45,14 +46,14 @@ class VectorQuantization:
         if q.codebook_error is not None:
             loss = loss + q.codebook_error.mean()
         terms = {"loss": loss, "reconstruction": reconstruction, "commitment": commitment}
-        terms["batch_perplexity"] = _perplexity(q.indices, q.codebook_size)
+        terms["batch_perplexity"] = _perplexity(q.indices)
         if model.prior is not None:
             terms["kl"] = kl_divergence(q, model.prior()).mean()
         return terms
 
 
-def _perplexity(indices: Tensor, codebook_size: int) -> Tensor:
-    """exp(entropy) of how often each code occurs: K if all do alike."""
-    share = F.one_hot(indices.flatten(), codebook_size).to(torch.get_default_dtype()).mean(0)
-    perplexity: Tensor = torch.special.entr(share).sum().exp()
-    return perplexity
+def _perplexity(indices: Tensor) -> Tensor:
+    """exp(entropy) of how often each code occurs: K if all do alike. Takes no memory for codes that do not occur."""
+    ordered = indices.flatten().sort().values
+    counts = torch.searchsorted(ordered, ordered, right=True) - torch.searchsorted(ordered, ordered)  # of each one's
+    return (math.log(len(ordered)) - counts.to(torch.get_default_dtype()).log().mean()).exp()

@@ -39,6 +39,7 @@ class GumbelSoftmax(nn.Module):
     """
 
     has_density = True
+    relaxes_samples = True
     space = "codes"
 
     def __init__(
@@ -307,8 +308,8 @@ def rotated(vectors: Tensor, codes: Tensor) -> Tensor:
 
 def sums_by_code(vectors: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
     """How many vectors (N, D) each code has, (K,), and their sums, (K, D)."""
-    of_code = F.one_hot(indices, codebook_size).to(vectors.dtype)  # (N, K)
-    return of_code.sum(0), of_code.T @ vectors
+    counts = vectors.new_zeros(codebook_size).index_add_(0, indices, vectors.new_ones(len(indices)))
+    return counts, vectors.new_zeros(codebook_size, vectors.shape[1]).index_add_(0, indices, vectors)
 
 
 def kmeans(vectors: Tensor, start: Tensor, iterations: int) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from vaelab.autoencoder import Autoencoder
 from vaelab.data import Batch
 from vaelab.objectives import Adversarial, Objective
+from vaelab.requirements import option
 from vaelab.seeding import derive_seed, seed_noise
 from vaelab.training.module import AutoencoderModule, FactorOf, OptimizerOf
 
@@ -73,14 +74,16 @@ def module_for(objective: Objective) -> Callable[..., AutoencoderModule]:
     return AdversarialModule if isinstance(objective, Adversarial) else AutoencoderModule
 
 
-def why_not_trained_by(trainer: pl.Trainer, objective: Objective) -> str | None:
-    """Which setting of the trainer such an objective cannot have; None where it can have them all."""
+def why_not_trained_by(trainer: pl.Trainer, objective: Objective, likelihood: object) -> str | None:
+    """Which setting of the trainer an objective with this likelihood cannot have; None where it can have them all."""
     name = type(objective).__name__
-    if trainer.world_size > 1 and (isinstance(objective, Adversarial) or getattr(objective, "couples_images", False)):
-        return (
-            f"objective: {name} looks at all images of a batch together, which {trainer.world_size} processes do not "
-            "see: trainer.devices=1 trainer.num_nodes=1"
-        )
+    for part, what in (objective, f"objective: {name}"), (likelihood, f"loss={option(likelihood)}"):
+        together = isinstance(part, Adversarial) or getattr(part, "couples_images", False)
+        if trainer.world_size > 1 and together:
+            return (
+                f"{what} looks at all images of a batch together, which {trainer.world_size} processes do not see: "
+                "trainer.devices=1 trainer.num_nodes=1"
+            )
     if not isinstance(objective, Adversarial):
         return None
     settings = {
