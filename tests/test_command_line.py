@@ -157,7 +157,7 @@ MISTAKES = {
         "encoder.hidden[1]=x",
     ],
     "-m latent_dim=2,-3 model=ae,vea": ["latent_dim=-3", "did you mean vae?"],
-    "latent_dim=1000000000000": ["the model's weights take", "GB of memory", "latent_dim"],
+    "latent_dim=1000000000000": ["the model's weights and gradients take", "GB of memory", "latent_dim"],
     "data=digits encoder.hidden=[1000000000]": ["GB of memory", "encoder.layers"],
     "latent_dim=99999999999999999999999999": ["the model cannot be made"],
     "latent_dim=${nothing}": ["latent_dim:", "nothing", "not found"],
@@ -185,6 +185,9 @@ MISTAKES = {
         "normalization=layer",
     ],
     "--config-dir missing": ["missing", "no such folder"],
+    "data=digits threads=100000": ["threads=100000", "less than or equal to 1024"],
+    "data=digits trainer=cpu trainer.precision=16-mixed": ["trainer.precision=16-mixed needs a GPU", "bf16-mixed"],
+    "data=digits trainer.accelerator=tpu": ["trainer:", "trainer.accelerator=auto"],
 }
 
 
@@ -298,10 +301,10 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(tmp_path:
 
 
 def test_help_and_a_misspelt_key_do_not_wait_for_torch(tmp_path: Path) -> None:
-    mistakes = [["train", "model=vea"], ["train", "optimizer.lrr=1"]]
+    mistakes = [["train", words] for words in ("model=vea", "optimizer.lrr=1", "optimzer=adam", "+foo=1")]
     packages = ["torch", "pytorch_lightning", "matplotlib", "sklearn"]
     ended = in_one_interpreter([["--help"], ["train", "--help"], *mistakes], packages, tmp_path)
-    assert ended == [["0"], ["0"], ["2"], ["2"]]
+    assert ended == [["0"], ["0"], *[["2"]] * 4]
 
 
 @pytest.mark.slow
@@ -314,7 +317,8 @@ def test_a_wrong_value_does_not_wait_for_lightning(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_first_step_does_not_wait_for_what_comes_after_it(tmp_path: Path) -> None:
     """What draws, what reads other datasets, and loggers that were not asked for are imported when they are needed."""
-    late = ["mlxtend", "wandb", "mlflow", "matplotlib.backends.backend_agg", "vaelab.experiment.multirun"]
+    late = ["mlxtend", "wandb", "mlflow", "matplotlib.backends.backend_agg"]
+    late += ["torchvision", "pytorch_optimizer", "ray", "submitit", "vaelab.sweeps.sweep"]
     script = (
         "import sys, os\n"
         "from pytorch_lightning.core.module import LightningModule\n"

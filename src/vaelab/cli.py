@@ -237,8 +237,9 @@ app.add_typer(cli_explore.commands)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command, by default that of sys.argv.
 
-    Exits with 2 after a user's mistake, which is printed without a traceback, with 1 where a disk is full or a run was
-    not reproduced, with 3 where the loss is NaN or infinite, with 130 after Ctrl-C, with 143 after SIGTERM or SIGUSR1.
+    Exits with 2 after a user's mistake, which is printed without a traceback, with 1 where a disk or the memory is full
+    or a run was not reproduced, with 3 where the loss is NaN or infinite, with 130 after Ctrl-C, with 143 after SIGTERM
+    or SIGUSR1.
     """
     try:
         app(arguments, standalone_mode=True)
@@ -251,6 +252,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")
         sys.exit(130)
+    except Exception as error:
+        from vaelab.experiment.surroundings import no_memory
+
+        if not (why := no_memory(error)):
+            raise
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(why)}", highlight=False)
+        sys.exit(1)
 
 
 def _report(trained: Callable[[], "Run"]) -> None:
@@ -263,7 +271,7 @@ def _report(trained: Callable[[], "Run"]) -> None:
 
 def _is_first_here() -> bool:
     """Whether this is the only process that a launcher has started on this machine, or the first of them."""
-    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0))) == 0
+    return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
 
 
 def _report_sweep(ran: Callable[[], "SweepFolder"]) -> None:

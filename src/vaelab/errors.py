@@ -1,7 +1,11 @@
 """What a user can do wrong or do something about. The command line prints such an error without a traceback."""
 
+import errno
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class UserError(Exception):
@@ -34,6 +38,12 @@ class StorageError(RunError):
     """A disk that took no more."""
 
     exit_code = 1
+
+
+def unwritten(path: Path, error: OSError) -> RunError:
+    """That a file cannot be written: a StorageError where the disk is full, else what the user can see to."""
+    kind = StorageError if error.errno in NO_ROOM else RunError
+    return kind(f"{path} cannot be written: {error.strerror or error}")
 
 
 class DivergenceError(UserError):

@@ -24,7 +24,11 @@ LINE = 20  # pixels that a label is high
 
 
 def tile(images: Tensor, columns: int, *, margin: int = MARGIN) -> np.ndarray:
-    """Images (N, C, H, W) in [0, 1], row by row in a grid with white lines between them: (H', W', 3), uint8."""
+    """Images (N, C, H, W) in [0, 1], row by row in a grid with white lines between them: (H', W', 3), uint8.
+
+    Images of neither one nor three channels are `drawable` grey.
+    """
+    images = drawable(images)
     n, channels, height, width = images.shape
     rows = -(-n // columns)
     cell_height, cell_width = height + margin, width + margin
@@ -36,6 +40,11 @@ def tile(images: Tensor, columns: int, *, margin: int = MARGIN) -> np.ndarray:
         top, left = top * cell_height + margin, left * cell_width + margin
         grid[top : top + height, left : left + width] = image
     return grid
+
+
+def drawable(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) of one or three channels as they are, others with the mean of their channels as the one."""
+    return images if images.shape[1] in (1, 3) else images.mean(1, keepdim=True)
 
 
 def reconstructions(originals: Tensor, reconstructed: Tensor, *, columns: int = 10) -> np.ndarray:

@@ -82,6 +82,8 @@ def test_labels_may_be_missing_and_channels_there(tmp_path: Path) -> None:
         (np.asfortranarray(np.zeros((9, 4, 4), np.uint8)), None, "Fortran"),
         (np.zeros((9, 4, 4), np.uint8), np.zeros(8, np.int64), r"labels.npy holds int64 of shape \(8,\).* 9 images"),
         (np.zeros((9, 4, 4), np.uint8), np.zeros(9), "whole numbers"),
+        (np.zeros((9, 4, 4), np.uint8), np.full(9, -1), "from -1 to -1: they are the numbers of classes"),
+        (np.zeros((9, 4, 4), np.uint8), np.full(9, 2**63 + 5, np.uint64), "to 9223372036854775813: they are the num"),
         (np.zeros((2, 4, 4), np.uint8), None, "leave nothing to train on: .*images.npy has 2 images"),
         ("no array", None, "is no array of numpy.save"),
     ],
@@ -96,6 +98,29 @@ def test_what_is_wrong_with_the_files_is_said(images: object, labels: object, me
 
     with pytest.raises(DataError, match=message):
         _ = ArrayImages(root=str(tmp_path), test=2, batch_size=2).splits
+
+
+def test_a_folder_in_place_of_the_file_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "images.npy").mkdir()
+    with pytest.raises(DataError, match=r"images\.npy cannot be read: Is a directory"):
+        _ = ArrayImages(root=str(tmp_path), test=2, batch_size=2).splits
+
+
+@pytest.mark.parametrize("channels", [2, 3, 5])
+def test_images_of_any_number_of_channels_are_trained_on_and_drawn(channels: int, tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (40, channels, 8, 8), np.uint8))
+    overrides = ["data=array", f"data.root={tmp_path}", "data.test=8", "data.batch_size=8", "trainer=debug"]
+    run = vaelab.train(vaelab.compose([*overrides, "trainer.max_epochs=1"]), folder=tmp_path / "run")
+
+    assert [figure.name for figure in run.figures] == ["reconstructions.png", "samples.png"]
+
+
+def test_drawing_more_images_than_there_is_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ArrayImages(root=str(tmp_path), test=2, batch_size=2, binarize="fixed")
+    np.save(tmp_path / "images.npy", np.zeros((9, 4, 4), np.uint8))
+    monkeypatch.setattr(torch, "empty", lambda *sizes, **kinds: torch.zeros(2**62))
+    with pytest.raises(DataError, match=r"7 images .* do not fit the memory: data\.binarize=dynamic"):
+        _ = data.splits
 
 
 def test_a_network_that_does_not_fit_is_refused_by_the_header_alone(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from vaelab.data.images import Count, ImageData, Images, Splits
 from vaelab.errors import DataError
 from vaelab.seeding import derive_seed
 
+MOST_CLASSES = 10**6
+
 
 @dataclass(kw_only=True, eq=False)
 class ArrayImages(ImageData):
@@ -82,10 +84,15 @@ class ArrayImages(ImageData):
         if not path.exists():
             return torch.zeros(count, dtype=torch.int64)
         labels = _mapped(path, "(N,)")
-        if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+        if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
             raise DataError(
                 f"{path} holds {labels.dtype} of shape {labels.shape}: labels are whole numbers from 0, one for each "
                 f"of the {count} images"
+            )
+        if labels.min() < 0 or labels.max() >= MOST_CLASSES:
+            raise DataError(
+                f"{path} has labels from {labels.min()} to {labels.max()}: they are the numbers of classes, from 0 on, "
+                f"and of fewer than {MOST_CLASSES:,} of them"
             )
         return torch.from_numpy(labels.astype(np.int64))
 
@@ -97,7 +104,9 @@ def _mapped(path: Path, shape: str) -> np.ndarray:
         raise DataError(
             f"{path.resolve()} is not there (data.root={path.parent}): write it with numpy.save, {shape}"
         ) from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DataError(f"{path.resolve()} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
         raise DataError(f"{path.resolve()} is no array of numpy.save: {' '.join(str(error).split())}") from error
 
 

@@ -78,9 +78,19 @@ class Images:
             yield self.store.index_select(0, self.rows(numbers).to(self.store.device))
 
     def binarized(self, seed: int) -> "Images":
-        """Each pixel 255 with a probability of its grey value, else 0: drawn once, from `seed`, into memory."""
+        """Each pixel 255 with a probability of its grey value, else 0: drawn once, from `seed`, into memory.
+
+        Raises:
+            DataError: there is not so much memory.
+        """
         generator = torch.Generator().manual_seed(seed)
-        drawn = torch.empty(len(self), *self.shape, dtype=torch.uint8)
+        try:
+            drawn = torch.empty(len(self), *self.shape, dtype=torch.uint8)
+        except RuntimeError as error:
+            raise DataError(
+                f"{len(self)} images that are drawn black and white once do not fit the memory: data.binarize=dynamic, "
+                "which draws no more than the test and validation images, and fewer of them (data.test)"
+            ) from error
         for images, chunk in zip(torch.split(drawn, 4096), self.chunks(4096), strict=True):
             images.copy_(torch.bernoulli(chunk.float().div_(255), generator=generator).mul_(255))
         return Images(drawn, self.labels)

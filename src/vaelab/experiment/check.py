@@ -64,7 +64,7 @@ def check(config: DictConfig, *, trust: Sequence[str] = (), trained: bool = Fals
         raise ConfigError([str(error)]) from error
     except (RuntimeError, OverflowError, TypeError, AttributeError) as error:  # too many numbers, a part without one
         raise ConfigError([f"the model cannot be made: {_first_line(error)}"]) from error
-    _require_memory(model)
+    _require_memory(model, trained=trained)
     if not trained:
         _require_loss(experiment, model)
     return experiment
@@ -94,16 +94,20 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _require_memory(model: torch.nn.Module) -> None:
-    """Refuse a model that this machine has not the memory for, before the system ends the process for it."""
+def _require_memory(model: torch.nn.Module, *, trained: bool) -> None:
+    """Refuse a model that this machine has not the memory for, before the system ends the process for it.
+
+    Training takes gradients as well, as many as weights, and what the optimizer keeps, which is not counted.
+    """
     need = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
+    need += 0 if trained else sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)
     have = _memory()
     if need > have:
         largest = max(model.named_parameters(), key=lambda named: named[1].nbytes)[0]
         raise ConfigError(
             [
-                f"the model's weights take {need / 1e9:,.0f} GB, and this machine has {have / 1e9:,.0f} GB of memory: "
-                f"most of them in {largest}; make a layer or latent_dim smaller"
+                f"the model's weights{'' if trained else ' and gradients'} take {need / 1e9:,.0f} GB, and this machine "
+                f"has {have / 1e9:,.0f} GB of memory: most of them in {largest}; make a layer or latent_dim smaller"
             ]
         )
 

@@ -3,6 +3,7 @@
 Nothing here imports torch: a misspelt key is answered at once.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -56,9 +57,9 @@ def compose_with_hydra(overrides: Sequence[str], *, config_dir: str | Path | Non
             config = hydra_compose("train", searched, return_hydra_config=True)
         except Exception as error:  # Hydra fails in many ways over what it is given, not all of them its own
             raise ConfigError(_mistakes(parsed) or [_said(error)]) from error
-        foreign = _foreign_settings(config)
-    if foreign:
-        raise ConfigError(foreign)
+        wrong = _foreign_settings(config) or _added_nowhere(parsed)
+    if wrong:
+        raise ConfigError(wrong)
     return config
 
 
@@ -195,6 +196,15 @@ def _foreign_settings(config: DictConfig) -> list[str]:
 def _settings() -> dict[str, Any]:
     """Hydra's node as it is where nobody has set anything of it."""
     return dict(_leaves(hydra_compose("train", [], return_hydra_config=True)))
+
+
+def _added_nowhere(overrides: Sequence[Override]) -> list[str]:
+    """What is added beside the keys of a config, and not below one of them."""
+    added = [override.key_or_group for override in overrides if override.is_add() or override.is_force_add()]
+    if not added:
+        return []
+    known = [*hydra_compose("train", [], return_hydra_config=True), *groups()]
+    return [_unknown_key(key, known) for key in added if re.split(r"[.@/]", key)[0] not in known]
 
 
 def _leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:

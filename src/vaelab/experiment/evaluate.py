@@ -15,7 +15,7 @@ from vaelab.autoencoder import Autoencoder
 from vaelab.data import Batch, Batches, ImageData, Images
 from vaelab.data.batches import EVALUATION_BATCH
 from vaelab.distributions import OneHotCodes, VonMisesFisher
-from vaelab.errors import RunError, StorageError
+from vaelab.errors import RunError, unwritten
 from vaelab.experiment.chosen import split_images
 from vaelab.experiment.folder import RunFolder
 from vaelab.experiment.load import opened
@@ -72,7 +72,7 @@ class Evaluation:
         """Write the metrics, over those that the file has of the same names and beside all others.
 
         Raises:
-            StorageError: the run folder takes no files.
+            RunError: the run folder takes no files; a StorageError where the disk is full.
         """
         known: dict[str, Any] = self.folder.read_json(self.name).get("metrics", {})
         metrics = known | {name: _described(metric) for name, metric in self.metrics.items()}
@@ -80,7 +80,7 @@ class Evaluation:
             self.path.parent.mkdir(exist_ok=True)
             self.folder.write_json(self.name, {**self.header, "metrics": metrics})
         except OSError as error:
-            raise StorageError(f"{self.path} cannot be written: {error.strerror}") from error
+            raise unwritten(self.path, error) from error
 
 
 def evaluate(

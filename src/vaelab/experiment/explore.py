@@ -18,7 +18,7 @@ from torch.nn.functional import mse_loss
 
 from vaelab import figures
 from vaelab.autoencoder import Autoencoder
-from vaelab.errors import RunError
+from vaelab.errors import RunError, unwritten
 from vaelab.experiment.chosen import choose, labels_for, numbered, pixels_of, require_labels, split_images
 from vaelab.experiment.embedding import principal_components, save_csv, save_npz, umap_points
 from vaelab.experiment.load import Trained, folder_of, opened
@@ -482,5 +482,5 @@ def _write(targets: Sequence[Path], writers: Writers, notes: Sequence[str]) -> R
         try:
             writers[path.suffix.lower()](path)
         except OSError as error:
-            raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+            raise unwritten(path, error) from error
     return Result(list(targets), list(notes))

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import subprocess
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -286,9 +287,9 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     metrics["steps"] = trainer.global_step
     if not trainer.is_global_zero:
         return Run(folder.path, metrics)
+    folder.write_json("metrics", metrics)
     drawn = _draw(experiment, model, folder)
     summary.close_with(loggers, experiment, model, step=trainer.global_step)
-    folder.write_json("metrics", metrics)
     log.info("done in %.0f s: %s", time.monotonic() - started, metrics)
     return Run(folder.path, metrics, drawn)
 
@@ -360,12 +361,15 @@ def _ask_devices(experiment: Experiment) -> pl.Trainer:
     """Have Lightning say, before anything is written, that it cannot have the devices it is asked for."""
     try:
         trainer: pl.Trainer = experiment.trainer([], [])
-    except (MisconfigurationException, RuntimeError, ValueError, TypeError) as error:
+    except (MisconfigurationException, RuntimeError, ValueError, TypeError, ImportError) as error:
         message = f"trainer: {' '.join(str(error).split())}; trainer.accelerator=auto takes what this machine has"
         raise ConfigError([message]) from error
     why_not = why_not_trained_by(trainer, experiment.objective, experiment.loss(experiment.data.shape))
     if why_not is not None:
         raise ConfigError([why_not])
+    wanted = getattr(experiment.trainer, "keywords", {}).get("precision")
+    if wanted == "16-mixed" and trainer.strategy.root_device.type == "cpu":
+        raise ConfigError(["trainer.precision=16-mixed needs a GPU: bf16-mixed, which a CPU has too, or 32-true"])
     cores = os.cpu_count() or 1
     if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > cores:
         raise ConfigError([f"trainer.devices={trainer.num_devices}: this machine has {cores} cores"])
@@ -412,10 +416,14 @@ def _going_on_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[Map
 
 
 def _ask_compiler(experiment: Experiment) -> None:
-    """Say before anything is written that torch.compile would find no compiler."""
-    known = [os.environ.get("CXX", "g++"), "clang++", "cl"]
-    if experiment.compile and not any(map(shutil.which, known)):
+    """Say before anything is written that torch.compile would find no compiler, or one that does not run."""
+    if not experiment.compile:
+        return
+    found = next(filter(shutil.which, [os.environ.get("CXX", "g++"), "clang++", "cl"]), None)
+    if found is None:
         raise ConfigError(["compile=true: torch.compile needs a C++ compiler, such as g++, and finds none here"])
+    if found != "cl" and subprocess.run([found, "--version"], capture_output=True, check=False).returncode:
+        raise ConfigError([f"compile=true: torch.compile's C++ compiler, {found}, does not run"])
 
 
 class _EpochLog(pl.Callback):

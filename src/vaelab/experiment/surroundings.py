@@ -1,6 +1,5 @@
 """What surrounds a run while it runs: its log and status, a quiet Lightning, a word where the disk is full."""
 
-import errno
 import logging
 import os
 import threading
@@ -10,10 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vaelab.errors import Pruned, RunError, StorageError
+from vaelab.errors import NO_ROOM, Pruned, RunError, StorageError
 from vaelab.experiment.folder import RunFolder
-
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 log = logging.getLogger("vaelab")
 
@@ -30,6 +27,8 @@ def quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
         # The last batch of an epoch is logged however short the epoch is.
         warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
+        # We refuse it ourselves.
+        warnings.filterwarnings("ignore", message="(?s).*precision='16-mixed'.*")
         # torch.compile looks at the attribute itself.
         warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
         # Ours resumes: it starts where the progress stands.
@@ -63,9 +62,8 @@ def room_for(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _no_memory(error):
-            message = f"the memory does not suffice: {str(error).splitlines()[0]}; a smaller data.batch_size takes less"
-            raise RunError(message) from error
+        if no_memory(error):
+            raise RunError(f"{no_memory(error)}; a smaller data.batch_size takes less") from error
         reason = _no_room(error)
         if reason is None:
             raise
@@ -86,11 +84,12 @@ def _no_room(error: BaseException | None) -> str | None:
     return None
 
 
-def _no_memory(error: Exception) -> bool:
-    """Whether torch says, in one of its ways, that it was refused the memory it asked for."""
+def no_memory(error: Exception) -> str | None:
+    """How torch or NumPy says that it was refused the memory it asked for, where that is what it says."""
     said = isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "allocate memory" in str(error))
     overflow = isinstance(error, RuntimeError) and "overflow" in str(error)  # more bytes than can be counted
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said or overflow
+    refused = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said or overflow
+    return f"the memory does not suffice: {(str(error).splitlines() or [type(error).__name__])[0]}" if refused else None
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from pydantic import Field
 from vaelab.sweeps.folder import STOP, Job
 
 Count = Annotated[int, Field(gt=0)]
+Cores = Annotated[int, Field(gt=0, le=1024)]
 AllCores = Literal[-1]
 Gpus = Annotated[float, Field(ge=0)]
 WholeGpus = Annotated[int, Field(ge=0)]
@@ -78,7 +79,7 @@ class Joblib:
     """Several at a time on this machine, in joblib's processes (loky), which are used again and again."""
 
     n_jobs: Count | AllCores = -1
-    threads: Count | None = None
+    threads: Cores | None = None
     remote = False
 
     def workers(self) -> int:
@@ -127,7 +128,7 @@ class Ray:
 
     address: str | None = None
     n_jobs: Count | None = None
-    cpus: Count = 1
+    cpus: Cores = 1
     gpus: Gpus = 0
     remote = True
 
@@ -163,7 +164,7 @@ class SubmititLocal:
 
     n_jobs: Count = 2
     timeout_min: Count = 1440
-    cpus_per_task: Count = 1
+    cpus_per_task: Cores = 1
     remote = False
 
     def __post_init__(self) -> None:
@@ -186,7 +187,7 @@ class SubmititSlurm:
 
     n_jobs: Count = 64
     timeout_min: Count = 1440
-    cpus_per_task: Count = 4
+    cpus_per_task: Cores = 4
     gpus_per_node: WholeGpus = 0
     mem_gb: Count = 8
     partition: Text | None = None

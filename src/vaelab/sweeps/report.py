@@ -13,7 +13,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from vaelab.errors import RunError, StorageError
+from vaelab.errors import RunError, unwritten
 from vaelab.experiment.folder import write_text
 from vaelab.sweeps.folder import short_names
 from vaelab.sweeps.report_runs import NATS, STATES, ReportedRun, find_runs
@@ -152,7 +152,7 @@ def write(report: Report, page: Path, *, title: str) -> tuple[Path, Path]:
     """The page and, beside it, the table, as .csv. Files of these names are replaced as a whole.
 
     Raises:
-        StorageError: they cannot be written.
+        RunError: they cannot be written; a StorageError where the disk is full.
     """
     from vaelab.sweeps.report_page import rendered
 
@@ -161,7 +161,7 @@ def write(report: Report, page: Path, *, title: str) -> tuple[Path, Path]:
         write_text(table, as_csv(report))
         write_text(page, rendered(report, title=title))
     except OSError as error:
-        raise StorageError(f"{page} cannot be written: {error.strerror}") from error
+        raise unwritten(page, error) from error
     return page, table
 
 

@@ -10,6 +10,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.utils.tensorboard.summary import hparams
 
+from vaelab.figures import drawable
+
 
 class EventFiles(TensorBoardLogger):
     """Lightning's logger, which leaves one event file a session in its folder and nothing else.
@@ -52,7 +54,7 @@ class EventFiles(TensorBoardLogger):
         """Show latents (N, Z) in the projector, each as its image (N, C, H, W) in [0, 1] and with its label (N,)."""
         height, width = images.shape[-2:]
         side = max(height, width)  # TensorBoard lays out squares only
-        squares = nn.functional.pad(images, (0, side - width, 0, side - height))
+        squares = nn.functional.pad(drawable(images), (0, side - width, 0, side - height))
         self.experiment.add_embedding(latents, labels.tolist(), squares, step, "latents")
 
     def remove_embeddings(self) -> None:
