@@ -8,6 +8,7 @@
     python scripts/benchmark.py sweep          # several processes beside one, and the sweep's own part of a job
     python scripts/benchmark.py startup        # from the command to its answer, or to the first step
     python scripts/benchmark.py memory         # the peak of training over that of the imports
+    python scripts/benchmark.py nll            # the likelihood by 5,000 samples, beside its matrix products alone
 
 `train` compares four loops over the same 60,000 images of MNIST: the same network, loss (binary cross-entropy summed
 over pixels + KL), batch size, Adam and number of threads. They take turns, an epoch each, A B C D A B C D, in one
@@ -24,6 +25,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -713,10 +715,52 @@ def machine(threads: int) -> dict[str, Any]:
     }
 
 
+@torch.no_grad()
+def nll(options: argparse.Namespace) -> dict[str, float]:
+    """The time and memory of a log-likelihood by 5,000 samples beside the time of its decoder's layers alone.
+
+    Of the 784-400-20 VAE, whose weights do not matter for it; the layers by oneDNN, where vaelab asks it, and by MKL.
+    """
+    from vaelab.experiment.check import check
+    from vaelab.metrics.likelihood import log_likelihoods
+
+    experiment = check(vaelab.compose([f"data.root={options.root}", "data.binarize=dynamic"]))
+    model, count = experiment.model().eval(), 5 if options.quick else 20
+    images = experiment.data.splits.test.first(count).pixels.float() / 255
+    layers = [module for module in model.decoder.modules() if isinstance(module, nn.Linear)]
+    z = torch.randn(5000, LATENT)
+
+    def products(linear: Callable[[nn.Linear, Tensor], Tensor]) -> None:
+        for _ in range(count):
+            rows = z
+            for layer in layers:
+                rows = linear(layer, rows)
+
+    parts: dict[str, Callable[[], object]] = {
+        "5,000 samples": lambda: list(log_likelihoods(model, images, 5000, 0)),
+        "products alone": lambda: products(lambda layer, rows: layer(rows)),
+        "products alone, by MKL": lambda: products(lambda layer, rows: F.linear(rows, layer.weight, layer.bias)),
+    }
+    before, grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0.0
+    ms: dict[str, list[float]] = {name: [] for name in parts}
+    for _ in range(3):
+        for name, part in parts.items():
+            start = now()
+            part()
+            ms[name].append(1000 * since(start)[1] / count)
+            if not grown:  # the samples come first
+                grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    result = {name: median(values) for name, values in ms.items()}
+    for name, value in result.items():
+        console.print(f"{name}: {value:.1f} ms of the processor an image")
+    console.print(f"samples / products: {result['5,000 samples'] / result['products alone']:.2f}; {grown:.0f} MB")
+    return result | {"grown_mb": grown}
+
+
 def main() -> None:
     """Run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    benchmarks = {function.__name__: function for function in (train, step, whole, bf16, sweep, startup, memory)}
+    benchmarks = {function.__name__: function for function in (train, step, whole, bf16, sweep, startup, memory, nll)}
     parser.add_argument("case", nargs="?", default="train", choices=benchmarks)
     parser.add_argument("--quick", action="store_true", help="the small network only, few epochs")
     parser.add_argument("--networks", nargs="+", choices=CASES)

@@ -141,7 +141,7 @@ MISTAKES = {
     "encoder.activation=rellu": ["encoder.activation=rellu", "did you mean relu?"],
     "objective.kl_weight=abc": ["objective.kl_weight=abc", "number"],
     "+encoder.foo=1": ["encoder.foo", "has no foo", "hidden"],
-    "+foo=1": ["foo: the config has no foo"],
+    "+foo=1": ["foo: there is no foo"],
     "~prior": ["objective=elbo", "prior"],
     "prior=null": ["~prior"],
     "latent_dim": ["latent_dim", "key=value"],

@@ -128,6 +128,16 @@ def test_chunks_of_decoded_pixels_change_nothing(pixels, monkeypatch):
     )
 
 
+def test_no_more_is_decoded_at_a_time_than_stays_in_the_cache(monkeypatch):
+    model, x = vae(), torch.rand(1, *SHAPE).round()
+    decode, decoded = model.decode, []
+    monkeypatch.setattr(model, "decode", lambda z: decoded.append(len(z) * x.numel()) or decode(z))
+    importance_weighted_log_likelihood(model, model.prior(), x, 20_000)
+
+    assert sum(decoded) == 20_000 * x.numel()
+    assert max(decoded) <= likelihood.DECODED_AT_ONCE["cpu"]
+
+
 def test_chunks_of_samples_are_added_up_by_their_weights(monkeypatch):
     model, x = vae(), torch.rand(2, *SHAPE).round()
     prior = model.prior()
