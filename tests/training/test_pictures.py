@@ -30,6 +30,10 @@ def untrained(*overrides: str) -> tuple[Autoencoder, Images]:
     return experiment.model(), experiment.data.splits.test
 
 
+def test_by_default_nothing_is_drawn_every_epoch() -> None:
+    assert vaelab.compose([]).callbacks.pictures.every_n_epochs == 10
+
+
 def test_a_run_draws_after_its_first_epoch_every_so_many_and_at_its_end(tmp_path: Path) -> None:
     run = train(tmp_path / "run", "latent_dim=2", "trainer.max_epochs=5", "callbacks.pictures.every_n_epochs=2")
     names = ("reconstructions", "samples", "traversals", "manifold")
