@@ -271,7 +271,8 @@ def _report(trained: Callable[[], "Run"]) -> None:
 
 def _is_first_here() -> bool:
     """Whether this is the only process that a launcher has started on this machine, or the first of them."""
-    return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
+    rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+    return not rank.isdecimal() or int(rank) == 0
 
 
 def _report_sweep(ran: Callable[[], "SweepFolder"]) -> None:
