@@ -3,7 +3,6 @@
 Nothing here imports torch: a misspelt key is answered at once.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -199,12 +198,20 @@ def _settings() -> dict[str, Any]:
 
 
 def _added_nowhere(overrides: Sequence[Override]) -> list[str]:
-    """What is added beside the keys of a config, and not below one of them."""
-    added = [override.key_or_group for override in overrides if override.is_add() or override.is_force_add()]
+    """What is added beside the keys of a config: neither below one of them nor an option of a group."""
+    added = [override for override in overrides if override.is_add() or override.is_force_add()]
     if not added:
         return []
     known = [*hydra_compose("train", [], return_hydra_config=True), *groups()]
-    return [_unknown_key(key, known) for key in added if re.split(r"[.@/]", key)[0] not in known]
+    wrong = [override.key_or_group for override in added if override.key_or_group.partition(".")[0] not in known]
+    return [_unknown_key(key, known) for key in wrong if not _offered(key, overrides)]
+
+
+def _offered(group: str, overrides: Sequence[Override]) -> list[str]:
+    """The options of a group, also of one in a folder of one's own; none of what is no group."""
+    search = [str(given.input_line) for given in overrides if given.key_or_group == "hydra.searchpath"]
+    loader = GlobalHydra.instance().config_loader()
+    return list(loader.get_group_options(group, config_name="train", overrides=search))
 
 
 def _leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
@@ -222,8 +229,6 @@ def _mistakes(overrides: Sequence[Override]) -> list[str]:
     mistakes: list[str] = []
     sound: list[str] = []
     keys: list[Override] = []
-    loader = GlobalHydra.instance().config_loader()
-    search = [str(given.input_line) for given in overrides if given.key_or_group == "hydra.searchpath"]
     for override in overrides:
         group = override.key_or_group
         if override.is_sweep_override():
@@ -232,7 +237,7 @@ def _mistakes(overrides: Sequence[Override]) -> list[str]:
                 f"{override.input_line}: several values are a sweep, which needs -m (--multirun); "
                 f"one value that is a list is {group}=[{values}]"
             )
-        offered = loader.get_group_options(group, config_name="train", overrides=search)
+        offered = _offered(group, overrides)
         if not offered:
             keys.append(override)
             continue
