@@ -4,7 +4,7 @@
     python scripts/benchmark.py --quick        # the small one, few epochs; so with each of the following
     python scripts/benchmark.py step           # where the time of a step goes
     python scripts/benchmark.py whole          # what validation, checkpoints, test and figures add to a run
-    python scripts/benchmark.py bf16           # bf16-mixed beside float32, where the processor has AMX
+    python scripts/benchmark.py bf16           # bf16-mixed beside float32, where the processor has products of them
     python scripts/benchmark.py sweep          # several processes beside one, and the sweep's own part of a job
     python scripts/benchmark.py startup        # from the command to its answer, or to the first step
     python scripts/benchmark.py memory         # the peak of training over that of the imports
@@ -539,8 +539,8 @@ def recorded_layers(model: nn.Module, forward: Callable[[], object]) -> list[tup
 
 def bf16(options: argparse.Namespace) -> dict[str, Any]:
     """Epochs of vaelab in bf16-mixed beside those in float32, and the difference of the final -ELBO."""
-    if not machine(options.threads)["amx_bf16"]:
-        reason = "this processor has no amx_bf16 (see /proc/cpuinfo): bfloat16 is no faster than float32 on it"
+    if not machine(options.threads)["bfloat16"]:
+        reason = "this processor has neither amx_bf16 nor avx512_bf16 (see /proc/cpuinfo), so no products of bfloat16"
         console.print(reason)
         return {"not measured": reason}
     result: dict[str, Any] = {}
@@ -709,7 +709,7 @@ def machine(threads: int) -> dict[str, Any]:
         "processor": named.get("model name", platform.processor()),
         "cores": os.cpu_count(),
         "threads": threads,
-        "amx_bf16": "amx_bf16" in named.get("flags", "").split(),
+        "bfloat16": sorted({"amx_bf16", "avx512_bf16"} & set(named.get("flags", "").split())),
         "torch": torch.__version__,
         "load": os.getloadavg(),
     }

@@ -106,8 +106,9 @@ def test_a_gradient_of_the_density_reaches_every_parameter(kind):
         assert parameter.grad.any(), name
 
 
-def test_a_flow_prior_inverts():
-    prior = PRIORS["nsf"]()
+@pytest.mark.parametrize("kind", ["realnvp", "maf", "nsf"])
+def test_a_flow_prior_inverts(kind):
+    prior = PRIORS[kind]()
     transform, z = prior.flow().transform, torch.randn(9, 2, dtype=torch.float64)
 
     torch.testing.assert_close(transform.inv(transform(z)), z, rtol=1e-6, atol=1e-6)

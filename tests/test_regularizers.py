@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import quad
 from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
@@ -177,15 +178,24 @@ class TestMMD:
         a = torch.randn(30, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         assert mmd(a, a.flip(0), kernel=kernel, scales=[0.5, 2.0], unbiased=False).item() == pytest.approx(0, abs=1e-14)
 
+    @pytest.mark.parametrize("kernel", ["rbf", "imq"])
     @pytest.mark.parametrize("shift", [0.0, 0.7])
-    def test_between_gaussians_it_is_the_closed_form_within_its_standard_error(self, shift):
-        """E exp(-d^2 / c) = (c / (c + 2 s))^(Z/2) exp(-|m|^2 / (c + 2 s)) for d ~ N(m, s I), s the sum of variances."""
+    def test_between_gaussians_it_is_the_closed_form_within_its_standard_error(self, shift, kernel):
+        """E exp(-d^2 / c) = (c / (c + 2 s))^(Z/2) exp(-|m|^2 / (c + 2 s)) for d ~ N(m, s I), s the sum of variances.
+
+        And c / (c + d^2) is the integral over t > 0 of exp(-t) exp(-t d^2 / c).
+        """
         size, scale, variance, n = 3, 0.8, 0.49, 200
         c = 2 * size * scale
 
-        def expected(of_variances, distance):
+        def rbf(c, of_variances, distance):
             widened = c + 2 * of_variances
             return (c / widened) ** (size / 2) * math.exp(-size * distance**2 / widened)
+
+        def expected(of_variances, distance):
+            if kernel == "rbf":
+                return rbf(c, of_variances, distance)
+            return quad(lambda t: math.exp(-t) * rbf(c / t, of_variances, distance), 0, math.inf)[0]
 
         exact = expected(2 * variance, 0) + expected(2, 0) - 2 * expected(variance + 1, shift)
         torch.manual_seed(0)
@@ -193,7 +203,7 @@ class TestMMD:
             mmd(
                 shift + variance**0.5 * torch.randn(n, size, dtype=torch.float64),
                 torch.randn(n, size, dtype=torch.float64),
-                kernel="rbf",
+                kernel=kernel,
                 scales=[scale],
             )
             for _ in range(100)
