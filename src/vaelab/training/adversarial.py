@@ -77,9 +77,10 @@ def module_for(objective: Objective) -> Callable[..., AutoencoderModule]:
 def why_not_trained_by(trainer: pl.Trainer, objective: Objective, likelihood: object) -> str | None:
     """Which setting of the trainer an objective with this likelihood cannot have; None where it can have them all."""
     name = type(objective).__name__
-    for part, what in (objective, f"objective: {name}"), (likelihood, f"loss={option(likelihood)}"):
-        together = isinstance(part, Adversarial) or getattr(part, "couples_images", False)
-        if trainer.world_size > 1 and together:
+    if trainer.world_size > 1:
+        what = f"objective: {name}" if isinstance(objective, Adversarial) or _couples_images(objective) else None
+        what = what or (f"loss={option(likelihood)}" if _couples_images(likelihood) else None)
+        if what is not None:
             return (
                 f"{what} looks at all images of a batch together, which {trainer.world_size} processes do not see: "
                 "trainer.devices=1 trainer.num_nodes=1"
@@ -101,3 +102,7 @@ def why_not_trained_by(trainer: pl.Trainer, objective: Objective, likelihood: ob
             f"trainer.precision=16-mixed does not go with an objective of two optimizers, {name}: bf16-mixed or 32-true"
         )
     return None
+
+
+def _couples_images(part: object) -> bool:
+    return bool(getattr(part, "couples_images", False))
