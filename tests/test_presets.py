@@ -124,6 +124,23 @@ def test_distributions_say_what_the_other_parts_of_vaelab_ask_of_them(preset: st
         assert q.log_prob(z).shape == model.prior().log_prob(z).shape == (3, 6)
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_under_mixed_precision_densities_and_losses_have_all_their_bits(preset: str) -> None:
+    made = experiment(preset)
+    model = made.model()
+    x, labels = made.data.splits.test.pixels[:64].float() / 255, made.data.splits.test.labels[:64]
+    with torch.autocast("cpu", torch.bfloat16):
+        given = model.given(labels)
+        q = given.encode(x)
+        z = q.rsample()
+        numbers = {"likelihood": given.decode(z).log_prob(x)} | dict(made.objective(given, x, 0))
+        if model.posterior.has_density:
+            assert model.prior is not None
+            numbers |= {"posterior": q.log_prob(z), "prior": model.prior().log_prob(z)}
+    assert z.dtype == torch.float32
+    assert {name: number.dtype for name, number in numbers.items()} == dict.fromkeys(numbers, torch.float32)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

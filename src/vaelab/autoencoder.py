@@ -111,7 +111,10 @@ class Autoencoder(nn.Module):
 
     def decode(self, z: Tensor) -> Distribution:
         """p(x|z) of latents (*batch, Z): batch (*batch), event (C, H, W)."""
-        return self.likelihood(self.decoder(z))
+        parameters = self.decoder(z)
+        if parameters.device.type != "meta" and torch.is_autocast_enabled(parameters.device.type):
+            parameters = parameters.float()  # products may be in half precision, likelihoods not
+        return self.likelihood(parameters)
 
     def forward(self, x: Tensor) -> Tensor:
         """The same as `reconstruct(x)`."""

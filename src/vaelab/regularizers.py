@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from vaelab.autoencoder import Autoencoder
+from vaelab.networks.projections import full_precision
 from vaelab.requirements import (
     kinds,
     option,
@@ -200,7 +201,8 @@ class DIP:
     def __call__(self, model: Autoencoder, x: Tensor, q: Distribution, z: Tensor, step: float) -> Tensor:
         """The penalty on the covariance of this batch."""
         centred = q.mean - q.mean.mean(0)  # (B, Z)
-        covariance = centred.T @ centred / len(centred)  # (Z, Z)
+        with full_precision(centred):
+            covariance = centred.T @ centred / len(centred)  # (Z, Z)
         if self.covariance == "samples":
             own = q.covariance_matrix if hasattr(q, "covariance_matrix") else q.variance.diag_embed()
             covariance = covariance + own.mean(0)

@@ -128,7 +128,7 @@ def test_chunks_of_decoded_pixels_change_nothing(pixels, monkeypatch):
     )
 
 
-def test_no_more_is_decoded_at_a_time_than_stays_in_the_cache(monkeypatch):
+def test_no_more_is_decoded_at_a_time_however_many_samples_there_are(monkeypatch):
     model, x = vae(), torch.rand(1, *SHAPE).round()
     decode, decoded = model.decode, []
     monkeypatch.setattr(model, "decode", lambda z: decoded.append(len(z) * x.numel()) or decode(z))

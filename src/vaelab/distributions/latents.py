@@ -32,7 +32,7 @@ class MultivariateNormal(TorchMultivariateNormal):
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Loc + L noise, (*sample, B, Z)."""
         noise = standard_normal_like(self.loc, sample_shape)
-        return self.loc + (self.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
+        return self.loc + (self.scale_tril * noise.unsqueeze(-2)).sum(-1)
 
 
 @register_kl(MultivariateNormal, Independent)  # type: ignore[no-untyped-call, untyped-decorator]
@@ -103,7 +103,7 @@ class Mixture(MixtureSameFamily):
     """p(z) = sum_k w_k p_k(z), z a vector.
 
     Its density at N vectors is made of N K Z numbers. They are taken so few at a time that memory does not grow with N,
-    and that a CPU keeps them in its cache: 2.5 times as fast.
+    and that a CPU keeps them in its cache: up to twice as fast.
     """
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from vaelab.objectives import ELBO, Objective
 from vaelab.seeding import derive_seed, seed_noise
 
 DRAWN_AT_ONCE = 10_000  # samples of z of an image
-DECODED_AT_ONCE = {"cpu": PIXELS_IN_CACHE, "other": 2**26}
+DECODED_AT_ONCE = {"cpu": 4 * PIXELS_IN_CACHE, "other": 2**26}  # pixels
 
 
 def evaluation_terms(model: Autoencoder, objective: Objective, x: Tensor) -> dict[str, Tensor]:

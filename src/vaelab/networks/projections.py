@@ -1,7 +1,9 @@
 """Linear maps from an encoder's features, flat (B, F) or a grid (B, C, H, W), to what a posterior needs."""
 
+from contextlib import AbstractContextManager, nullcontext
 from math import prod
 
+import torch
 from torch import Tensor, nn
 
 from vaelab.networks.linear import Linear
@@ -9,11 +11,26 @@ from vaelab.networks.linear import Linear
 Features = int | tuple[int, int, int]
 
 
+def full_precision(like: Tensor) -> AbstractContextManager[object]:
+    """Products in float32 under mixed precision: what densities and distances are made of has no bits to spare."""
+    mixed = like.device.type != "meta" and torch.is_autocast_enabled(like.device.type)
+    return torch.autocast(like.device.type, enabled=False) if mixed else nullcontext()
+
+
+class FullPrecisionLinear(Linear):
+    """x W' + b in the precision of its weights, whatever that of the products around it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(*, outputs) of (*, features)."""
+        with full_precision(x):
+            return super().forward(x.to(self.weight.dtype))
+
+
 def linear(features: Features, outputs: int) -> nn.Module:
     """Features -> (B, outputs); a grid is flattened."""
     if isinstance(features, int):
-        return Linear(features, outputs)
-    return nn.Sequential(nn.Flatten(), Linear(prod(features), outputs))
+        return FullPrecisionLinear(features, outputs)
+    return nn.Sequential(nn.Flatten(), FullPrecisionLinear(prod(features), outputs))
 
 
 class CodeProjection(nn.Module):
@@ -45,5 +62,6 @@ class CodeProjection(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """The vectors, (B, L, D)."""
-        vectors: Tensor = self.layers(features)
+        with full_precision(features):
+            vectors: Tensor = self.layers(features.to(next(self.parameters()).dtype))
         return vectors if features.dim() == 2 else vectors.transpose(1, 2)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaelab.distributions import Codes, OneHotCodes
-from vaelab.networks.projections import CodeProjection, Features
+from vaelab.networks.projections import CodeProjection, Features, full_precision
 from vaelab.schedules import Schedule, at
 
 Positive = Annotated[int, Field(gt=0)]
@@ -281,7 +281,7 @@ class BatchesSeen(nn.Module):
 
 def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
     """The number of the code (K, D) that is nearest to each of `vectors` (*, D), (*)."""
-    with torch.no_grad():
+    with torch.no_grad(), full_precision(vectors):
         return (codebook.square().sum(-1) - 2 * vectors @ codebook.T).argmin(-1)
 
 
