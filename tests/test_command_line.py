@@ -318,7 +318,7 @@ def test_a_wrong_value_does_not_wait_for_lightning(tmp_path: Path) -> None:
 def test_the_first_step_does_not_wait_for_what_comes_after_it(tmp_path: Path) -> None:
     """What draws, what reads other datasets, and loggers that were not asked for are imported when they are needed."""
     late = ["mlxtend", "wandb", "mlflow", "matplotlib.backends.backend_agg"]
-    late += ["torchvision", "pytorch_optimizer", "ray", "submitit", "vaelab.sweeps.sweep"]
+    late += ["pytorch_optimizer", "ray", "submitit", "vaelab.sweeps.sweep"]
     script = (
         "import sys, os\n"
         "from pytorch_lightning.core.module import LightningModule\n"

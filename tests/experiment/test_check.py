@@ -74,7 +74,7 @@ def test_codes_of_flat_features_may_be_a_grid_to_the_decoder() -> None:
 
 def test_a_decoder_gives_what_the_likelihood_takes() -> None:
     assert mistakes(decoder="SmallDecoder") == (
-        "decoder=small_decoder gives (1, 7, 7) of a latent, and loss=bernoulli takes (1, 8, 8)"
+        "decoder=small_decoder gives (1, 7, 7) of a latent, and loss=bce takes (1, 8, 8)"
     )
 
 

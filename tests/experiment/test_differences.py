@@ -70,8 +70,10 @@ def no_best(path: Path) -> None:
 
 
 def a_step_twice(path: Path) -> None:
-    with SummaryWriter(path / "tensorboard", filename_suffix="again") as writer:
+    with SummaryWriter(path / "again") as writer:
         writer.add_scalar("train/loss", 6.0, 4)
+    (written,) = (path / "again").iterdir()
+    written.rename(path / "tensorboard" / "events.out.tfevents.9999999999.again")  # read after the other one
 
 
 def no_scalars(path: Path) -> None:

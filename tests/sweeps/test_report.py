@@ -287,7 +287,7 @@ def test_a_mistake_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as ended:
         main(["report", str(tmp_path), "--output", str(tmp_path / "file" / "page.html")])
-    assert ended.value.code == 1
+    assert ended.value.code == 2
     assert "cannot be written" in capsys.readouterr().err
 
 

@@ -27,11 +27,11 @@ from vaelab.autoencoder import Autoencoder
 from vaelab.errors import ConfigError, did_you_mean
 from vaelab.experiment.compose import CONF, unresolved
 from vaelab.experiment.experiment import Experiment
-from vaelab.networks import linear
+from vaelab.networks import linear, projections
 from vaelab.requirements import require_shapes
 
 # Where layers are computed: their lines say nothing of who gave them a wrong shape.
-LAYERS = (Path(torch.__file__).parent, Path(linear.__file__))
+LAYERS = (Path(torch.__file__).parent, Path(linear.__file__), Path(projections.__file__))
 
 
 def check(config: DictConfig, *, trust: Sequence[str] = (), trained: bool = False) -> Experiment:
