@@ -70,6 +70,7 @@ def test_an_epoch_asks_the_device_for_nothing_but_the_terms_that_it_logs(overrid
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_TrainingEpochLoop, "run", watched)
         given = ["data=digits", "data.batch_size=16", "data.validation=0", "trainer=cpu", "trainer.max_epochs=1"]
+        given.append("trainer.limit_train_batches=20")
         train_into(tmp_path / "run", vaelab.compose([*given, *overrides]), exact=True, trust=())
     assert asked["aten::index_select"] == 0 < len(asked)  # it saw what torch was asked for
     assert sum(asked.values()) == 0
