@@ -5,6 +5,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 import torch
 
 import vaelab
@@ -22,6 +23,7 @@ def test_every_preset_and_every_loss_is_on_the_page() -> None:
     assert all((Path(__file__).parents[1] / "docs" / link).exists() for link in re.findall(r"\]\((\S+)\)", PAGE))
 
 
+@pytest.mark.slow
 def test_a_posterior_from_another_package_trains(tmp_path: Path) -> None:
     for name, _, text in BLOCKS:
         if name:

@@ -206,6 +206,7 @@ def test_a_conditional_model_on_data_without_labels_is_refused(tmp_path: Path) -
         experiment("conditional_vae", "data=array", f"data.root={tmp_path}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", sorted(set(PRESETS) - {"vq_vae", "fsq", "vamp_vae"}))  # which refuse
 def test_any_other_model_can_be_made_conditional(preset: str) -> None:
     """What it decodes and, where the posterior is not of the prior alone, what it encodes, depends on the label."""

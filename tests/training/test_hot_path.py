@@ -47,6 +47,7 @@ def test_a_step_asks_no_tensor_for_its_value(tmp_path: Path, monkeypatch: pytest
     assert waits == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [[], ["trainer.gradient_clip_val=1.0"], ["model=factor_vae"], ["model=vq_vae"], ["model=iwae", "scheduler=cosine"]],
