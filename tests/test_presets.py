@@ -124,6 +124,7 @@ def test_distributions_say_what_the_other_parts_of_vaelab_ask_of_them(preset: st
         assert q.log_prob(z).shape == model.prior().log_prob(z).shape == (3, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_under_mixed_precision_densities_and_losses_have_all_their_bits(preset: str) -> None:
     made = experiment(preset)

@@ -54,6 +54,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PAIRS)
 def test_a_density_in_two_dimensions_integrates_to_one_with_the_moments_of_its_samples(kind):
     p = PAIRS[kind]()
