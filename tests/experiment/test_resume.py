@@ -152,12 +152,12 @@ def some_moments(seed: int, batches: int) -> list[str]:
     ("config", "moments"),
     [
         ("dynamic", ["start9"]),  # before there is a checkpoint
-        ("dynamic", ["val1", "end65", "test"]),
+        pytest.param("dynamic", ["val1", "end65", "test"], marks=pytest.mark.slow),
         ("everything", ["start4", "end5", "start25"]),
-        ("everything", ["val0", "val3"]),
+        pytest.param("everything", ["val0", "val3"], marks=pytest.mark.slow),
         ("everything", ["test"]),  # after the early stop
         ("steps", ["start30", "end47"]),
-        ("bf16", ["start8", "end30"]),
+        pytest.param("bf16", ["start8", "end30"], marks=pytest.mark.slow),
         ("two optimizers", ["start8", "end30", "test"]),
         *[pytest.param("dynamic", some_moments(seed, 88), marks=pytest.mark.slow) for seed in range(1)],
         *[pytest.param("everything", some_moments(seed, 119), marks=pytest.mark.slow) for seed in range(2)],
