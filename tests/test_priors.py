@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vaelab.autoencoder import Autoencoder
-from vaelab.distributions.latents import NUMBERS_AT_ONCE
+from vaelab.distributions.elementary import NUMBERS_AT_ONCE
 from vaelab.likelihoods import Bernoulli
 from vaelab.networks import MLPDecoder, MLPEncoder
 from vaelab.posteriors import Deterministic, FiniteScalarQuantizer, Gaussian, GumbelSoftmax, VectorQuantizer

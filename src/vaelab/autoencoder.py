@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaelab.latents import arc, grid_lines, line, plane
+from vaelab.precision import is_mixed
 
 NOTHING_BETWEEN_CODES = (
     "z is codes out of a finite set, and between two of them there is nothing that the decoder knows: "
@@ -112,9 +113,7 @@ class Autoencoder(nn.Module):
     def decode(self, z: Tensor) -> Distribution:
         """p(x|z) of latents (*batch, Z): batch (*batch), event (C, H, W)."""
         parameters = self.decoder(z)
-        if parameters.device.type != "meta" and torch.is_autocast_enabled(parameters.device.type):
-            parameters = parameters.float()  # products may be in half precision, likelihoods not
-        return self.likelihood(parameters)
+        return self.likelihood(parameters.float() if is_mixed(parameters) else parameters)
 
     def forward(self, x: Tensor) -> Tensor:
         """The same as `reconstruct(x)`."""

@@ -3,7 +3,8 @@
 One is called as `regularizer(model, x, q, z, step)` with images x (B, C, H, W), q = q(z|x), a sample z (B, Z) of it
 and the optimizer's step, `math.inf` in evaluation, and returns a scalar. Its `weight` is a number or a schedule.
 `couples_images` says that it is no mean over the images of a batch, so that processes which share one cannot compute
-it; `uses_prior` that p(z) is trained or matched by it. `requires(model)` says with a ValueError that a model cannot
+it; `uses_prior` that p(z) is trained or matched by it; `differentiates_twice`, where it is there, that its value is
+made of gradients. `requires(model)` says with a ValueError that a model cannot
 have it.
 """
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from vaelab.autoencoder import Autoencoder
-from vaelab.networks.projections import full_precision
+from vaelab.precision import full_precision
 from vaelab.requirements import (
     kinds,
     option,

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import linear_gaussian
 
 from vaelab.autoencoder import Autoencoder
+from vaelab.distributions.elementary import NUMBERS_AT_ONCE
 from vaelab.likelihoods import Bernoulli
 from vaelab.likelihoods import Gaussian as GaussianLikelihood
 from vaelab.metrics import likelihood
@@ -120,7 +121,7 @@ def test_chunks_of_decoded_pixels_change_nothing(pixels, monkeypatch):
     model, x = vae(), torch.rand(1, *SHAPE).round()
     torch.manual_seed(1)
     whole = importance_weighted_log_likelihood(model, model.prior(), x, 50)
-    monkeypatch.setattr(likelihood, "DECODED_AT_ONCE", {"cpu": pixels})
+    monkeypatch.setitem(NUMBERS_AT_ONCE, "cpu", pixels)
 
     torch.manual_seed(1)
     torch.testing.assert_close(
@@ -135,7 +136,7 @@ def test_no_more_is_decoded_at_a_time_however_many_samples_there_are(monkeypatch
     importance_weighted_log_likelihood(model, model.prior(), x, 20_000)
 
     assert sum(decoded) == 20_000 * x.numel()
-    assert max(decoded) <= likelihood.DECODED_AT_ONCE["cpu"]
+    assert max(decoded) <= NUMBERS_AT_ONCE["cpu"]
 
 
 def test_chunks_of_samples_are_added_up_by_their_weights(monkeypatch):

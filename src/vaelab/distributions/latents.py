@@ -10,10 +10,8 @@ from torch.distributions import Laplace as TorchLaplace
 from torch.distributions import MultivariateNormal as TorchMultivariateNormal
 from torch.distributions import Normal as TorchNormal
 
-from vaelab.distributions.elementary import Normal
+from vaelab.distributions.elementary import Normal, rows_at_once
 from vaelab.seeding import standard_normal_like, uniform_like
-
-NUMBERS_AT_ONCE = {"cpu": 2**19, "other": 2**26}  # of a mixture's components
 
 
 class Laplace(TorchLaplace):
@@ -110,8 +108,8 @@ class Mixture(MixtureSameFamily):
         """The log-density in nats, (*sample), of vectors (*sample, Z)."""
         rows = value.reshape(-1, value.shape[-1])
         numbers = self.component_distribution.batch_shape.numel() * value.shape[-1]  # of one row
-        at_once = max(1, NUMBERS_AT_ONCE["cpu" if value.device.type == "cpu" else "other"] // numbers)
-        log_prob = torch.cat([super(Mixture, self).log_prob(part) for part in rows.split(at_once)])  # type: ignore[no-untyped-call]
+        parts = rows.split(rows_at_once(rows, numbers))
+        log_prob = torch.cat([super(Mixture, self).log_prob(part) for part in parts])  # type: ignore[no-untyped-call]
         return log_prob.reshape(value.shape[:-1])
 
 

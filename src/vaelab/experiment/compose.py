@@ -194,7 +194,13 @@ def _foreign_settings(config: DictConfig) -> list[str]:
 @cache
 def _settings() -> dict[str, Any]:
     """Hydra's node as it is where nobody has set anything of it."""
-    return dict(_leaves(hydra_compose("train", [], return_hydra_config=True)))
+    return dict(_leaves(_default()))
+
+
+@cache
+def _default() -> DictConfig:
+    """The config without overrides, with Hydra's node."""
+    return hydra_compose("train", [], return_hydra_config=True)
 
 
 def _added_nowhere(overrides: Sequence[Override]) -> list[str]:
@@ -202,7 +208,7 @@ def _added_nowhere(overrides: Sequence[Override]) -> list[str]:
     added = [override for override in overrides if override.is_add() or override.is_force_add()]
     if not added:
         return []
-    known = [*hydra_compose("train", [], return_hydra_config=True), *groups()]
+    known = [*_default(), *groups()]
     wrong = [override.key_or_group for override in added if override.key_or_group.partition(".")[0] not in known]
     return [_unknown_key(key, known) for key in wrong if not _offered(key, overrides)]
 

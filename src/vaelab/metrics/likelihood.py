@@ -9,12 +9,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaelab.autoencoder import Autoencoder
-from vaelab.distributions.elementary import PIXELS_IN_CACHE
+from vaelab.distributions.elementary import rows_at_once
 from vaelab.objectives import ELBO, Objective
 from vaelab.seeding import derive_seed, seed_noise
 
 DRAWN_AT_ONCE = 10_000  # samples of z of an image
-DECODED_AT_ONCE = {"cpu": 4 * PIXELS_IN_CACHE, "other": 2**26}  # pixels
 
 
 def evaluation_terms(model: Autoencoder, objective: Objective, x: Tensor) -> dict[str, Tensor]:
@@ -123,8 +122,8 @@ def importance_weighted_log_likelihood(model: Autoencoder, prior: Distribution, 
     for start in range(0, samples, DRAWN_AT_ONCE):
         z = q.rsample(torch.Size([min(DRAWN_AT_ONCE, samples - start)]))  # (k, B, Z)
         log_ratio = prior.log_prob(z) - q.log_prob(z)  # (k, B)
-        chunk = max(1, DECODED_AT_ONCE["cpu" if x.device.type == "cpu" else "other"] // x.numel())
-        log_p = torch.cat([model.decode(part).log_prob(x) for part in torch.split(z, chunk)])
+        parts = z.split(rows_at_once(x, x.numel()))
+        log_p = torch.cat([model.decode(part).log_prob(x) for part in parts])
         total = total.logaddexp((log_p + log_ratio).cpu().double().logsumexp(0))
     return total - math.log(samples)
 

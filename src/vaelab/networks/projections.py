@@ -1,20 +1,13 @@
 """Linear maps from an encoder's features, flat (B, F) or a grid (B, C, H, W), to what a posterior needs."""
 
-from contextlib import AbstractContextManager, nullcontext
 from math import prod
 
-import torch
 from torch import Tensor, nn
 
 from vaelab.networks.linear import Linear
+from vaelab.precision import full_precision
 
 Features = int | tuple[int, int, int]
-
-
-def full_precision(like: Tensor) -> AbstractContextManager[object]:
-    """Products in float32 under mixed precision: what densities and distances are made of has no bits to spare."""
-    mixed = like.device.type != "meta" and torch.is_autocast_enabled(like.device.type)
-    return torch.autocast(like.device.type, enabled=False) if mixed else nullcontext()
 
 
 class FullPrecisionLinear(Linear):

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaelab.distributions import Codes, OneHotCodes
-from vaelab.networks.projections import CodeProjection, Features, full_precision
+from vaelab.networks.projections import CodeProjection, Features
+from vaelab.precision import full_precision
 from vaelab.schedules import Schedule, at
 
 Positive = Annotated[int, Field(gt=0)]

@@ -77,14 +77,10 @@ def module_for(objective: Objective) -> Callable[..., AutoencoderModule]:
 def why_not_trained_by(trainer: pl.Trainer, objective: Objective, likelihood: object) -> str | None:
     """Which setting of the trainer an objective with this likelihood cannot have; None where it can have them all."""
     name = type(objective).__name__
-    if trainer.world_size > 1:
-        what = f"objective: {name}" if isinstance(objective, Adversarial) or _couples_images(objective) else None
-        what = what or (f"loss={option(likelihood)}" if _couples_images(likelihood) else None)
-        if what is not None:
-            return (
-                f"{what} looks at all images of a batch together, which {trainer.world_size} processes do not see: "
-                "trainer.devices=1 trainer.num_nodes=1"
-            )
+    if trainer.world_size > 1 and (isinstance(objective, Adversarial) or _couples_images(objective)):
+        return _shared(f"objective: {name}", trainer.world_size)
+    if trainer.world_size > 1 and _couples_images(likelihood):
+        return _shared(f"loss={option(likelihood)}", trainer.world_size)
     if not isinstance(objective, Adversarial):
         return None
     settings = {
@@ -106,3 +102,10 @@ def why_not_trained_by(trainer: pl.Trainer, objective: Objective, likelihood: ob
 
 def _couples_images(part: object) -> bool:
     return bool(getattr(part, "couples_images", False))
+
+
+def _shared(part: str, processes: int) -> str:
+    return (
+        f"{part} looks at all images of a batch together, which {processes} processes do not see: "
+        "trainer.devices=1 trainer.num_nodes=1"
+    )
