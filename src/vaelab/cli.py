@@ -246,8 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         # Of the processes that a launcher has started on a machine, one says what all find.
         lines = str(error).splitlines() if _is_first_here() else []
-        for line in lines:
-            Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(line)}", highlight=False)
+        _complain(lines)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")
@@ -257,8 +256,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         if not (why := no_memory(error)):
             raise
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(why)}", highlight=False)
+        _complain([why])
         sys.exit(1)
+
+
+def _complain(mistakes: Iterable[str]) -> None:
+    """Print a line for each."""
+    for line in mistakes:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(line)}", highlight=False)
 
 
 def _report(trained: Callable[[], "Run"]) -> None:
@@ -285,8 +290,7 @@ def _report_sweep(ran: Callable[[], "SweepFolder"]) -> None:
     for line in best(folder):
         typer.echo(line)
     failed = list(failures(jobs))
-    for line in failed:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(line)}", highlight=False)
+    _complain(failed)
     typer.echo(folder.path)
     if failed:
         raise typer.Exit(1)

@@ -149,7 +149,7 @@ def option(part: object) -> str:
 @cache
 def _options() -> list[tuple[str, str]]:
     """What each option of conf/ makes, and its name."""
-    from vaelab.experiment.compose import CONF  # which has nothing to do with models
+    from vaelab.experiment.compose import sources  # which has nothing to do with models
 
     made = re.compile(r"^_target_:\s*(\S+)", re.MULTILINE)
-    return [(target, path.stem) for path in sorted(CONF.rglob("*.yaml")) for target in made.findall(path.read_text())]
+    return [(target, name) for _, name, text in sources() for target in made.findall(text)]

@@ -25,7 +25,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from vaelab.autoencoder import Autoencoder
 from vaelab.errors import ConfigError, did_you_mean
-from vaelab.experiment.compose import CONF, unresolved
+from vaelab.experiment.compose import CONF, sources, unresolved
 from vaelab.experiment.experiment import Experiment
 from vaelab.networks import linear, projections
 from vaelab.requirements import require_shapes
@@ -231,15 +231,12 @@ def shipped_targets() -> Mapping[str, frozenset[str]]:
     keys = inspect.signature(Experiment).parameters
     target = re.compile(r"^([ -]*)_target_:\s*(\S+)", re.MULTILINE)
     put_at = re.compile(r"^\s*- /(\w+)@(\w+)", re.MULTILINE)  # an option of a group, as part of another
-    files = [
-        (path.parent.relative_to(CONF).as_posix().replace("/", "."), path.read_text()) for path in CONF.rglob("*.yaml")
-    ]
     within: dict[str, set[str]] = {}
-    for group, text in files:
+    for group, _, text in sources():
         for of, key in put_at.findall(text):
             within.setdefault(of, set()).add(f"{group}.{key}" if group in keys else f"{key}.")
     places: dict[str, set[str]] = {}
-    for group, text in files:
+    for group, _, text in sources():
         own = {group} if group in keys or "." in group else set()
         for indent, name in target.findall(text):
             places.setdefault(name, set()).update({f"{group}."} if indent else own | within.get(group, set()))

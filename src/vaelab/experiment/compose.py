@@ -125,6 +125,13 @@ def unresolved(error: OmegaConfBaseException) -> str:
     return f"{error.full_key}: {str(error).splitlines()[0]}"
 
 
+@cache
+def sources() -> list[tuple[str, str, str]]:
+    """Group, such as "hydra.launcher", name and text of each option of conf/."""
+    files = sorted(CONF.rglob("*.yaml"))
+    return [(".".join(path.parent.relative_to(CONF).parts) or ".", path.stem, path.read_text()) for path in files]
+
+
 def options(group: str) -> list[str]:
     """The options of a config group, such as ["ae", "vae"] of "model"."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))

@@ -62,8 +62,8 @@ def room_for(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if no_memory(error):
-            raise RunError(f"{no_memory(error)}; a smaller data.batch_size takes less") from error
+        if why := no_memory(error):
+            raise RunError(f"{why}; a smaller data.batch_size takes less") from error
         reason = _no_room(error)
         if reason is None:
             raise
