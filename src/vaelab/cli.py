@@ -237,9 +237,8 @@ app.add_typer(cli_explore.commands)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command, by default that of sys.argv.
 
-    Exits with 2 after a user's mistake, which is printed without a traceback, with 1 where a disk or the memory is full
-    or a run was not reproduced, with 3 where the loss is NaN or infinite, with 130 after Ctrl-C, with 143 after SIGTERM
-    or SIGUSR1.
+    Exits with 2 after a user's mistake, which is printed without a traceback, with 1 where a disk is full or a run was
+    not reproduced, with 3 where the loss is NaN or infinite, with 130 after Ctrl-C, with 143 after SIGTERM or SIGUSR1.
     """
     try:
         app(arguments, standalone_mode=True)
@@ -257,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not (why := no_memory(error)):
             raise
         _complain([why])
-        sys.exit(1)
+        sys.exit(UserError.exit_code)
 
 
 def _complain(mistakes: Iterable[str]) -> None:
