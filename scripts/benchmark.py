@@ -447,8 +447,8 @@ BARE = ["logger=[]", *(f"callbacks.{name}=null" for name in ("progress_bar", "ra
 
 def step_of(case: Case, options: argparse.Namespace) -> dict[str, float]:
     """The same, of one network: its parts by themselves, then whole runs without and with all that logs."""
+    from vaelab.config.check import check
     from vaelab.data import Batches
-    from vaelab.experiment.check import check
 
     given = [f"data.root={options.root}", "data.validation=0", "trainer=cpu", *case.overrides]
     experiment = check(vaelab.compose(given))
@@ -677,7 +677,7 @@ MEMORY = """
 import resource, sys, tempfile
 import torch, torchvision, pytorch_lightning, matplotlib.pyplot, matplotlib.backends.backend_agg, PIL.PngImagePlugin
 import tensorboard, torch.utils.tensorboard, vaelab
-from vaelab.experiment import run
+from vaelab.runs import run
 from vaelab.data import MNIST
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 imports = peak()
@@ -721,7 +721,7 @@ def nll(options: argparse.Namespace) -> dict[str, float]:
 
     Of the 784-400-20 VAE, whose weights do not matter for it; the layers by oneDNN, where vaelab asks it, and by MKL.
     """
-    from vaelab.experiment.check import check
+    from vaelab.config.check import check
     from vaelab.metrics.likelihood import log_likelihoods
 
     experiment = check(vaelab.compose([f"data.root={options.root}", "data.binarize=dynamic"]))

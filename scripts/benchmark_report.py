@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import vaelab
-from vaelab.experiment.folder import RunFolder
+from vaelab.runs.folder import RunFolder
 
 
 def main(runs: int) -> None:

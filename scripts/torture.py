@@ -22,9 +22,9 @@ from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from vaelab.cli import main
-from vaelab.experiment.differences import differences
-from vaelab.experiment.folder import RunFolder
+from vaelab.cli.main import main
+from vaelab.runs.differences import differences
+from vaelab.runs.folder import RunFolder
 
 SMALL = ["data=digits", "trainer=cpu", "trainer.log_every_n_steps=7", "~callbacks.progress_bar", "latent_dim=4"]
 EVERYTHING = [
@@ -84,7 +84,7 @@ def wait_until_it_trains(process: BaseProcess, folder: Path, log_before: int) ->
 
 def companions(folder: Path) -> list[int]:
     """The other processes of a run on several devices that there still are."""
-    mine = [b"vaelab.experiment.companion", str(folder.absolute()).encode()]
+    mine = [b"vaelab.runs.companion", str(folder.absolute()).encode()]
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
@@ -161,7 +161,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     PROCESSES.set_forkserver_preload(
-        ["vaelab.experiment.run", "sklearn.datasets", "torch.utils.tensorboard", "matplotlib.figure"]
+        ["vaelab.runs.run", "sklearn.datasets", "torch.utils.tensorboard", "matplotlib.figure"]
     )
     with tempfile.TemporaryDirectory() as temporary:
         sys.exit(not torture(Path(temporary), options.kills, options.seed))

@@ -17,10 +17,10 @@ from typing import NamedTuple
 import torch
 from matplotlib.figure import Figure
 
-from vaelab.experiment.folder import write_text
-from vaelab.experiment.load import opened
 from vaelab.files import replacing
+from vaelab.looking.load import opened
 from vaelab.metrics.latents import gaussian_total_correlation
+from vaelab.runs.folder import write_text
 
 COMMON = ["data=mnist", "loss=mse", "latent_dim=10", "hydra/launcher=joblib"]
 COMMON += [f"callbacks.{name}=null" for name in ("pictures", "progress_bar")]

@@ -23,10 +23,10 @@ from typing import Any
 import pytest
 from lightning_fabric.utilities.rank_zero import _get_rank, rank_zero_only
 
-from vaelab.cli import main
+from vaelab.cli.main import main
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["processes", "warm", "vaelab.sweeps.search"])
+PROCESSES.set_forkserver_preload(["processes", "warm", "vaelab.sweeps.search.search"])
 SILENCE = Path(os.devnull)
 
 
@@ -80,7 +80,7 @@ def free_port() -> int:
 def in_one_interpreter(commands: Sequence[Sequence[str]], packages: Sequence[str], cwd: Path) -> list[list[str]]:
     """What each ended with, and which of the packages had been imported by then."""
     script = (
-        "import sys; from vaelab.cli import main\n"
+        "import sys; from vaelab.cli.main import main\n"
         f"for words in {commands}:\n"
         "    try: main(words)\n"
         f"    except SystemExit as end: print('ended', end.code, *[name for name in {packages} if name in sys.modules])"

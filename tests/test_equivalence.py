@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import vaelab
-from vaelab.experiment.check import check
+from vaelab.config.check import check
 
 BATCH, STEPS, TOLERANCE = 128, 50, 1e-5  # the batch of both programs
 

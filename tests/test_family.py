@@ -16,13 +16,13 @@ from torch import Tensor
 
 import vaelab
 from vaelab import figures
-from vaelab.cli import main
-from vaelab.distributions import BernoulliImage
-from vaelab.experiment.check import check
-from vaelab.experiment.compose import options
-from vaelab.experiment.load import opened
+from vaelab.cli.main import main
+from vaelab.config.check import check
+from vaelab.config.compose import options
+from vaelab.looking.load import opened
 from vaelab.metrics.latents import active_units
 from vaelab.metrics.likelihood import log_likelihoods
+from vaelab.models.distributions import BernoulliImage
 from vaelab.seeding import derive_seed, seed_noise
 
 PRESETS = options("model")

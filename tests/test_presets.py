@@ -9,10 +9,10 @@ import pytorch_lightning as pl
 import torch
 
 import vaelab
-from vaelab.autoencoder import Autoencoder
-from vaelab.experiment.check import check
-from vaelab.experiment.compose import options
-from vaelab.experiment.experiment import Experiment
+from vaelab.config.check import check
+from vaelab.config.compose import options
+from vaelab.config.experiment import Experiment
+from vaelab.models.autoencoder import Autoencoder
 from vaelab.training.adversarial import module_for
 from vaelab.training.checkpoints import AtomicCheckpointIO, read
 from vaelab.training.datamodule import ImageDataModule

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from processes import command, free_port
-from vaelab.cli import main
+from vaelab.cli.main import main
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()

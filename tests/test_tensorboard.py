@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, FrameLocator, Locator, Page, expect
 from screenshots import tensorboard
 
-from vaelab.cli import main
+from vaelab.cli.main import main
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaelab.cli import main
+from vaelab.cli.main import main
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "using.md").read_text()

@@ -8,9 +8,9 @@ import sklearn.datasets  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
 
 import vaelab
-import vaelab.cli
-import vaelab.experiment.evaluate
-import vaelab.experiment.run
+import vaelab.cli.main
+import vaelab.looking.evaluate
+import vaelab.runs.run
 import vaelab.sweeps.sweep
 
 vaelab.compose(["latent_dim=1"])  # Hydra's plugins, the grammar of overrides

@@ -12,12 +12,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vaelab.config.compose import compose
     from vaelab.errors import ConfigError, DataError, DivergenceError, RunError, StorageError, UserError
-    from vaelab.experiment.compose import compose
-    from vaelab.experiment.evaluate import evaluate
-    from vaelab.experiment.load import load
-    from vaelab.experiment.reproduce import Reproduction, reproduce
-    from vaelab.experiment.run import Run, resume, train
+    from vaelab.looking.evaluate import evaluate
+    from vaelab.looking.load import load
+    from vaelab.runs.reproduce import Reproduction, reproduce
+    from vaelab.runs.run import Run, resume, train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,11 +39,11 @@ __all__ = [
 
 # Lightning takes seconds to import: `import vaelab` and the command line wait for it only when they need it.
 _HOMES = {
-    "compose": "vaelab.experiment.compose",
-    "evaluate": "vaelab.experiment.evaluate",
-    "load": "vaelab.experiment.load",
-    **dict.fromkeys(["Reproduction", "reproduce"], "vaelab.experiment.reproduce"),
-    **dict.fromkeys(["Run", "resume", "train"], "vaelab.experiment.run"),
+    "compose": "vaelab.config.compose",
+    "evaluate": "vaelab.looking.evaluate",
+    "load": "vaelab.looking.load",
+    **dict.fromkeys(["Reproduction", "reproduce"], "vaelab.runs.reproduce"),
+    **dict.fromkeys(["Run", "resume", "train"], "vaelab.runs.run"),
     **dict.fromkeys(
         ["ConfigError", "DataError", "DivergenceError", "RunError", "StorageError", "UserError"], "vaelab.errors"
     ),

@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run the command; Ctrl-C ends it without a traceback, also while it is being imported."""
     try:
-        from vaelab.cli import main as command
+        from vaelab.cli.main import main as command
     except KeyboardInterrupt:
         sys.exit(130)
     command()

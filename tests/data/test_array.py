@@ -134,7 +134,7 @@ def test_a_network_that_does_not_fit_is_refused_by_the_header_alone(tmp_path: Pa
 TRAIN_WITH_LITTLE_MEMORY = """
 import resource, sys
 import torch, pytorch_lightning, matplotlib.pyplot, tensorboard, vaelab
-from vaelab.experiment import run
+from vaelab.runs import run
 torch.set_num_threads(1)
 used = 1024 * int(next(l for l in open("/proc/self/status") if l.startswith("VmData")).split()[1])
 resource.setrlimit(resource.RLIMIT_DATA, (used + 400 * 2**20,) * 2)

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.distributions import MultivariateNormal
 
-from vaelab.autoencoder import Autoencoder
-from vaelab.likelihoods import Gaussian as GaussianLikelihood
-from vaelab.posteriors import Gaussian
-from vaelab.priors import StandardNormal
+from vaelab.models.autoencoder import Autoencoder
+from vaelab.models.likelihoods import Gaussian as GaussianLikelihood
+from vaelab.models.posteriors import Gaussian
+from vaelab.models.priors import StandardNormal
 
 SHAPE, PIXELS = (1, 2, 3), 6
 

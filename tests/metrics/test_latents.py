@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from vaelab.distributions import Codes, OneHotCodes
 from vaelab.metrics import latents
 from vaelab.metrics.latents import LatentsOfImages, active_units, gaussian_total_correlation, information
+from vaelab.models.distributions import Codes, OneHotCodes
 
 sys.path.insert(0, str(Path(__file__).parent))
 import linear_gaussian

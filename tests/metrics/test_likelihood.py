@@ -11,10 +11,8 @@ from torch.distributions import Independent, Normal, kl_divergence
 sys.path.insert(0, str(Path(__file__).parent))
 import linear_gaussian
 
-from vaelab.autoencoder import Autoencoder
-from vaelab.distributions.elementary import NUMBERS_AT_ONCE
-from vaelab.likelihoods import Bernoulli
-from vaelab.likelihoods import Gaussian as GaussianLikelihood
+from vaelab.losses import ELBO, IWAE, Reconstruction
+from vaelab.losses.schedules import Linear
 from vaelab.metrics import likelihood
 from vaelab.metrics.likelihood import (
     evaluation_terms,
@@ -23,11 +21,13 @@ from vaelab.metrics.likelihood import (
     why_no_bits,
     why_no_likelihood,
 )
-from vaelab.networks import MLPDecoder, MLPEncoder
-from vaelab.objectives import ELBO, IWAE, Reconstruction
-from vaelab.posteriors import Deterministic, Gaussian
-from vaelab.priors import StandardNormal
-from vaelab.schedules import Linear
+from vaelab.models.autoencoder import Autoencoder
+from vaelab.models.distributions.elementary import NUMBERS_AT_ONCE
+from vaelab.models.likelihoods import Bernoulli
+from vaelab.models.likelihoods import Gaussian as GaussianLikelihood
+from vaelab.models.networks import MLPDecoder, MLPEncoder
+from vaelab.models.posteriors import Deterministic, Gaussian
+from vaelab.models.priors import StandardNormal
 
 SHAPE = (1, 4, 5)
 

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 import vaelab
 from vaelab.errors import RunError
-from vaelab.experiment.folder import RunFolder
+from vaelab.runs.folder import RunFolder
 from vaelab.sweeps.folder import Entry, Record, SweepFolder
 
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from vaelab.config.compose import options
 from vaelab.errors import ConfigError
-from vaelab.experiment.compose import options
 from vaelab.sweeps.grid import combinations, compose_grid, subfolder
 
 
@@ -63,7 +63,7 @@ def test_a_named_sweep_is_an_axis_and_what_is_typed_goes_before_it() -> None:
     ]
     assert [job.config.objective.kl_weight for job in compose_grid(["sweep=kl_weight", "objective.kl_weight=3"])] == [3]
     both = compose_grid(["sweep=[loss,seeds]", "seed=1,2"])
-    assert {(job.config.loss._target_, job.config.seed) for job in both} >= {("vaelab.likelihoods.Bernoulli", 2)}
+    assert {(job.config.loss._target_, job.config.seed) for job in both} >= {("vaelab.models.likelihoods.Bernoulli", 2)}
     assert len(both) == 2 * len(options("loss"))  # glob(*) takes all of them
 
 
@@ -85,6 +85,6 @@ def test_a_jobs_folder_says_its_number_and_its_parameters() -> None:
 
 def test_folders_of_configs_of_ones_own_are_searched(tmp_path: Path) -> None:
     (tmp_path / "loss").mkdir()
-    (tmp_path / "loss" / "mine.yaml").write_text("_target_: vaelab.likelihoods.Bernoulli\n")
+    (tmp_path / "loss" / "mine.yaml").write_text("_target_: vaelab.models.likelihoods.Bernoulli\n")
     grid = compose_grid(["loss=bce,mine"], config_dir=tmp_path)
     assert grid[0].config == grid[1].config

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from processes import command
-from vaelab.cli import main
-from vaelab.experiment.compose import CONF, options
-from vaelab.experiment.differences import differences
+from vaelab.cli.main import main
+from vaelab.config.compose import CONF, options
+from vaelab.runs.differences import differences
 from vaelab.sweeps.folder import SweepFolder
 
 TINY = [
@@ -85,7 +85,7 @@ def test_a_missing_extra_is_said_with_its_name(
 def test_every_launcher_of_conf_is_there_and_its_defaults_are_those_of_its_class() -> None:
     from omegaconf import OmegaConf
 
-    from vaelab.experiment.check import check_part
+    from vaelab.config.check import check_part
 
     assert options("hydra/launcher") == ["basic", "joblib", "ray", "submitit_local", "submitit_slurm"]
     for name in options("hydra/launcher"):

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from processes import SILENCE, finish, run, start
-from vaelab.cli import main
-from vaelab.experiment.compose import options
-from vaelab.experiment.differences import differences
-from vaelab.experiment.folder import RunFolder
+from vaelab.cli.main import main
+from vaelab.config.compose import options
+from vaelab.runs.differences import differences
+from vaelab.runs.folder import RunFolder
 from vaelab.sweeps.folder import SweepFolder
 
 TINY = [
@@ -262,7 +262,7 @@ def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("vaelab.likelihoods.Bernoulli", "os.system", "not among the parts that vaelab ships"),
+        ("vaelab.models.likelihoods.Bernoulli", "os.system", "not among the parts that vaelab ships"),
         ("latent_dim: 20", "latent_dim: ${oc.env:HOME}", "interpolation"),
         ("latent_dim: 20", "latent_dim: -1", "greater than 0"),
     ],
@@ -349,7 +349,7 @@ MISTAKES: dict[str, list[str]] = {
     "latent_dim=interval(0,1)": ["latent_dim=interval(0,1): a grid needs single values"],
     "latent_dim=glob(*)": ["latent_dim=glob(*): there is no value in it"],
     "seed=1,2 hydra.launcher._target_=os.system": ["not among the parts that vaelab ships"],
-    "seed=1,2 hydra.launcher._target_=vaelab.networks.MLPEncoder": ["no part that can stand there"],
+    "seed=1,2 hydra.launcher._target_=vaelab.models.networks.MLPEncoder": ["no part that can stand there"],
     "seed=1,2 data.root=no_such_folder data=mnist": ["no_such_folder"],
 }
 

@@ -1,4 +1,4 @@
-"""Two optimizers: the run folder, the logs, the counting of steps. (Exact resume: tests/experiment/test_resume.py.)"""
+"""Two optimizers: the run folder, the logs, the counting of steps. (Exact resume: tests/runs/test_resume.py.)"""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import vaelab
-from vaelab.experiment.check import check
-from vaelab.objectives import ELBO
+from vaelab.config.check import check
+from vaelab.losses import ELBO
 from vaelab.training.adversarial import AdversarialModule, module_for
 from vaelab.training.checkpoints import read
 from vaelab.training.module import AutoencoderModule

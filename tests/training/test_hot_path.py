@@ -11,8 +11,8 @@ from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vaelab
-from vaelab.experiment.check import check
-from vaelab.experiment.run import train_into
+from vaelab.config.check import check
+from vaelab.runs.run import train_into
 from vaelab.training.module import AutoencoderModule
 
 

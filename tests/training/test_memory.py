@@ -11,7 +11,7 @@ TRAIN = """
 import resource, sys
 import torch, torchvision, pytorch_lightning, matplotlib.pyplot, matplotlib.backends.backend_agg, PIL.PngImagePlugin
 import tensorboard, torch.utils.tensorboard, vaelab
-from vaelab.experiment import run
+from vaelab.runs import run
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 imports = peak()
 options = ["trainer=cpu", "trainer.max_epochs=1", "callbacks.progress_bar=null"]

@@ -7,14 +7,14 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from vaelab.autoencoder import Autoencoder
 from vaelab.data import Batches, ImageData, Images, Splits
-from vaelab.likelihoods import Bernoulli
-from vaelab.networks import MLPDecoder, MLPEncoder
-from vaelab.objectives import ELBO, Reconstruction
-from vaelab.posteriors import Deterministic, Gaussian
-from vaelab.priors import StandardNormal
-from vaelab.schedules import Linear
+from vaelab.losses import ELBO, Reconstruction
+from vaelab.losses.schedules import Linear
+from vaelab.models.autoencoder import Autoencoder
+from vaelab.models.likelihoods import Bernoulli
+from vaelab.models.networks import MLPDecoder, MLPEncoder
+from vaelab.models.posteriors import Deterministic, Gaussian
+from vaelab.models.priors import StandardNormal
 from vaelab.seeding import derive_seed
 from vaelab.training.checkpoints import AtomicCheckpointIO
 from vaelab.training.datamodule import ImageDataModule

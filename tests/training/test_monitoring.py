@@ -7,10 +7,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import vaelab
-from vaelab.autoencoder import Autoencoder
-from vaelab.experiment.check import check
-from vaelab.experiment.differences import scalars
-from vaelab.objectives import kl_per_dimension
+from vaelab.config.check import check
+from vaelab.losses import kl_per_dimension
+from vaelab.models.autoencoder import Autoencoder
+from vaelab.runs.differences import scalars
 from vaelab.training.checkpoints import read
 
 SMALL = [

@@ -7,9 +7,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import vaelab
 from vaelab import figures
-from vaelab.autoencoder import Autoencoder
+from vaelab.config.check import check
 from vaelab.data import Images
-from vaelab.experiment.check import check
+from vaelab.models.autoencoder import Autoencoder
 from vaelab.training.pictures import portrait
 
 SMALL = ["data=digits", "trainer=cpu", "encoder.hidden=[16]", "decoder.hidden=[16]", "callbacks.progress_bar=null"]

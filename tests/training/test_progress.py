@@ -7,7 +7,7 @@ import pytest
 from pytorch_lightning.callbacks import RichProgressBar
 
 import vaelab
-from vaelab.experiment.run import train_into
+from vaelab.runs.run import train_into
 
 
 def test_a_bar_moves_as_often_as_it_is_drawn_and_at_the_end_of_an_epoch(

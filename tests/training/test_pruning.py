@@ -6,8 +6,8 @@ import pytest
 
 import vaelab
 from vaelab.errors import Pruned
-from vaelab.experiment.folder import RunFolder
-from vaelab.experiment.run import go_on
+from vaelab.runs.folder import RunFolder
+from vaelab.runs.run import go_on
 from vaelab.training.pruning import Pruning
 
 SMALL = ["data=digits", "trainer=cpu", "encoder.hidden=[8]", "decoder.hidden=[8]", "latent_dim=2"]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from vaelab.distributions import Codes, OneHotCodes
-from vaelab.objectives import kl_per_dimension
+from vaelab.losses import kl_per_dimension
+from vaelab.models.distributions import Codes, OneHotCodes
 
 ACTIVE_VARIANCE = 0.01
 PAIRS_AT_ONCE = 2**20  # numbers z_j of (sample, posterior, dimension)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaelab.autoencoder import Autoencoder
-from vaelab.distributions.elementary import rows_at_once
-from vaelab.objectives import ELBO, Objective
+from vaelab.losses import ELBO, Objective
+from vaelab.models.autoencoder import Autoencoder
+from vaelab.models.distributions.elementary import rows_at_once
 from vaelab.seeding import derive_seed, seed_noise
 
 DRAWN_AT_ONCE = 10_000  # samples of z of an image

@@ -14,10 +14,10 @@ from omegaconf import DictConfig
 from pydantic import TypeAdapter, ValidationError
 
 from vaelab.errors import RunError
-from vaelab.experiment.folder import RunFolder, exclusive, write_text
+from vaelab.runs.folder import RunFolder, exclusive, write_text
 
 if TYPE_CHECKING:
-    from vaelab.sweeps.search import Watch
+    from vaelab.sweeps.search.search import Watch
 
 METRICS = ("test/elbo", "test/reconstruction", "test/kl", "test/mse")
 STOP = ".stop"

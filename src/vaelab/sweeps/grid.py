@@ -11,9 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
 from omegaconf import DictConfig, OmegaConf
 
+from vaelab.config.check import check
+from vaelab.config.compose import compose_with_hydra, hydra_of_ours, readable, without_hydra
 from vaelab.errors import ConfigError
-from vaelab.experiment.check import check
-from vaelab.experiment.compose import compose_with_hydra, hydra_of_ours, readable, without_hydra
 from vaelab.sweeps.folder import short_names, shown
 
 

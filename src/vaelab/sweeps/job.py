@@ -13,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 
 from vaelab.errors import Pruned
-from vaelab.experiment.run import go_on
+from vaelab.runs.run import go_on
 from vaelab.sweeps.folder import Job
 
 

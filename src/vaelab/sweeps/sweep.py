@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from vaelab.config.check import check, check_part
+from vaelab.config.compose import compose_with_hydra, flat_keys, options
 from vaelab.errors import ConfigError, RunError
-from vaelab.experiment.check import check, check_part
-from vaelab.experiment.compose import compose_with_hydra, flat_keys, options
-from vaelab.experiment.folder import RunFolder, portable
-from vaelab.experiment.surroundings import room_for
+from vaelab.runs.folder import RunFolder, portable
+from vaelab.runs.surroundings import room_for
 from vaelab.sweeps import table
 from vaelab.sweeps.folder import STOP, Entry, Job, Record, SweepFolder
 from vaelab.sweeps.grid import Combination, Composed, compose_all, compose_grid, first_values, subfolder
 from vaelab.sweeps.launchers import Launcher
-from vaelab.sweeps.sweepers import Optuna
+from vaelab.sweeps.search.sweepers import Optuna
 
 if TYPE_CHECKING:
-    from vaelab.experiment.experiment import Experiment
+    from vaelab.config.experiment import Experiment
 
 
 def sweep(overrides: Sequence[str], *, config_dir: str | Path | None = None, trust: Sequence[str] = ()) -> SweepFolder:
@@ -123,8 +123,8 @@ def _search(
     resumed: tuple[SweepFolder, Launcher] | None = None,
 ) -> SweepFolder:
     """A run for each trial of a search."""
-    from vaelab.sweeps.search import Search, compare, described, opened, require_metrics
-    from vaelab.sweeps.space import Space
+    from vaelab.sweeps.search.search import Search, compare, described, opened, require_metrics
+    from vaelab.sweeps.search.space import Space
 
     axes = [f"{key}={values}" for key, values in (sweeper.params or {}).items()]
     space = Space([*axes, *overrides])
@@ -267,8 +267,8 @@ def _ready(
         ConfigError: this machine has not the devices, or this is one of several processes.
         DataError: the data are missing or damaged.
     """
-    from vaelab.experiment.launch import require_one  # imports Lightning, for which no mistake should wait
-    from vaelab.experiment.run import ready
+    from vaelab.runs.launch import require_one  # imports Lightning, for which no mistake should wait
+    from vaelab.runs.run import ready
 
     require_one()
     # One job for each choice of data and devices.

@@ -7,10 +7,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from vaelab.autoencoder import Autoencoder
 from vaelab.data import Batch
-from vaelab.objectives import Adversarial, Objective
-from vaelab.requirements import option
+from vaelab.losses import Adversarial, Objective
+from vaelab.losses.requirements import option
+from vaelab.models.autoencoder import Autoencoder
 from vaelab.seeding import derive_seed, seed_noise
 from vaelab.training.module import AutoencoderModule, FactorOf, OptimizerOf
 

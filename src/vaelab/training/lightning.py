@@ -61,8 +61,8 @@ def trainer(
     import pytorch_lightning as pl
     import torch
 
+    from vaelab.performance.unprofiled import Unprofiled
     from vaelab.training.checkpoints import AtomicCheckpointIO
-    from vaelab.training.unprofiled import Unprofiled
 
     torch.set_float32_matmul_precision(float32_matmul_precision)
     # Lightning sets it for the sake of forks, which we do not use. With it, each step of an optimizer looks for

@@ -11,11 +11,11 @@ from pytorch_lightning.strategies import ParallelStrategy, Strategy
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaelab.autoencoder import Autoencoder
 from vaelab.data import Batch, Batches
 from vaelab.errors import ConfigError, DivergenceError, did_you_mean
+from vaelab.losses import KnowsDataset, Objective, Terms
 from vaelab.metrics.likelihood import encoding_once, evaluation_terms
-from vaelab.objectives import KnowsDataset, Objective, Terms
+from vaelab.models.autoencoder import Autoencoder
 from vaelab.seeding import derive_seed, seed_noise, sharing
 from vaelab.training.reading import tensors
 

@@ -11,9 +11,9 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from vaelab.data import Batches
-from vaelab.distributions import Codes
+from vaelab.losses.schedules import at
 from vaelab.metrics.latents import LatentsOfImages, active_units
-from vaelab.schedules import at
+from vaelab.models.distributions import Codes
 from vaelab.training.module import AutoencoderModule
 from vaelab.training.tensorboard import EventFiles
 

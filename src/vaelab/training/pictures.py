@@ -8,9 +8,9 @@ import torch
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from vaelab import figures
-from vaelab.autoencoder import Autoencoder
 from vaelab.data import Images
-from vaelab.latents import changing
+from vaelab.models.autoencoder import Autoencoder
+from vaelab.models.latents import changing
 from vaelab.seeding import derive_seed, noise_of_its_own
 from vaelab.training.datamodule import ImageDataModule
 from vaelab.training.module import AutoencoderModule

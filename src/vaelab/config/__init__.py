@@ -1,0 +1,1 @@
+"""conf/: composed, checked, made into an experiment."""

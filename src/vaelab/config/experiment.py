@@ -1,0 +1,104 @@
+"""The parts of one experiment, as the config has chosen them."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from vaelab.data import ImageData
+from vaelab.losses import Objective
+from vaelab.losses.requirements import option
+from vaelab.models.autoencoder import Autoencoder
+from vaelab.models.networks import ConditionalDecoder, ConditionalEncoder
+from vaelab.seeding import derive_seed
+
+
+def _no_path(name: str) -> str:
+    if not re.fullmatch(r"[\w+=,.-]*\w[\w+=,.-]*", name):
+        raise PydanticCustomError("name", "be a folder's name of letters, digits and _ + = , . -")
+    return name
+
+
+Name = Annotated[str, Field(max_length=100), AfterValidator(_no_path)]
+Seed = Annotated[int, Field(ge=0)]
+LatentDim = Annotated[int, Field(gt=0)]
+Threads = Annotated[int, Field(gt=0, le=1024)]
+Part = Callable[..., Any]
+PartOfFolder = Callable[[Path], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What a config says; its fields are the config's keys.
+
+    The parts are functions that still want what only the experiment knows: the shape of an image, the size of
+    the latent space, the folder of the run.
+    """
+
+    name: Name
+    seed: Seed
+    latent_dim: LatentDim
+    conditional: bool = False
+    data: ImageData
+    encoder: Part
+    posterior: Part
+    decoder: Part
+    loss: Part
+    prior: Part | None = None
+    objective: Objective
+    optimizer: Part
+    scheduler: Part | None = None
+    trainer: Part
+    callbacks: Mapping[str, PartOfFolder | None] | None = None
+    logger: Mapping[str, PartOfFolder | None] | None = None
+    threads: Threads | None = None
+    compile: bool = False
+    channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what each part allows but not both together."""
+        stopping = (self.callbacks or {}).get("early_stopping")
+        if stopping is not None and self.data.validation == 0:
+            raise ValueError("callbacks=early_stopping watches the validation loss, and data.validation=0 leaves none")
+        if stopping is not None and getattr(self.trainer, "keywords", {}).get("limit_val_batches") == 0:
+            raise ValueError("callbacks=early_stopping waits for validations, and trainer.limit_val_batches=0 has none")
+        if self.conditional and not self.data.classes:
+            raise ValueError(
+                f"conditional=true needs labels, and data={option(self.data)} has none: conditional=false or, with "
+                "data=array, a labels.npy beside images.npy"
+            )
+        for name, part in getattr(self.objective, "regularizers", {}).items():
+            if self.compile and getattr(part, "differentiates_twice", False):
+                raise ValueError(
+                    f"compile=true has no gradients of gradients, which the regularizer {name} takes: compile=false"
+                )
+
+    def model(self) -> Autoencoder:
+        """A new autoencoder, whose weights are f(seed)."""
+        torch.manual_seed(derive_seed(self.seed, "weights"))
+        shape, classes = self.data.shape, self.data.classes
+        encoder = ConditionalEncoder(self.encoder, shape, classes) if self.conditional else self.encoder(shape)
+        likelihood = self.loss(shape)
+        posterior = self.posterior(encoder.features, self.latent_dim)
+        z, parameters = posterior.latent_dim, likelihood.parameter_shape
+        model = Autoencoder(
+            encoder=encoder,
+            posterior=posterior,
+            decoder=(
+                ConditionalDecoder(self.decoder, z, parameters, classes)
+                if self.conditional
+                else self.decoder(z, parameters)
+            ),
+            likelihood=likelihood,
+            prior=self.prior(z) if self.prior is not None else None,
+        )
+        return model.to(memory_format=torch.channels_last) if self.channels_last else model
+
+    def made_for(self, folder: Path, parts: Mapping[str, PartOfFolder | None] | None) -> Sequence[Any]:
+        """The callbacks or loggers of a run in `folder`."""
+        return [part(folder) for part in (parts or {}).values() if part is not None]

@@ -1,1 +1,0 @@
-"""A config -> a run folder -> results."""

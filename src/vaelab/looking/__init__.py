@@ -1,0 +1,1 @@
+"""What a trained run shows: evaluated, loaded, drawn."""

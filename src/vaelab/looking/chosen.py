@@ -1,0 +1,129 @@
+"""The images that a command is asked to look at: some of a split, or people's own."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaelab.data import ImageData, Images, Splits
+from vaelab.errors import DataError, RunError, did_you_mean
+from vaelab.looking.own_images import read_images
+from vaelab.models.autoencoder import Autoencoder
+from vaelab.seeding import derive_seed
+
+
+class Chosen(NamedTuple):
+    """Images (N, C, H, W) in [0, 1], a name each, labels (N,) if known, what they are, and what was done to them."""
+
+    images: Tensor
+    names: list[str]
+    labels: Tensor | None
+    what: str
+    notes: list[str]
+
+
+def choose(
+    data: ImageData, own: Sequence[Path], split: str, images: str | None, invert: bool, default: str | None
+) -> Chosen:
+    """Those of one's own images, or else of a split, that `images` says, as `numbered` reads it.
+
+    Where it says nothing, they are all of one's own, or as many of the split as `default` says.
+
+    Raises:
+        DataError: there are no such images, or they cannot be read.
+    """
+    if own:
+        read = read_images(own, data.shape, invert=invert, binary=data.binarize != "none")
+        chosen = Chosen(read.images, read.names, read.labels, "own images", read.notes)
+    elif invert:
+        raise RunError("--invert is for images of one's own: name their files after the run")
+    else:
+        found, what = split_images(data, split), f"{split} images"
+        text = images or default or str(len(found))
+        numbers = numbered(text, what, len(found), option="--images")
+        some = found.take(torch.tensor(numbers, device=found.store.device))
+        return Chosen(pixels_of(some), [*map(str, numbers)], some.labels, what, [])
+    if images is None:
+        return chosen
+    numbers = numbered(images, chosen.what, len(chosen.images), option="--images")
+    labels = chosen.labels[numbers] if chosen.labels is not None else None
+    return chosen._replace(images=chosen.images[numbers], names=[chosen.names[n] for n in numbers], labels=labels)
+
+
+def split_images(data: ImageData, split: str) -> Images:
+    """The images of a split as training sees them; those that are binarized anew at every use, drawn once.
+
+    Raises:
+        DataError: there is no such split, or nothing in it.
+    """
+    if split not in Splits._fields:
+        raise DataError(f"--split {split}: there is no such split{did_you_mean(split, Splits._fields)}")
+    images: Images = getattr(data.splits, split)
+    if not len(images):
+        raise DataError(f"--split {split}: this run's data have no {split} images")
+    if split == "train" and data.binarize == "dynamic":
+        return images.binarized(derive_seed(data.seed, "binarize train"))
+    return images
+
+
+def labels_for(model: Autoencoder, images: int, labels: Tensor | None, label: int | None) -> Tensor:
+    """The labels (N,) that a conditional model is told with so many images: `label`, or else the images' own.
+
+    Another model takes no notice of them.
+
+    Raises:
+        RunError: there are none, or `label` is none that the model was trained with, or the model is not conditional.
+    """
+    if model.classes is None:
+        if label is not None:
+            raise RunError(f"--label {label}: this model is not told labels; model=conditional_vae is one that is")
+        return torch.zeros(images, dtype=torch.int64)
+    if label is not None:
+        labels = torch.full((images,), label)
+    if labels is None:
+        raise RunError(
+            "this model is conditional on labels, and your images come with none: --label 3 says what all of them "
+            "show; an .npz can hold `labels`"
+        )
+    require_labels(model, labels.tolist())
+    return labels
+
+
+def require_labels(model: Autoencoder, labels: Iterable[int]) -> None:
+    """Refuse labels that the model was not trained with.
+
+    Raises:
+        RunError: it is not conditional, or one is not among its classes.
+    """
+    if model.classes is None:
+        raise RunError("this model is not told labels: leave them out; model=conditional_vae is one that is")
+    wrong = sorted({label for label in labels if not 0 <= label < model.classes})
+    if wrong:
+        raise RunError(f"label {wrong[0]}: this model knows the labels 0 to {model.classes - 1}")
+
+
+def numbered(text: str, what: str, size: int, *, option: str) -> list[int]:
+    """The numbers that "0,5,7" lists, or those of the first three that "3" asks for; "3," is number 3.
+
+    Raises:
+        DataError: it is neither, or one is not below `size`; in the words of the option that it was given to.
+    """
+    try:
+        numbers = [int(word) for word in text.rstrip(",").split(",")]
+    except ValueError:
+        raise DataError(f"{option} {text}: give numbers such as 0,5,7, or how many, such as 8") from None
+    if "," not in text:
+        if not 0 < numbers[0] <= size:
+            raise DataError(f"{option} {text}: there are {size} {what}; give 1 to {size}, or numbers such as 0,5,7")
+        return list(range(numbers[0]))
+    wrong = [number for number in numbers if not 0 <= number < size]
+    if wrong:
+        raise DataError(f"{option} {text.rstrip(',')}: there is no {wrong[0]}; the {what} are numbered 0 to {size - 1}")
+    return numbers
+
+
+def pixels_of(images: Images) -> Tensor:
+    """The images as a model takes them: (N, C, H, W), float32 in [0, 1]."""
+    return images.pixels.float().div(255)

@@ -1,0 +1,486 @@
+"""Looking at what a run has learned: the pictures and files of the commands `reconstruct`, `sample`, and so on.
+
+Each function takes a run, its folder or a checkpoint, writes files, and returns where they are, with notes on what a
+reader should know of them. `output` are files to write, whose suffix says what they hold; without it they go to the
+run's figures/ under the name of the function. What is drawn at random is f(seed), by default the run's.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.nn.functional import mse_loss
+
+from vaelab import figures
+from vaelab.errors import RunError, unwritten
+from vaelab.looking.chosen import choose, labels_for, numbered, pixels_of, require_labels, split_images
+from vaelab.looking.embedding import principal_components, save_csv, save_npz, umap_points
+from vaelab.looking.load import Trained, folder_of, opened
+from vaelab.metrics.latents import LatentsOfImages
+from vaelab.models.autoencoder import Autoencoder
+from vaelab.models.latents import changing, fitted_gaussian, inverse_cdf
+from vaelab.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from vaelab.runs.run import Run
+
+CHUNK = 1000  # images that are encoded at once
+
+Writers = Mapping[str, Callable[[Path], object]]
+
+
+class Result(NamedTuple):
+    """The files written, and what is to be said of them."""
+
+    paths: list[Path]
+    notes: list[str]
+
+
+def reconstruct(
+    run: "Run | str | Path",
+    own: Sequence[Path] = (),
+    *,
+    split: str = "test",
+    images: str | None = None,
+    label: int | None = None,
+    invert: bool = False,
+    stochastic: bool = False,
+    seed: int | None = None,
+    output: Sequence[Path] = (),
+    force: bool = False,
+    trust: Sequence[str] = (),
+) -> Result:
+    """Images over their reconstructions.
+
+    Args:
+        run: the run, its folder or a checkpoint.
+        own: files or folders of images of one's own, instead of those of a split.
+        split: train, validation or test.
+        images: numbers of images, such as 0,5,7, or how many; by default 10 of the split, or all one's own.
+        label: what a conditional model is told that they show; by default their own labels.
+        invert: own images are dark on light, the model's light on dark, or the other way round.
+        stochastic: decode a sample of q(z|x), not its mean.
+        seed: of that sample.
+        output: files to write: .png.
+        force: replace files.
+        trust: packages of one's own whose classes the config may name.
+
+    Raises:
+        RunError: the run cannot be used in this way, or a file is in the way.
+        DataError: the images cannot be had.
+    """
+    targets = _targets("reconstruct", run, [".png"], output, force)
+    trained = opened(run, trust=trust)
+    chosen = choose(trained.experiment.data, own, split, images, invert, "10")
+    model = trained.model.given(labels_for(trained.model, len(chosen.images), chosen.labels, label))
+    with _seeded(trained, seed), torch.no_grad():
+        reconstructed = model.reconstruct(chosen.images, stochastic=stochastic)
+    error = mse_loss(reconstructed, chosen.images).item()
+    notes = [*chosen.notes, f"mean squared error {error:.5f} a pixel"]
+    if own and not invert and _better_inverted(model, chosen.images):
+        notes.append("they would be reconstructed better with light and dark exchanged: --invert does so")
+    picture = figures.reconstructions(chosen.images, reconstructed)
+    rows = ["original", "reconstructed"] * -(-len(chosen.images) // 10)
+    title = f"{trained.experiment.name}: {chosen.what} and their reconstructions" + ", z sampled" * stochastic
+    return _write(targets, {".png": lambda path: figures.save(picture, path, title=title, rows=rows)}, notes)
+
+
+def sample(
+    run: "Run | str | Path",
+    *,
+    count: int = 64,
+    labels: Sequence[int] | None = None,
+    fit_gaussian: bool = False,
+    stochastic: bool = False,
+    seed: int | None = None,
+    output: Sequence[Path] = (),
+    force: bool = False,
+    trust: Sequence[str] = (),
+) -> Result:
+    """A grid of `count` new images: z from the prior, the means of p(x|z) or, `stochastic`, samples of it.
+
+    Of a conditional model they are of `labels`, one after the other and again, by default of all; a column for each.
+    With `fit_gaussian` z is drawn from a Gaussian with full covariance that is fitted to the codes of the training
+    images: what a plain autoencoder, which has no prior, can be sampled from.
+    """
+    targets = _targets("sample", run, [".png"], output, force)
+    trained = opened(run, trust=trust)
+    model, name = trained.model, trained.experiment.name
+    if model.prior is None and not fit_gaussian:
+        raise RunError(
+            f"{trained.folder.path} is a model without a prior: training asked nothing of where in the latent space "
+            "its codes lie, so most points there are the code of no image, and a random one decodes to no image "
+            "either. model=vae trains codes to be like a prior; --fit-gaussian samples from a Gaussian that is fitted "
+            "to the codes of the training images"
+        )
+    if labels is not None:
+        require_labels(model, labels)
+    elif model.classes is not None:
+        labels = range(model.classes)
+    told = torch.tensor(labels)[torch.arange(count) % len(labels)] if labels is not None else None
+    if fit_gaussian:
+        _require_real_vectors(model)
+    source, prior = "samples from the prior", None
+    with _seeded(trained, seed):
+        if fit_gaussian:
+            train = split_images(trained.experiment.data, "train")
+            prior = fitted_gaussian(_codes(model, pixels_of(train), train.labels, stochastic=True))
+            source = f"samples from a Gaussian fitted to the codes of {len(train)} training images"
+        try:
+            images = model.sample(count, labels=told, prior=prior, stochastic=stochastic)
+        except NotImplementedError:
+            raise RunError("this model's likelihood p(x|z) has means but no samples: leave out --stochastic") from None
+    title = f"{name}: {source}" + ", pixels drawn" * stochastic
+    columns = min(count, len(labels)) if labels is not None and len(labels) > 1 else None
+    if columns is None and labels:
+        title += f", label {labels[0]}"
+    picture = figures.samples(images, columns)
+    of_columns = {"columns": [*map(str, (labels or [])[:columns])], "corner": "label"} if columns else {}
+    return _write(targets, {".png": lambda path: figures.save(picture, path, title=title, **of_columns)}, [])
+
+
+def interpolate(
+    run: "Run | str | Path",
+    own: Sequence[Path] = (),
+    *,
+    split: str = "test",
+    images: str | None = None,
+    steps: int = 11,
+    spherical: bool = False,
+    label: int | None = None,
+    invert: bool = False,
+    stochastic: bool = False,
+    seed: int | None = None,
+    output: Sequence[Path] = (),
+    force: bool = False,
+    trust: Sequence[str] = (),
+) -> Result:
+    """From each of the chosen images to the next, in `steps` on the line or the arc between their codes.
+
+    Of a conditional model they have to have one label, or are said to by `label`; by default they are some of the
+    split with the label of its first.
+
+    Further arguments as in `reconstruct`; `output` may be a .gif as well.
+    """
+    targets = _targets("interpolate", run, [".png", ".gif"], output, force, default=[".png"])
+    trained = opened(run, trust=trust)
+    model = trained.model
+    default = "6" if own or label is not None or model.classes is None else _of_one_label(trained, split, 6)
+    chosen = choose(trained.experiment.data, own, split, images, invert, default)
+    if len(chosen.images) < 2:
+        raise RunError("an interpolation needs at least 2 images, such as --images 0,5")
+    first, last = chosen.images[:-1], chosen.images[1:]
+    told = labels_for(model, len(chosen.images), chosen.labels, label)
+    if (told != told[0]).any():
+        raise RunError(
+            "the images have different labels, and between two labels there is no way: choose images of one label, "
+            "or say with --label 3 what the model is told of all of them"
+        )
+    if model.space != "the unit sphere":
+        _require_real_vectors(model)
+    with _seeded(trained, seed):
+        path = model.given(told[:-1]).interpolate(first, last, steps, spherical=spherical, stochastic=stochastic)
+    spherical = spherical or model.space == "the unit sphere"
+    kind = "spherical" if spherical else "linear"
+    title = f"{trained.experiment.name}: {kind} interpolation between the codes of {chosen.what}"
+    times = [f"{t:.2g}" for t in torch.linspace(0, 1, steps).tolist()]
+    labels = {
+        "title": title,
+        "rows": [f"{a} \N{RIGHTWARDS ARROW} {b}" for a, b in zip(chosen.names, chosen.names[1:], strict=False)],
+        "columns": ["image", *times, "image"],
+        "corner": "t",
+    }
+    there_and_back = [*range(steps), *range(steps - 2, 0, -1)]
+    writers: Writers = {
+        ".png": lambda file: figures.save(figures.interpolations(first, path, last), file, **labels),
+        ".gif": lambda file: figures.animate(
+            [figures.samples(path[t]) for t in there_and_back],
+            file,
+            titles=[f"{trained.experiment.name}: {kind}, t = {float(times[t]):.2f}" for t in there_and_back],
+        ),
+    }
+    return _write(targets, writers, chosen.notes)
+
+
+def traverse(
+    run: "Run | str | Path",
+    *,
+    split: str = "test",
+    image: int | None = None,
+    label: int | None = None,
+    dimensions: int = 16,
+    reach: float = 3.0,
+    steps: int = 11,
+    stochastic: bool = False,
+    seed: int | None = None,
+    output: Sequence[Path] = (),
+    force: bool = False,
+    trust: Sequence[str] = (),
+) -> Result:
+    """Each latent dimension over its range, the others held; first those that say most about an image.
+
+    The dimensions come in the order of their KL, or of the variance of their codes, over the images of `split`. The
+    range is `reach` standard deviations on both sides of the mean, of the prior or, where there is none, of the codes.
+
+    What is held is the mean or, if given, the code of image number `image` of the split. The picture has a column for
+    each of the `steps` and a row for each of at most so many `dimensions`; the .gif goes there and back. Dimensions
+    that the decoder does not see, the upper layers of a hierarchy, are left out. A conditional model is told `label`,
+    or else that of the image, or 0.
+
+    Further arguments as in `reconstruct`.
+    """
+    if not (0 < reach < math.inf):
+        raise RunError(f"--reach {reach:g}: give a number of standard deviations above 0, such as 3")
+    targets = _targets("traverse", run, [".png", ".gif"], output, force)
+    trained = opened(run, trust=trust)
+    model, name = trained.model, trained.experiment.name
+    _require_real_vectors(model)
+    found = split_images(trained.experiment.data, split)
+    pixels = pixels_of(found)
+    number = None
+    if image is not None:
+        (number,) = numbered(f"{image},", f"{split} images", len(found), option="--image")
+    told = labels_for(model, 1, found.labels[:1] * 0 if number is None else found.labels[number : number + 1], label)
+    with _seeded(trained, seed):
+        codes = _codes(model, pixels, found.labels, stochastic=stochastic)
+        centre, spread, scale = _scale(model, codes)
+        weights, sorted_by, unit = _information(model, pixels, found.labels, codes)
+        offsets = torch.linspace(-reach, reach, steps)
+        held = centre if number is None else codes[number]
+        rows = model.given(told).traverse(held, centre[:, None] + spread[:, None] * offsets)  # (Z, steps, C, H, W)
+    order = weights.argsort(descending=True, stable=True)
+    order = order[changing(rows)[order]]
+    notes = []
+    if len(order) < len(weights):
+        hidden = len(weights) - len(order)
+        notes.append(
+            f"{hidden} dimensions are left out: the decoder does not see them (the upper layers of a hierarchy)"
+        )
+    order = order[:dimensions]
+    pictures = rows[order]
+    shown = f"{len(order)} of {len(weights)} dimensions" if len(order) < len(weights) else "each dimension"
+    others = "at the mean" if image is None else f"as in {split} image {image}"
+    labels = {
+        "title": f"{name}: {shown} of z varied, the others {others}" + _label_of(model, told),
+        "rows": [f"z{j}   {sorted_by} {weights[j]:.2f}{unit}" for j in order.tolist()],
+        "columns": [f"{offset:+z.1f}" for offset in offsets.tolist()],
+        "corner": scale,
+    }
+    there_and_back = [*range(steps), *range(steps - 2, 0, -1)]
+    writers: Writers = {
+        ".png": lambda path: figures.save(figures.traversals(pictures), path, **labels),
+        ".gif": lambda path: figures.animate(
+            [figures.samples(pictures[:, k]) for k in there_and_back],
+            path,
+            titles=[f"{name}: {scale} = {offsets[k]:+z.2f}" for k in there_and_back],
+        ),
+    }
+    if sorted_by != "KL":
+        notes.append("this model has no KL of each dimension: sorted by the variance of the codes")
+    return _write(targets, writers, notes)
+
+
+def manifold(
+    run: "Run | str | Path",
+    *,
+    label: int | None = None,
+    steps: int = 20,
+    output: Sequence[Path] = (),
+    force: bool = False,
+    trust: Sequence[str] = (),
+) -> Result:
+    """The plane of a model with two latent dimensions: `steps` x `steps` images.
+
+    They are at equal steps of the prior's cumulative probability in each dimension or, where the prior has none, of
+    the codes of the training images. A conditional model is told `label`, or else 0. `output`, `force`, `trust` as in
+    `reconstruct`.
+
+    Raises:
+        RunError: the model has another number of latent dimensions.
+    """
+    targets = _targets("manifold", run, [".png"], output, force)
+    trained = opened(run, trust=trust)
+    model, name, size = trained.model, trained.experiment.name, trained.model.posterior.latent_dim
+    _require_real_vectors(model)
+    if size != 2:
+        size_of = f"latent_dim={size}, not 2" if size == trained.experiment.latent_dim else f"{size} latent dimensions"
+        raise RunError(
+            f"manifold draws a plane, and {trained.folder.path} has {size_of}: "
+            "`vaelab traverse` varies each dimension by itself, and `vaelab embed` brings the codes down to 2"
+        )
+    told = labels_for(model, 1, torch.zeros(1, dtype=torch.int64), label)
+    probabilities = (torch.arange(steps) + 0.5) / steps
+    lines = inverse_cdf(model.prior(), probabilities) if model.prior is not None else None
+    codes = None
+    spaced = "equal steps of the prior's cumulative probability"
+    if lines is None:
+        train = split_images(trained.experiment.data, "train")
+        codes = _codes(model, pixels_of(train), train.labels)
+        lines = codes.quantile(probabilities, dim=0)
+        spaced = "quantiles of the training images' codes"
+    labels = {
+        "title": f"{name}: the latent plane, in {spaced}" + _label_of(model, told),
+        "rows": [f"{value:.2f}" for value in lines[:, 1].flip(0).tolist()],
+        "columns": [f"{value:.2f}" for value in lines[:, 0].tolist()],
+        "corner": "z1 \\ z0",
+    }
+    picture = figures.manifold(model.given(told).manifold(steps, codes=codes))
+    return _write(targets, {".png": lambda path: figures.save(picture, path, **labels)}, [])
+
+
+def embed(
+    run: "Run | str | Path",
+    own: Sequence[Path] = (),
+    *,
+    split: str = "test",
+    images: str | None = None,
+    umap: bool = False,
+    label: int | None = None,
+    invert: bool = False,
+    stochastic: bool = False,
+    seed: int | None = None,
+    output: Sequence[Path] = (),
+    force: bool = False,
+    trust: Sequence[str] = (),
+) -> Result:
+    """The codes of images: a table (.npz, .csv) and a picture of them in two dimensions (.png).
+
+    The .npz holds `z` (N, Z), float32, the means of q(z|x) or, `stochastic`, samples; `names` (N,), which are numbers
+    in the split or file names; and `labels` (N,) where there are any. The .csv holds the same in columns. The picture
+    shows the first two principal components or, `umap`, a UMAP (McInnes et al. 2018).
+
+    Further arguments as in `reconstruct`; without `images` they are all of the split.
+    """
+    targets = _targets("embed", run, [".npz", ".csv", ".png"], output, force)
+    trained = opened(run, trust=trust)
+    chosen = choose(trained.experiment.data, own, split, images, invert, None)
+    told = labels_for(trained.model, len(chosen.images), chosen.labels, label)
+    with _seeded(trained, seed):
+        z = _codes(trained.model, chosen.images, told, stochastic=stochastic).numpy()
+    labels = chosen.labels.numpy() if chosen.labels is not None else None
+    title = f"{trained.experiment.name}: codes of {len(z)} {chosen.what}"
+    if any(path.suffix.lower() == ".png" for path in targets):  # before anything is written, since it may fail
+        map_seed = trained.experiment.seed if seed is None else seed
+        points, axes = umap_points(z, map_seed) if umap else principal_components(z)
+    writers: Writers = {
+        ".npz": lambda path: save_npz(path, z, chosen.names, labels),
+        ".csv": lambda path: save_csv(path, z, chosen.names, labels),
+        ".png": lambda path: figures.scatter(points, labels, path, title=title, axes=axes),
+    }
+    return _write(targets, writers, chosen.notes)
+
+
+@torch.no_grad()
+def _codes(model: Autoencoder, images: Tensor, labels: Tensor, *, stochastic: bool = False) -> Tensor:
+    """Means or samples of q(z|x), (N, Z)."""
+    return torch.cat([q.sample() if stochastic else q.mean for q in _posteriors(model, images, labels)])
+
+
+def _posteriors(model: Autoencoder, images: Tensor, labels: Tensor) -> Iterator[Distribution]:
+    """Q(z|x) of images with their labels, some at a time."""
+    for x, y in zip(torch.split(images, CHUNK), torch.split(labels, CHUNK), strict=True):
+        yield model.given(y).encode(x)
+
+
+@torch.no_grad()
+def _information(model: Autoencoder, images: Tensor, labels: Tensor, codes: Tensor) -> tuple[Tensor, str, str]:
+    """How much each dimension tells of an image, (Z,), by what, and the unit: mean KL, or variance of the codes."""
+    found = LatentsOfImages(model.prior() if model.prior is not None else None)
+    for q in _posteriors(model, images, labels):
+        found.add(q)
+        if found.no_kl:  # not a sum over dimensions, or not in closed form
+            return codes.var(0, correction=0), "variance", ""
+    assert found.kl_per_dimension is not None
+    return found.kl_per_dimension, "KL", " nats"
+
+
+def _of_one_label(trained: Trained, split: str, most: int) -> str:
+    """The numbers of the first images of a split that have the label of its first, as `numbered` reads them."""
+    labels = split_images(trained.experiment.data, split).labels
+    alike = (labels == labels[0]).nonzero().flatten()[:most]
+    return ",".join(map(str, alike.tolist())) + ","
+
+
+def _label_of(model: Autoencoder, told: Tensor) -> str:
+    """What a title says of the label that a conditional model is told."""
+    return "" if model.classes is None else f", label {told.item()}"
+
+
+def _require_real_vectors(model: Autoencoder) -> None:
+    """Raise RunError where z cannot be any vector."""
+    try:
+        model.require_real_vectors()
+    except ValueError as error:
+        raise RunError(str(error)) from error
+
+
+def _scale(model: Autoencoder, codes: Tensor) -> tuple[Tensor, Tensor, str]:
+    """Mean and standard deviation of each dimension, (Z,), of the prior or else of codes; what offsets of them are."""
+    try:
+        if model.prior is None:
+            raise NotImplementedError
+        prior = model.prior()
+        centre, spread = prior.mean, prior.stddev
+    except NotImplementedError:
+        centre, spread = codes.mean(0), codes.std(0, correction=0)
+    standard = bool((centre == 0).all() and (spread == 1).all())
+    return centre, spread, "z" if standard else "(z - mean) / std"
+
+
+def _better_inverted(model: Autoencoder, images: Tensor) -> bool:
+    """Whether 1 - x would be reconstructed with less than half the error."""
+    with torch.no_grad():
+        errors = [mse_loss(model.reconstruct(x), x).item() for x in (images, 1 - images)]
+    return errors[1] < errors[0] / 2
+
+
+@contextmanager
+def _seeded(trained: Trained, seed: int | None) -> Iterator[None]:
+    """Draw from the seed that the figures of training are drawn from; the caller's generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(trained.experiment.seed if seed is None else seed, "figures"))
+        yield
+
+
+def _targets(
+    verb: str,
+    run: "Run | str | Path",
+    suffixes: Sequence[str],
+    output: Sequence[Path],
+    force: bool,
+    default: Sequence[str] | None = None,
+) -> list[Path]:
+    """The files to write, looked at before anything is computed.
+
+    Raises:
+        RunError: one has a suffix that says nothing, or is there already.
+    """
+    folder = folder_of(run)
+    targets = [Path(path) for path in output]
+    targets = targets or [folder.figures / f"{verb}{suffix}" for suffix in default or suffixes]
+    mistakes = []
+    for path in targets:
+        if path.suffix.lower() not in suffixes:
+            mistakes.append(f"--output {path}: {verb} writes {', '.join(suffixes)}, by the name's ending")
+        elif path.is_dir():
+            mistakes.append(f"--output {path} is a folder: name a file in it")
+        elif path.exists() and not force:
+            mistakes.append(f"{path} is there already: --force replaces it, --output writes elsewhere")
+    if mistakes:
+        raise RunError("\n".join(mistakes))
+    return targets
+
+
+def _write(targets: Sequence[Path], writers: Writers, notes: Sequence[str]) -> Result:
+    """Write each target by what its suffix asks for, whole or not at all."""
+    for path in targets:
+        try:
+            writers[path.suffix.lower()](path)
+        except OSError as error:
+            raise unwritten(path, error) from error
+    return Result(list(targets), list(notes))

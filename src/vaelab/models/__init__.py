@@ -1,0 +1,1 @@
+"""What an autoencoder is: networks, posteriors, likelihoods, priors, composed."""

@@ -1,0 +1,37 @@
+"""Distributions that `torch.distributions` does not have.
+
+Shapes are said as torch says them: a distribution has a batch shape (independent draws, one an image)
+and an event shape (what one draw is). `log_prob` sums over the event and keeps the batch.
+"""
+
+from vaelab.models.distributions.codes import Codes, OneHotCodes, UniformCodes
+from vaelab.models.distributions.elementary import BernoulliImage, Delta, Normal
+from vaelab.models.distributions.images import (
+    ContinuousBernoulliImage,
+    DiscretizedLogisticImage,
+    DiscretizedLogisticMixtureImage,
+    OptimalGaussianImage,
+)
+from vaelab.models.distributions.latents import Flowed, GaussianChain, Laplace, Mixture, MultivariateNormal, product
+from vaelab.models.distributions.sphere import HypersphericalUniform, VonMisesFisher
+
+__all__ = [
+    "BernoulliImage",
+    "Codes",
+    "ContinuousBernoulliImage",
+    "Delta",
+    "DiscretizedLogisticImage",
+    "DiscretizedLogisticMixtureImage",
+    "Flowed",
+    "GaussianChain",
+    "HypersphericalUniform",
+    "Laplace",
+    "Mixture",
+    "MultivariateNormal",
+    "Normal",
+    "OneHotCodes",
+    "OptimalGaussianImage",
+    "UniformCodes",
+    "VonMisesFisher",
+    "product",
+]

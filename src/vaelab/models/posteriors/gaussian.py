@@ -1,0 +1,103 @@
+"""The code of a plain autoencoder, and posteriors whose shape is one formula: normals and Laplace."""
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent
+
+from vaelab.models.distributions import Delta, MultivariateNormal, Normal
+from vaelab.models.distributions import Laplace as LaplaceDistribution
+from vaelab.models.networks.activations import Activation, activation_module
+from vaelab.models.networks.projections import Features, linear
+
+
+class Deterministic(nn.Module):
+    """z = activation(W h + b): a plain autoencoder's code, as a distribution with all its mass in one point.
+
+    Args:
+        features: size F of the encoder's output.
+        latent_dim: size Z of the code.
+        activation: applied to the code; None leaves it linear.
+    """
+
+    has_density = False
+
+    def __init__(self, features: Features, latent_dim: int, *, activation: Activation | None = None) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.code = linear(features, latent_dim)
+        self.activation = activation_module(activation) if activation else nn.Identity()
+
+    def forward(self, features: Tensor) -> Distribution:
+        """q(z|x) = delta(z - code): batch (B,), event (Z,)."""
+        return Delta(self.activation(self.code(features)))  # (B, Z)
+
+
+class Gaussian(nn.Module):
+    """q(z|x) = N(mean(h), diag(exp(log_variance(h)))) (Kingma & Welling 2014, appendix C.2).
+
+    Args:
+        features: size F of the encoder's output.
+        latent_dim: size Z of the latent space.
+    """
+
+    has_density = True
+
+    def __init__(self, features: Features, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.mean = linear(features, latent_dim)
+        self.log_variance = linear(features, latent_dim)
+
+    def forward(self, features: Tensor) -> Distribution:
+        """q(z|x) with independent dimensions: batch (B,), event (Z,)."""
+        standard_deviation = (0.5 * self.log_variance(features)).exp()  # (B, Z)
+        return Independent(Normal(self.mean(features), standard_deviation, validate_args=False), 1, validate_args=False)
+
+
+class FullCovarianceGaussian(nn.Module):
+    """q(z|x) = N(mean(h), L L^T), L lower triangular: (Kingma & Welling 2019, section 2.5.1).
+
+    Args:
+        features: size F of the encoder's output.
+        latent_dim: size Z of the latent space.
+    """
+
+    has_density = True
+
+    def __init__(self, features: Features, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.mean = linear(features, latent_dim)
+        self.triangle = linear(
+            features, latent_dim * (latent_dim + 1) // 2
+        )  # of L, row by row; its diagonal's logarithm
+
+    def forward(self, features: Tensor) -> Distribution:
+        """q(z|x): batch (B,), event (Z,)."""
+        mean, triangle = self.mean(features), self.triangle(features)
+        scale = mean.new_zeros(*mean.shape, self.latent_dim)  # (B, Z, Z)
+        row, column = torch.tril_indices(self.latent_dim, self.latent_dim, device=scale.device)
+        scale[:, row, column] = torch.where(row == column, triangle.exp(), triangle)
+        return MultivariateNormal(mean, scale_tril=scale, validate_args=False)
+
+
+class Laplace(nn.Module):
+    """q(z|x) = prod_j Laplace(mean_j(h), exp(log_scale_j(h))).
+
+    Args:
+        features: size F of the encoder's output.
+        latent_dim: size Z of the latent space.
+    """
+
+    has_density = True
+
+    def __init__(self, features: Features, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.mean = linear(features, latent_dim)
+        self.log_scale = linear(features, latent_dim)
+
+    def forward(self, features: Tensor) -> Distribution:
+        """q(z|x) with independent dimensions: batch (B,), event (Z,)."""
+        q = LaplaceDistribution(self.mean(features), self.log_scale(features).exp(), validate_args=False)
+        return Independent(q, 1, validate_args=False)

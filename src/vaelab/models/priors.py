@@ -1,0 +1,194 @@
+"""Priors p(z): what the latent variable is like before an image is seen.
+
+A prior is made with the size Z of z. It is called without arguments and returns a distribution with batch shape () and
+event shape (Z,). One that is made of the model's other parts has a method `join(model)`, called once they are there.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, Independent, Normal
+
+from vaelab.losses.requirements import option
+from vaelab.models.distributions import HypersphericalUniform as HypersphericalUniformDistribution
+from vaelab.models.distributions import Mixture as MixtureDistribution
+from vaelab.models.distributions import UniformCodes as UniformCodesDistribution
+from vaelab.models.networks.flows import FlowKind
+from vaelab.models.networks.flows import flow as make_flow
+
+if TYPE_CHECKING:
+    from vaelab.models.autoencoder import Autoencoder
+
+Positive = Annotated[int, Field(gt=0)]
+Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class StandardNormal(nn.Module):
+    """p(z) = N(0, I) over `latent_dim` dimensions."""
+
+    zero: Tensor
+    one: Tensor
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        # Buffers, so that the prior lives where the model lives.
+        self.register_buffer("zero", torch.zeros(latent_dim), persistent=False)
+        self.register_buffer("one", torch.ones(latent_dim), persistent=False)
+
+    def forward(self) -> Distribution:
+        """p(z): batch (), event (Z,)."""
+        return Independent(Normal(self.zero, self.one, validate_args=False), 1, validate_args=False)
+
+    def extra_repr(self) -> str:
+        """What `print(model)` says of it."""
+        return f"latent_dim={self.latent_dim}"
+
+
+class Mixture(nn.Module):
+    """p(z) = sum_k w_k N(m_k, diag(s_k^2)), all of it learned.
+
+    Args:
+        latent_dim: Z.
+        components: how many.
+        spread: standard deviation of the means before training.
+    """
+
+    def __init__(self, latent_dim: int, *, components: Positive = 10, spread: Scale = 1.0) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.means = nn.Parameter(spread * torch.randn(components, latent_dim))
+        self.log_scales = nn.Parameter(torch.zeros(components, latent_dim))
+
+    def forward(self) -> Distribution:
+        """p(z): batch (), event (Z,)."""
+        components = Normal(self.means, self.log_scales.exp(), validate_args=False)
+        return _mixture(self.logits, Independent(components, 1, validate_args=False))
+
+
+class VampPrior(nn.Module):
+    """p(z) = 1/K sum_k q(z|u_k), q the model's own posterior, u_k learned images (Tomczak & Welling 2018, equation 9).
+
+    Args:
+        latent_dim: Z.
+        components: K.
+        start_mean: mean of the pseudo-inputs' pixels before training; they are kept in [0, 1].
+        start_scale: their standard deviation.
+    """
+
+    encode: Callable[[Tensor], Distribution]
+
+    def __init__(
+        self,
+        latent_dim: int,
+        *,
+        components: Positive = 500,
+        start_mean: Annotated[float, Field(ge=0, le=1)] = 0.05,
+        start_scale: Scale = 0.01,
+    ) -> None:
+        super().__init__()
+        self.components = components
+        self.start_mean, self.start_scale = start_mean, start_scale
+
+    def join(self, model: "Autoencoder") -> None:
+        """Make the pseudo-inputs, and take the model's encoder and posterior."""
+        if model.classes is not None:
+            raise ValueError("prior=vamp_prior has pseudo-inputs without labels, and conditional=true wants them")
+        if not model.posterior.has_density:
+            raise ValueError(
+                "prior=vamp_prior is a mixture of the posterior's densities, and "
+                f"posterior={option(model.posterior)} has none: posterior=gaussian"
+            )
+        if any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in model.encoder.modules()):  # type: ignore[attr-defined]
+            raise ValueError(
+                "prior=vamp_prior encodes its pseudo-inputs apart from the images, and batch normalization would make "
+                "what an image becomes depend on which of the two it is among: encoder.normalization=layer or group"
+            )
+        noise = torch.randn(self.components, *model.likelihood.shape)  # type: ignore[attr-defined]
+        self.pseudo_inputs = nn.Parameter(self.start_mean + self.start_scale * noise)
+        self.encode = model.encode
+
+    def forward(self) -> Distribution:
+        """p(z): batch (), event (Z,)."""
+        components = self.encode(self.pseudo_inputs.clamp(0, 1))  # batch (K,)
+        return _mixture(self.pseudo_inputs.new_zeros(self.components), components)
+
+
+class FlowPrior(nn.Module):
+    """p(z): what a learned invertible map makes of N(0, I).
+
+    Args:
+        latent_dim: Z.
+        flow: `realnvp` (Dinh et al. 2017), `maf` (Papamakarios et al. 2017) or `nsf` (Durkan et al. 2019).
+        transforms: how many, one after the other.
+        hidden: widths of the hidden layers of the networks in them.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        *,
+        flow: FlowKind = "realnvp",
+        transforms: Positive = 6,
+        hidden: list[Positive] | None = None,
+    ) -> None:
+        super().__init__()
+        self.flow = make_flow(flow, latent_dim, transforms=transforms, hidden=hidden or [128, 128])
+
+    def forward(self) -> Distribution:
+        """p(z): batch (), event (Z,)."""
+        p: Distribution = self.flow()
+        return p
+
+
+class HypersphericalUniform(nn.Module):
+    """The uniform distribution over the unit sphere of R^Z. Goes with posterior=von_mises_fisher."""
+
+    like: Tensor
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.register_buffer("like", torch.zeros(()), persistent=False)
+
+    def forward(self) -> Distribution:
+        """p(z): batch (), event (Z,)."""
+        return HypersphericalUniformDistribution(self.like, self.latent_dim)
+
+    def extra_repr(self) -> str:
+        """What `print(model)` says of it."""
+        return f"latent_dim={self.latent_dim}"
+
+
+class UniformCodes(nn.Module):
+    """Each of the posterior's codes with the same probability. Goes with posteriors over codes."""
+
+    like: Tensor
+    vectors: Callable[[Tensor], Tensor]  # of the posterior
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("like", torch.zeros(()), persistent=False)
+
+    def join(self, model: "Autoencoder") -> None:
+        """Take the posterior's codebook."""
+        posterior = model.posterior
+        if not hasattr(posterior, "codebook_size"):
+            raise ValueError(
+                f"prior=uniform_codes needs a posterior over codes, and posterior={option(posterior)} is none: "
+                "posterior=vector_quantizer, finite_scalar_quantizer or gumbel_softmax"
+            )
+        self.codes, self.codebook_size = posterior.codes, posterior.codebook_size  # type: ignore[attr-defined]
+        self.vectors = posterior.vectors  # type: ignore[attr-defined]
+
+    def forward(self) -> Distribution:
+        """p(z): batch (), event (L D,)."""
+        return UniformCodesDistribution(self.codes, self.codebook_size, self.vectors, self.like)
+
+
+def _mixture(logits: Tensor, components: Distribution) -> Distribution:
+    weights = Categorical(logits=logits, validate_args=False)
+    return MixtureDistribution(weights, components, validate_args=False)

@@ -1,0 +1,203 @@
+"""What a report knows of runs: read from their folders as text and numbers. Nothing in them is followed or run."""
+
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vaelab.config.compose import SETTINGS
+from vaelab.errors import RunError
+from vaelab.runs.folder import MAX_BYTES, RunFolder, require_plain
+from vaelab.runs.hyperparameters import hyperparameters
+from vaelab.sweeps.folder import Entry, SweepFolder, shown
+
+STATES = ("done", "pruned", "running", "interrupted", "failed", "waiting", "unreadable")
+NATS = "nats per image"
+_MARKS = {"manifest.json", "status.json", "metrics.json"}  # one of them, beside a config.yaml, makes a run folder
+_NOT_ALONE = (*SETTINGS, "hydra/launcher", "hydra/sweeper", "sweep")  # overrides that are not a single run's
+
+
+@dataclass(frozen=True)
+class ReportedRun:
+    """One run. Its texts have no control characters.
+
+    Args:
+        folder: where it is, absolute.
+        name: its folder, as seen from those that were asked for.
+        state: one of STATES; running also where the process was killed.
+        error: of a failed run, or why it cannot be read.
+        traceback: of a failed run.
+        seed: None where the config has none.
+        hyperparameters: as the config has them, flat, without seed and name.
+        axes: what its sweep varies; None of a run that belongs to no sweep.
+        sweep: the sweep's folder.
+        metrics: the final ones, and the numbers of its evaluations under the same seed; NaN and infinity included.
+        units: of metrics.
+        command: that repeats it.
+    """
+
+    folder: Path
+    name: str
+    state: str
+    error: str = ""
+    traceback: str = ""
+    seed: int | None = None
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    axes: Mapping[str, Any] | None = None
+    sweep: Path | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
+
+
+def find_runs(folders: Sequence[Path]) -> list[ReportedRun]:
+    """All runs in these folders, at any depth, each once, in the order of their paths.
+
+    Raises:
+        RunError: a folder is not there.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise RunError(f"{folder} is not a folder: give run folders, sweep folders or what holds them")
+    runs: dict[Path, ReportedRun] = {}
+    for folder in folders:
+        top = folder.resolve()  # what is in it is read as it is; a link in there is not
+        for path, sweep, job in _run_folders(top):
+            name = str(path.relative_to(top)) if path != top else path.name
+            if len(folders) > 1 and path != top:
+                name = f"{top.name}/{name}"
+            if path not in runs:
+                runs[path] = _read(path, _clean(name), sweep, job)
+    return list(runs.values())
+
+
+def own_file(path: Path) -> bool:
+    """Whether a file of a run is there, and neither it nor the folder it is in is a link to elsewhere."""
+    return path.is_file() and not path.is_symlink() and not path.parent.is_symlink()
+
+
+def _run_folders(top: Path) -> Iterator[tuple[Path, Path | None, Entry | None]]:
+    """Each with its sweep and what that says of it."""
+    jobs: dict[Path, tuple[Path, Entry]] = {}
+    for parent, folders, files in os.walk(top):
+        path = Path(parent)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if "sweep.json" in files and own_file(path / "sweep.json"):
+            with suppress(RunError):  # its runs say what they are
+                jobs |= {path / entry.folder: (path, entry) for entry in SweepFolder.open(path).record.jobs}
+        sweep, job = jobs.get(path, (None, None))
+        if "config.yaml" in files and (job or _MARKS & set(files)):
+            folders.clear()
+            yield path, sweep, job
+
+
+def _read(path: Path, name: str, sweep: Path | None, job: Entry | None) -> ReportedRun:
+    folder = RunFolder(path)
+    axes = None if job is None else {_clean(key): _value(value) for key, value in job.parameters.items()}
+    try:
+        config = _hyperparameters(path / "config.yaml")
+        status, manifest = _json(folder, "status"), _json(folder, "manifest")
+        state = str(status.get("state", "waiting"))
+        seed = config.pop("seed", None)
+        metrics = {_clean(key): _number(value) for key, value in _json(folder, "metrics").items()}
+        evaluated = _evaluations(folder, seed)
+        return ReportedRun(
+            folder=path,
+            name=name,
+            state=state if state in STATES else "unreadable",
+            error=_clean(str(status.get("error", "")), 2000) if state in STATES else "status.json has no known state",
+            traceback=_clean(str(status.get("traceback", "")), 10_000),
+            seed=seed if isinstance(seed, int) else None,
+            hyperparameters={key: value for key, value in config.items() if key != "name"},
+            axes=axes,
+            sweep=sweep,
+            metrics={key: value for key, (value, _) in evaluated.items()} | metrics,
+            units={key: unit for key, (_, unit) in evaluated.items()},
+            command=_command(path, manifest, job),
+        )
+    except Exception as error:  # a foreign file may fail in any way
+        reason = _clean(" ".join(str(error).split()), 500)
+        return ReportedRun(path, name, "unreadable", reason, axes=axes, sweep=sweep, command="")
+
+
+def _hyperparameters(path: Path) -> dict[str, Any]:
+    if not own_file(path):
+        raise ValueError(f"{path} is a link or no regular file")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} is larger than {MAX_BYTES >> 20} MB")
+    text = path.read_text()
+    require_plain(text)
+    config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is not a config: it should hold keys and values")
+    return {_clean(key): _value(value) for key, value in hyperparameters(config).items()}
+
+
+def _json(folder: RunFolder, name: str) -> dict[str, Any]:
+    path = folder.path / f"{name}.json"
+    if path.exists() and not own_file(path):
+        raise ValueError(f"{path} is a link or no regular file")
+    return folder.read_json(name)
+
+
+def _evaluations(folder: RunFolder, seed: Any) -> dict[str, tuple[float, str]]:
+    """The single numbers that `vaelab evaluate` has left under the run's own seed; of the newest weights each."""
+    prefixes = {"validation": "val"}
+    found: dict[str, tuple[float, str]] = {}
+    names = [path.stem for path in (folder.path / "evaluation").glob("*.json") if own_file(path)]
+    for content in sorted((_json(folder, f"evaluation/{name}") for name in names), key=lambda content: content["step"]):
+        if content["seed"] != seed:
+            continue
+        for name, metric in content["metrics"].items():
+            if not isinstance(metric["value"], list):
+                key = _clean(f"{prefixes.get(content['split'], content['split'])}/{name}")
+                found[key] = _number(metric["value"]), _clean(str(metric["unit"]))
+    return found
+
+
+def _command(path: Path, manifest: Mapping[str, Any], job: Entry | None) -> str:
+    """`vaelab train` with the overrides, where they tell everything, and else `vaelab reproduce`.
+
+    They do not where the run was started in Python, or with configs or packages of one's own.
+    """
+    overrides = manifest.get("overrides", [] if job is None else job.overrides)
+    typed = [str(word) for word in manifest.get("command", [])]
+    options = any(word.startswith(("--config-dir", "--trust")) for word in typed)
+    settled = any(text.startswith("hydra.searchpath") for text in overrides)
+    started = bool(overrides) or (len(typed) == 2 and typed[1] == "train")
+    if started and not options and not settled:
+        words = [text for text in overrides if not _belongs(text, _NOT_ALONE)]
+        command = shlex.join(["vaelab", "train", *words])
+    else:
+        command = shlex.join(["vaelab", "reproduce", str(path)])
+    return command if command.isprintable() else ""  # what a terminal would take for more than text
+
+
+def _belongs(override: str, keys: Iterable[str]) -> bool:
+    name = override.lstrip("+~").partition("=")[0]
+    return any(name == key or name.startswith(f"{key}.") for key in keys)
+
+
+def _number(value: Any) -> float:
+    """A number, or the name of one that JSON has not."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{value!r:.50} stands where a number should")
+    return float(value)
+
+
+def _value(value: Any) -> Any:
+    """A parameter's value: a number as it is, anything else as text."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    return _clean(shown(value) if isinstance(value, bool | list | dict | None) else str(value))
+
+
+def _clean(text: str, most: int = 300) -> str:
+    """At most so much of a text, with a sign for each character that a terminal or a browser would obey."""
+    text = "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return text if len(text) <= most else f"{text[: most - 1]}…"

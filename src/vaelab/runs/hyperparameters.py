@@ -1,0 +1,40 @@
+"""What tells one run from another: its config without what only says where and how fast it is made."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# Where and how fast a run is made, not what it makes.
+SURROUNDINGS = {"callbacks", "logger", "trainer", "data.root"}
+MADE_BY = {"trainer.max_epochs", "trainer.max_steps", "trainer.precision", "trainer.accumulate_grad_batches"}
+
+
+def hyperparameters(config: Mapping[str, Any]) -> dict[str, str | float]:
+    """What a person would compare runs by, flat: name -> number or text.
+
+    A part has its class's name, its knobs follow it. What is null is left out.
+
+    >>> hyperparameters({"seed": 1, "encoder": {"_target_": "vaelab.models.networks.MLPEncoder", "hidden": [400]}})
+    {'seed': 1, 'encoder': 'MLPEncoder', 'encoder.hidden': '[400]'}
+
+    Args:
+        config: a run's, in plain types.
+    """
+    flat = dict(_flat("", config))
+    return {name: value for name, value in flat.items() if name in MADE_BY or not _among(SURROUNDINGS, name)}
+
+
+def _flat(prefix: str, content: Mapping[str, Any]) -> Iterator[tuple[str, str | float]]:
+    for key, value in content.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if key == "_target_":
+            yield prefix, str(value).rpartition(".")[2]
+        elif isinstance(value, Mapping):
+            yield from _flat(name, value)
+        elif isinstance(value, bool | list):
+            yield name, str(value)
+        elif value is not None:
+            yield name, value
+
+
+def _among(groups: set[str], name: str) -> bool:
+    return any(name == group or name.startswith(f"{group}.") for group in groups)

@@ -1,0 +1,438 @@
+"""Training a config into a run folder, and coming back to what was trained."""
+
+import logging
+import os
+import shutil
+import subprocess
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig
+
+from vaelab import figures
+from vaelab.config.check import check
+from vaelab.config.experiment import Experiment
+from vaelab.data.batches import EVALUATION_BATCH
+from vaelab.errors import ConfigError, RunError, UserError
+from vaelab.looking.load import folder_of
+from vaelab.models.autoencoder import Autoencoder
+from vaelab.runs import summary
+from vaelab.runs.folder import RunFolder, portable
+from vaelab.runs.launch import Launch
+from vaelab.runs.manifest import circumstances, manifest
+from vaelab.runs.processes import companions
+from vaelab.runs.surroundings import quiet_lightning, recorded, room_for, threads
+from vaelab.seeding import derive_seed
+from vaelab.training import events
+from vaelab.training.adversarial import module_for, why_not_trained_by
+from vaelab.training.checkpoints import LAST, PREVIOUS, Checkpoints
+from vaelab.training.datamodule import ImageDataModule
+from vaelab.training.module import AutoencoderModule, plain
+from vaelab.training.reading import load_weights, read, reason
+from vaelab.training.signals import graceful_stop
+
+log = logging.getLogger("vaelab")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder and its final metrics."""
+
+    folder: Path
+    metrics: Mapping[str, float]
+    figures: Sequence[Path] = field(default=())
+
+
+def train(config: DictConfig, *, folder: str | Path | None = None, trust: Sequence[str] = ()) -> Run:
+    """Train what `config` says, test it, draw it.
+
+    In a process that torchrun or srun has started beside the first one it does not return: the process ends with the
+    run.
+
+    Args:
+        config: as `vaelab.compose` makes it.
+        folder: the new run folder; by default outputs/runs/<time>_<name>.
+        trust: packages of one's own whose classes the config may name.
+
+    Raises:
+        ConfigError: the config has mistakes.
+        DataError: the data are missing or damaged.
+        RunError: `folder` exists.
+    """
+    if folder is not None:
+        return train_into(folder, config, exact=True, trust=trust)
+    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{config.get('name')}"
+    return train_into(Path("outputs", "runs", name), config, exact=False, trust=trust)
+
+
+def train_into(
+    folder: str | Path,
+    config: DictConfig,
+    *,
+    exact: bool,
+    trust: Sequence[str],
+    overrides: Sequence[str] = (),
+    fetch: bool = True,
+) -> Run:
+    """`train` into `folder` or, unless it has to be that `exact` one, into a free one beside it.
+
+    The manifest keeps the `overrides` that the config was composed with. Without `fetch` nothing is downloaded.
+    """
+    with quiet_lightning(), leading(config, trust, fetch=fetch) as launch:
+        experiment = ready(config, trust=trust, launch=launch, fetch=fetch)
+        launch.await_others()
+        if exact and launch.restarted and _holds(folder, config):
+            return _taken_up(RunFolder.open(folder), config, launch, trust=trust, overrides=overrides)
+        run_folder = RunFolder.claim(folder, exact=exact)
+        with room_for(run_folder.path), run_folder.locked(), threads(experiment.threads):
+            made_of = {"overrides": list(overrides)} | manifest(experiment.data, seed=experiment.seed)
+            run_folder.write_json("manifest", made_of)
+            run_folder.write_config(config)  # from now on it is a run folder, which can be resumed
+            with recorded(run_folder):
+                launch.begin(run_folder.path)
+                return _fit(experiment, run_folder, trust)
+
+
+@contextmanager
+def leading(config: DictConfig, trust: Sequence[str], *, fetch: bool) -> Iterator[Launch]:
+    """The processes that were started for a run; those that are not the first take their part and end here."""
+    launch = Launch.of(config)
+    if launch.rank > 0:
+        launch.follow(
+            lambda: ready(config, trust=trust, launch=launch, fetch=fetch),
+            lambda experiment, folder: _join(experiment, RunFolder(folder), trust),
+        )
+    with launch.ending():
+        yield launch
+
+
+def _holds(folder: str | Path, config: DictConfig) -> bool:
+    """Whether there is a run of this config in `folder`."""
+    return Path(folder, "config.yaml").is_file() and RunFolder(folder).config == portable(config)
+
+
+def ready(
+    config: DictConfig,
+    *,
+    trust: Sequence[str] = (),
+    devices: bool = True,
+    launch: Launch | None = None,
+    fetch: bool = True,
+) -> Experiment:
+    """The experiment of a config, its devices found and its data read: nothing has been written by then.
+
+    Args:
+        config: as composed.
+        trust: packages of one's own whose classes the config may name.
+        devices: ask for them; not where it will run on another machine.
+        launch: the processes that were started for it and have to be as many as it wants.
+        fetch: download data that are missing; not to where only a run folder says.
+
+    Raises:
+        ConfigError: the config has mistakes, or this machine has not the devices.
+        DataError: the data are missing or damaged.
+    """
+    with quiet_lightning():
+        experiment = check(config, trust=trust)
+        experiment.data.fetch = fetch
+        if not devices:
+            _ = experiment.data.splits
+            return experiment
+        trainer = _ask_devices(experiment)
+        if launch is not None:
+            environment = trainer._accelerator_connector.cluster_environment  # a single device's strategy has none
+            external = environment.creates_processes_externally
+            launch.require_as_many(trainer.num_devices, trainer.num_nodes, external=external)
+        _ask_compiler(experiment)
+        _require_batches(trainer, experiment)
+        return experiment
+
+
+def resume(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Run:
+    """Continue a run that was stopped or killed, from its last checkpoint, or from the start where it has none.
+
+    It ends in the same bits as if it had not been stopped. A run that is done is left as it is.
+
+    Args:
+        run: the run, or its folder.
+        trust: packages of one's own whose classes the config may name.
+
+    Raises:
+        RunError: there is no run, another process is training it, or its checkpoints are damaged.
+        ConfigError, DataError: as in `train`.
+    """
+    folder = folder_of(run)
+    return go_on(folder, folder.config, trust=trust)
+
+
+def go_on(
+    folder: RunFolder,
+    config: DictConfig,
+    *,
+    trust: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    callbacks: Sequence[pl.Callback] = (),
+    wait: bool = False,
+) -> Run:
+    """`resume`, for a folder that may have no more than its config yet.
+
+    Args:
+        folder: the run's.
+        config: the folder's, but for what does not change the results, such as the progress bar.
+        trust: packages of one's own whose classes the config may name.
+        overrides: what the config was composed with; the manifest of a run that begins here keeps them.
+        callbacks: besides the config's.
+        wait: for another process that is training it.
+
+    Raises:
+        Pruned: one of the callbacks has ended it.
+    """
+    if not folder.done:  # of one that is, nothing is made
+        check(config, trust=trust)
+    with quiet_lightning(), leading(config, trust, fetch=False) as launch:
+        return _taken_up(folder, config, launch, trust=trust, overrides=overrides, callbacks=callbacks, wait=wait)
+
+
+def _taken_up(
+    folder: RunFolder,
+    config: DictConfig,
+    launch: Launch,
+    *,
+    trust: Sequence[str],
+    overrides: Sequence[str],
+    callbacks: Sequence[pl.Callback] = (),
+    wait: bool = False,
+) -> Run:
+    with room_for(folder.path), folder.locked(wait=wait):
+        if folder.done:
+            return Run(folder.path, folder.metrics, sorted(folder.figures.glob("*.png")))
+        folder.require_known_servers(trust)
+        folder.remove_fragments()
+        with recorded(folder):
+            experiment = ready(config, trust=trust, launch=launch, fetch=False)
+            launch.await_others()
+            with threads(experiment.threads):
+                then, now = folder.manifest, manifest(experiment.data, seed=experiment.seed)
+                if then:
+                    _warn_of_changes(then, now)
+                else:
+                    folder.write_json("manifest", {"overrides": list(overrides)} | now)
+                launch.begin(folder.path)
+                return _fit(experiment, folder, trust, callbacks)
+
+
+def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
+    """Take part, as another process, in a run that the first one has begun or taken up."""
+    with quiet_lightning():
+        run_folder = RunFolder.open(folder)
+        _join(ready(run_folder.config, trust=trust, fetch=False), run_folder, trust)
+
+
+def _join(experiment: Experiment, folder: RunFolder, trust: Sequence[str]) -> None:
+    with threads(experiment.threads):
+        _fit(experiment, folder, trust)
+
+
+def _fit(experiment: Experiment, folder: RunFolder, trust: Sequence[str], more: Sequence[pl.Callback] = ()) -> Run:
+    """Train from where the folder's checkpoints stand, test, draw."""
+    with graceful_stop() as stop:
+        loggers = experiment.made_for(folder.path, experiment.logger)
+        callbacks = experiment.made_for(folder.path, experiment.callbacks)
+        trainer = experiment.trainer([*callbacks, *more, _EpochLog(), stop], loggers)
+        with companions(trainer, folder, trust):
+            return _fit_with(trainer, experiment, folder)
+
+
+def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
+    started = time.monotonic()
+    model, loggers = experiment.model(), trainer.loggers
+    if experiment.compile:
+        for part in ("encoder", "decoder"):
+            model.get_submodule(part).compile()  # in place: weights, and so checkpoints, keep their names
+    checkpoint = _newest_checkpoint(folder)
+    if checkpoint is not None:
+        load_weights(model, checkpoint)  # says what does not fit
+    module = module_for(experiment.objective)(
+        model,
+        experiment.objective,
+        experiment.optimizer,
+        experiment.scheduler,
+        seed=experiment.seed,
+        log_every=trainer.log_every_n_steps,
+    )
+    log.info("%s", model)
+    if not len(experiment.data.splits.validation):
+        trainer.limit_val_batches = 0
+    data = ImageDataModule(experiment.data, seed=experiment.seed)
+    with _going_on_from(checkpoint, trainer) as state:
+        if trainer.is_global_zero:  # of several processes the one that logs
+            events.rewind(loggers, state["events"] if checkpoint else {})
+            summary.open_with(loggers, folder, resumed=checkpoint is not None)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    progress = trainer.fit_loop.epoch_progress.current
+    progress.completed = progress.processed  # Lightning does so only where there was something left to train
+    if any(folder.checkpoints.glob("*.ckpt")):
+        load_weights(model, folder.best_checkpoint())
+    metrics = _validation(trainer) | _test(experiment, model, trainer)
+    metrics["epochs"] = trainer.current_epoch
+    metrics["steps"] = trainer.global_step
+    if not trainer.is_global_zero:
+        return Run(folder.path, metrics)
+    folder.write_json("metrics", metrics)
+    drawn = _draw(experiment, model, folder)
+    summary.close_with(loggers, experiment, model, step=trainer.global_step)
+    log.info("done in %.0f s: %s", time.monotonic() - started, metrics)
+    return Run(folder.path, metrics, drawn)
+
+
+def _validation(trainer: pl.Trainer) -> dict[str, float]:
+    """The terms of the validation by which best.ckpt was chosen."""
+    chosen = [callback.validation for callback in trainer.callbacks if isinstance(callback, Checkpoints)]  # type: ignore[attr-defined]
+    return chosen[0] if chosen else {}
+
+
+def _test(experiment: Experiment, model: Autoencoder, trainer: pl.Trainer) -> dict[str, float]:
+    module = module_for(experiment.objective)(model, experiment.objective, experiment.optimizer, seed=experiment.seed)
+    trainer.test(module, ImageDataModule(experiment.data, seed=experiment.seed), verbose=False)
+    metrics: dict[str, float] = plain(trainer.callback_metrics)
+    return {name: value for name, value in metrics.items() if name.startswith("test/")}
+
+
+@torch.no_grad()
+def _draw(experiment: Experiment, model: Autoencoder, folder: RunFolder) -> list[Path]:
+    """reconstructions.png and, for a model with a prior, samples.png."""
+    model = model.cpu().float().eval()
+    test = experiment.data.splits.test.first(10)
+    originals = test.pixels.cpu().float().div(255)
+    given = model.given(test.labels.cpu())
+    torch.manual_seed(derive_seed(experiment.seed, "figures"))
+    paths = [
+        figures.save(
+            figures.reconstructions(originals, given.reconstruct(originals)),
+            folder.figures / "reconstructions.png",
+            title=f"{experiment.name}: test images and their reconstructions",
+            rows=("original", "reconstructed"),
+        )
+    ]
+    if model.prior is not None:
+        samples = figures.samples(model.sample(64), model.classes)
+        title = f"{experiment.name}: samples from the prior"
+        paths.append(figures.save(samples, folder.figures / "samples.png", title=title))
+    return paths
+
+
+def _newest_checkpoint(folder: RunFolder) -> Path | None:
+    """last.ckpt, or the one before it where that is damaged; None where there has been none yet."""
+    paths = [folder.checkpoints / name for name in (LAST, PREVIOUS)]
+    damage = {}
+    for path in filter(Path.is_file, paths):
+        try:
+            read(path)
+        except Exception as error:  # a damaged file may fail in any way
+            damage[path] = f"{path} is damaged ({reason(error)})"
+            continue
+        for message in damage.values():
+            warnings.warn(f"{message}: going on from {path.name}", stacklevel=2)
+            log.warning("%s: going on from %s", message, path.name)
+        return path
+    if damage:
+        raise RunError("\n".join([*damage.values(), "no other checkpoint is left; remove them to start anew"]))
+    return None
+
+
+def _warn_of_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Warn of what a run's bits depend on and is no longer as it was."""
+    for part, changes in circumstances(then, now).items():
+        message = f"not the {part} the run was started with, so its bits may differ: {'; '.join(changes)}"
+        warnings.warn(message, stacklevel=2)
+        log.warning(message)
+
+
+def _ask_devices(experiment: Experiment) -> pl.Trainer:
+    """Have Lightning say, before anything is written, that it cannot have the devices it is asked for."""
+    try:
+        trainer: pl.Trainer = experiment.trainer([], [])
+    except (MisconfigurationException, RuntimeError, ValueError, TypeError, ImportError) as error:
+        message = f"trainer: {' '.join(str(error).split())}; trainer.accelerator=auto takes what this machine has"
+        raise ConfigError([message]) from error
+    why_not = why_not_trained_by(trainer, experiment.objective, experiment.loss(experiment.data.shape))
+    if why_not is not None:
+        raise ConfigError([why_not])
+    wanted = getattr(experiment.trainer, "keywords", {}).get("precision")
+    if wanted == "16-mixed" and trainer.strategy.root_device.type == "cpu":
+        raise ConfigError(["trainer.precision=16-mixed needs a GPU: bf16-mixed, which a CPU has too, or 32-true"])
+    cores = os.cpu_count() or 1
+    if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > cores:
+        raise ConfigError([f"trainer.devices={trainer.num_devices}: this machine has {cores} cores"])
+    return trainer
+
+
+def _require_batches(trainer: pl.Trainer, experiment: Experiment) -> None:
+    """Refuse a share of the batches that is none of them, and batches that a normalization over them cannot take."""
+    train, validation, test = experiment.data.splits
+    for name, images, size in [
+        ("train", train, experiment.data.batch_size),
+        ("val", validation, EVALUATION_BATCH),
+        ("test", test, EVALUATION_BATCH),
+    ]:
+        share, batches = getattr(trainer, f"limit_{name}_batches"), -(-len(images) // size)
+        if isinstance(share, float) and share > 0 and batches and int(share * batches) == 0:
+            raise ConfigError([f"trainer.limit_{name}_batches={share} of {batches} batches is none: give a number"])
+    last = len(train) % experiment.data.batch_size or experiment.data.batch_size
+    if last // trainer.world_size < 2:
+        with torch.device("meta"):
+            model = experiment.model()
+        if any(isinstance(module, torch.nn.BatchNorm1d) for module in model.modules()):
+            raise ConfigError(
+                [
+                    f"data.batch_size={experiment.data.batch_size} leaves {last} of {len(train)} images for an epoch's "
+                    "last batch, and normalization=batch needs two or more in each process: take another batch size, "
+                    "or normalization=layer"
+                ]
+            )
+
+
+@contextmanager
+def _going_on_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[Mapping[str, Any]]:
+    """What a checkpoint holds; where it has training fail before a step is done, that is said of it."""
+    state = read(checkpoint) if checkpoint else {}
+    try:
+        yield state
+    except UserError:
+        raise
+    except Exception as error:
+        if checkpoint is None or trainer.global_step not in (0, state.get("global_step")):
+            raise
+        raise RunError(f"{checkpoint} does not fit this run: {reason(error)}") from error
+
+
+def _ask_compiler(experiment: Experiment) -> None:
+    """Say before anything is written that torch.compile would find no compiler, or one that does not run."""
+    if not experiment.compile:
+        return
+    found = next(filter(shutil.which, [os.environ.get("CXX", "g++"), "clang++", "cl"]), None)
+    if found is None:
+        raise ConfigError(["compile=true: torch.compile needs a C++ compiler, such as g++, and finds none here"])
+    if found != "cl" and subprocess.run([found, "--version"], capture_output=True, check=False).returncode:
+        raise ConfigError([f"compile=true: torch.compile's C++ compiler, {found}, does not run"])
+
+
+class _EpochLog(pl.Callback):
+    """A line of train.log an epoch."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the terms as they stand."""
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, AutoencoderModule)
+        terms = ", ".join(f"{name} {value:.4f}" for name, value in pl_module.shown.items())
+        log.info("epoch %d, step %d: %s", trainer.current_epoch, trainer.global_step, terms)

@@ -1,0 +1,58 @@
+"""What loggers get of a run as a whole: what it was told, where it ended."""
+
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from pytorch_lightning.loggers import Logger
+
+from vaelab.config.experiment import Experiment
+from vaelab.models.autoencoder import Autoencoder
+from vaelab.runs.folder import RunFolder
+from vaelab.runs.hyperparameters import hyperparameters
+from vaelab.seeding import derive_seed
+from vaelab.training.pictures import log_pictures, portrait
+from vaelab.training.tensorboard import EventFiles
+
+
+def open_with(loggers: Iterable[Logger], folder: RunFolder, *, resumed: bool) -> None:
+    """Begin a run: its hyperparameters to every logger, its config and command as text to TensorBoard.
+
+    The event files of a `resumed` run have them; W&B and MLflow begin a new run.
+    """
+    config = folder.config
+    content: Any = OmegaConf.to_container(config)
+    for logger in loggers:
+        if isinstance(logger, EventFiles):
+            if resumed:
+                continue
+            logger.log_text("config", OmegaConf.to_yaml(config), language="yaml")
+            logger.log_text("command", _command(folder.read_json("manifest")))
+        logger.log_hyperparams(hyperparameters(content))
+
+
+def close_with(loggers: Iterable[Logger], experiment: Experiment, model: Autoencoder, *, step: int) -> None:
+    """End a run: pictures of its final model on test images, their latents in TensorBoard's projector."""
+    loggers = list(loggers)
+    test = experiment.data.splits.test
+    pictures = portrait(model, test, seed=derive_seed(experiment.seed, "pictures"))
+    log_pictures(loggers, pictures, "final", step=step)
+    for logger in loggers:
+        if isinstance(logger, EventFiles):
+            if logger.projector:
+                shown = test.first(logger.projector)
+                images, labels = shown.pixels.float().div(255), shown.labels
+                with torch.no_grad():
+                    latents = model.given(labels).encode(images).mean
+                logger.log_embedding(latents, images, labels, step)
+            logger.close()
+        else:
+            logger.finalize("success")
+
+
+def _command(manifest: Mapping[str, Any]) -> str:
+    """What was typed and, for one job of a sweep, what would make it alone."""
+    typed, overrides = shlex.join(manifest.get("command", [])), manifest.get("overrides", [])
+    return f"{typed}\n\nvaelab train {shlex.join(overrides)}" if overrides else typed

@@ -1,0 +1,1 @@
+"""Sweeps that choose their next settings by the results so far."""

@@ -1,0 +1,165 @@
+"""Every option of every config group, composed and run for two batches by the real thing."""
+
+import inspect
+import json
+import shutil
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import vaelab
+from processes import command
+from vaelab.config.compose import CONF, groups, options
+
+TWO_BATCHES = ["trainer=debug", "data=digits", "callbacks.progress_bar=null"]
+
+
+SWEPT = (
+    "hydra/launcher",
+    "hydra/sweeper",
+    "hydra/sweeper/pruner",
+    "hydra/sweeper/sampler",
+    "sweep",
+)  # run by the tests of sweeps
+# Options that go with others only, and the preset that has them together.
+PRESET_OF = {
+    ("decoder", "first_layer"): "hierarchical_vae",
+    ("decoder", "spectral"): "rae_sn",
+    ("objective", "adversarial"): "adversarial_ae",
+    ("objective", "capacity"): "capacity_vae",
+    ("objective", "ciwae"): "ciwae",
+    ("objective", "elbo_monte_carlo"): "mixture_vae",
+    ("objective", "factor_vae"): "factor_vae",
+    ("objective", "iwae"): "iwae",
+    ("objective", "miwae"): "miwae",
+    ("objective", "piwae"): "piwae",
+    ("objective", "reconstruction"): "ae",
+    ("objective", "regularized"): "beta_tcvae",
+    ("objective", "vector_quantization"): "vq_vae",
+    ("posterior", "bottom_up"): "hierarchical_vae",
+    ("posterior", "deterministic"): "ae",
+    ("posterior", "finite_scalar_quantizer"): "fsq",
+    ("posterior", "full_covariance_gaussian"): "full_covariance_vae",
+    ("posterior", "gumbel_softmax"): "gumbel_vae",
+    ("posterior", "iaf"): "iaf_vae",
+    ("posterior", "k_sparse"): "k_sparse_ae",
+    ("posterior", "ladder"): "ladder_vae",
+    ("posterior", "laplace"): "laplace_vae",
+    ("posterior", "vector_quantizer"): "vq_vae",
+    ("posterior", "von_mises_fisher"): "hyperspherical_vae",
+    ("prior", "flow_prior"): "flow_prior_vae",
+    ("prior", "hyperspherical_uniform"): "hyperspherical_vae",
+    ("prior", "mixture"): "mixture_vae",
+    ("prior", "top_down"): "hierarchical_vae",
+    ("prior", "uniform_codes"): "vq_vae",
+    ("prior", "vamp_prior"): "vamp_vae",
+}
+
+
+def every_option() -> Iterator[tuple[str, str]]:
+    return ((group, option) for group in groups() if group not in SWEPT for option in options(group))
+
+
+def overrides_for(group: str, option: str, raw_sets: Path) -> list[str]:
+    """What `group`=`option` needs around it to run on small data."""
+    on_disk = [f"data.root={raw_sets}", "data.validation=50"]
+    if group == "schedule":
+        return [*TWO_BATCHES, f"+schedule@objective.kl_weight={option}"]
+    if group == "regularizer":
+        of_codes = ["model=sparse_ae", f"+regularizer@objective.regularizers.another={option}"]
+        of_densities = ["model=wae_mmd", "posterior=gaussian", f"+regularizer@objective.regularizers.{option}={option}"]
+        if option == "mmd":
+            return [*TWO_BATCHES, "model=wae_mmd"]
+        return [*TWO_BATCHES, *(of_codes if option == "sparsity" else of_densities)]
+    if group == "corruption":
+        return [*TWO_BATCHES, "model=ae", "objective=regularized", f"+corruption@objective.corruption={option}"]
+    if group == "data":
+        extra = on_disk if option in ("array", "mnist", "fashion_mnist", "kmnist") else []
+        extra += ["data.test=50"] if option == "array" else []
+        return ["trainer=debug", f"data={option}", "callbacks.progress_bar=null", *extra]
+    if group == "experiment":
+        extra = on_disk if "mnist" in option else []
+        return ["trainer=debug", "callbacks.progress_bar=null", f"experiment={option}", *extra]
+    if group == "trainer":
+        # A preset's own limits are what is tested, but for the length of the run.
+        extra = ["trainer.max_steps=2", "trainer.limit_test_batches=2"]
+        extra += ["trainer.accelerator=cpu"] if option == "ddp" else []
+        return ["data=digits", "callbacks.progress_bar=null", f"trainer={option}", *extra]
+    extra = {
+        ("logger", "wandb"): ["logger.wandb.offline=true"],
+    }.get((group, option), [])
+    return [*TWO_BATCHES, *extra, f"{group}={option}"]
+
+
+def parameter(group: str, option: str) -> object:
+    # wandb and mlflow use what their own dependencies have deprecated.
+    foreign = [pytest.mark.filterwarnings("ignore::DeprecationWarning")] if option in ("wandb", "mlflow") else []
+    slow = [pytest.mark.slow] if option == "ddp" else []  # starts a second process
+    return pytest.param(group, option, marks=[*foreign, *slow])
+
+
+@pytest.mark.parametrize(("group", "option"), [parameter(*pair) for pair in every_option() if pair not in PRESET_OF])
+def test_every_option_of_every_group_trains_tests_and_draws(
+    group: str, option: str, raw_sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if option == "gpu" and not torch.cuda.is_available():
+        pytest.skip("trainer=gpu needs a GPU, and there is none here")
+    overrides = overrides_for(group, option, raw_sets)
+    folder = tmp_path / "run"
+    if option == "ddp":  # its processes are started anew from the command line
+        result = command("train", *overrides, f"hydra.run.dir={folder}", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    else:
+        monkeypatch.chdir(tmp_path)
+        vaelab.train(vaelab.compose(overrides), folder=folder)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["steps"] == 2
+    assert np.isfinite(list(metrics.values())).all()
+    assert (folder / "figures" / "reconstructions.png").is_file()
+    assert json.loads((folder / "status.json").read_text())["state"] == "done"
+
+
+@pytest.mark.parametrize(("pair", "preset"), PRESET_OF.items(), ids=str)
+def test_an_option_that_goes_with_others_only_is_run_as_part_of_its_preset(pair: tuple[str, str], preset: str) -> None:
+    group, option = pair
+    assert vaelab.compose([f"model={preset}", f"{group}={option}"]) == vaelab.compose([f"model={preset}"])
+
+
+def test_conf_has_no_option_that_the_shipped_groups_miss() -> None:
+    files = {path.relative_to(CONF) for path in CONF.rglob("*.yaml")} - {Path("train.yaml")}
+    assert files == {Path(group, f"{option}.yaml") for group in groups() for option in options(group)}
+
+
+@pytest.mark.parametrize("preset", options("model"))
+def test_a_copy_of_a_preset_in_a_folder_of_ones_own_works_under_its_new_name(preset: str, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    shutil.copy(CONF / "model" / f"{preset}.yaml", tmp_path / "model" / "mine.yaml")
+    mine = vaelab.compose(["model=mine"], config_dir=tmp_path)
+    assert mine == vaelab.compose([f"model={preset}"])
+
+
+def test_every_knob_of_every_shipped_part_stands_in_its_config() -> None:
+    """So that it can be overridden without a `+`, and is seen by who reads the file."""
+    for path in CONF.rglob("*.yaml"):
+        for node in nodes_with_target(OmegaConf.to_container(OmegaConf.load(path))):
+            module, _, name = node["_target_"].rpartition(".")
+            parameters = inspect.signature(getattr(import_module(module), name)).parameters.values()
+            knobs = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+            chosen = {
+                key.rpartition("@")[2] for entry in node.pop("defaults", []) for key in entry
+            }  # groups put at a knob
+            assert set(node) - {"_target_"} | chosen == knobs, path
+
+
+def nodes_with_target(node: object) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node
+        for child in node.values():
+            yield from nodes_with_target(child)

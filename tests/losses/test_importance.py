@@ -1,0 +1,217 @@
+"""The importance-weighted family against brute force: densities and sums written out for a Gaussian model."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+
+import vaelab
+from vaelab.config.check import check
+from vaelab.losses import CIWAE, ELBO, IWAE, MIWAE, PIWAE
+from vaelab.models.autoencoder import Autoencoder
+from vaelab.models.likelihoods import Gaussian as GaussianLikelihood
+from vaelab.models.networks import MLPDecoder, MLPEncoder
+from vaelab.models.posteriors import Gaussian
+from vaelab.models.priors import StandardNormal
+
+SHAPE, PIXELS, LATENT = (1, 2, 3), 6, 2
+PLAIN, DREG = "reparameterized", "doubly_reparameterized"
+FAMILY = [
+    IWAE(samples=6),
+    MIWAE(samples=3, groups=2),
+    CIWAE(samples=6, elbo_share=0.3),
+    PIWAE(samples=3, groups=2),
+    IWAE(samples=6, gradient=DREG),
+    MIWAE(samples=3, groups=2, gradient=DREG),
+    CIWAE(samples=6, elbo_share=0.3, gradient=DREG),
+    PIWAE(samples=3, groups=2, gradient=DREG),
+]
+
+
+def named(objective):
+    return f"{type(objective).__name__}-{objective.gradient}"
+
+
+@pytest.fixture
+def model():
+    """z -> 6 pixels, all maps linear, in float64; the posterior is not the exact one."""
+    torch.manual_seed(3)
+    return Autoencoder(
+        encoder=MLPEncoder(SHAPE, hidden=[]),
+        posterior=Gaussian(PIXELS, LATENT),
+        decoder=MLPDecoder(LATENT, SHAPE, hidden=[]),
+        likelihood=GaussianLikelihood(SHAPE, scale=0.7),
+        prior=StandardNormal(LATENT),
+    ).double()
+
+
+@pytest.fixture
+def images():
+    return torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def log_weights(model, x, *samples, seed=0):
+    """(*samples, B), from the parameters alone."""
+    torch.manual_seed(seed)
+    posterior, decoder = model.posterior, model.decoder.layers[0]
+    mean = x.flatten(1) @ posterior.mean.weight.T + posterior.mean.bias
+    deviation = (0.5 * (x.flatten(1) @ posterior.log_variance.weight.T + posterior.log_variance.bias)).exp()
+    noise = torch.randn(*samples, *mean.shape, dtype=torch.float64)
+    z = mean + deviation * noise
+    error = x.flatten(1) - (z @ decoder.weight.T + decoder.bias)
+    log_2pi = math.log(2 * math.pi)
+    log_likelihood = -(error / 0.7).square().sum(-1) / 2 - PIXELS * (math.log(0.7) + log_2pi / 2)
+    log_prior = -z.square().sum(-1) / 2 - LATENT * log_2pi / 2
+    log_posterior = -(noise.square() / 2 + deviation.log()).sum(-1) - LATENT * log_2pi / 2
+    return log_likelihood + log_prior - log_posterior
+
+
+def seeded(objective, model, x, seed=0):
+    torch.manual_seed(seed)
+    return objective(model, x, math.inf)
+
+
+def gradients(model, loss, part=""):
+    parameters = [parameter for name, parameter in model.named_parameters() if name.startswith(part)]
+    return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, parameters)])
+
+
+def brute_force(objective, model, x):
+    """The loss as its definition says, by exponentials and logarithms of sums."""
+    if isinstance(objective, MIWAE):
+        weights = log_weights(model, x, objective.groups, objective.samples).exp()
+        return -weights.mean(1).log().mean()
+    samples = (objective.groups, objective.samples) if isinstance(objective, PIWAE) else (objective.samples,)
+    log_weight = log_weights(model, x, *samples).flatten(0, -2)
+    bound = log_weight.exp().mean(0).log().mean()
+    if isinstance(objective, CIWAE):
+        bound = objective.elbo_share * log_weight.mean() + (1 - objective.elbo_share) * bound
+    return -bound
+
+
+@pytest.mark.parametrize("objective", FAMILY, ids=named)
+def test_the_loss_is_that_of_its_definition(objective, model, images):
+    torch.testing.assert_close(seeded(objective, model, images)["loss"], brute_force(objective, model, images))
+
+
+@pytest.mark.parametrize("objective", FAMILY[:3], ids=named)
+def test_the_plain_gradient_is_that_of_the_definition(objective, model, images):
+    ours = gradients(model, seeded(objective, model, images)["loss"])
+    torch.testing.assert_close(ours, gradients(model, brute_force(objective, model, images)))
+
+
+@pytest.mark.parametrize("objective", FAMILY, ids=named)
+def test_an_evaluation_without_gradients_has_the_same_terms(objective, model, images):
+    terms = seeded(objective, model, images)
+    with torch.inference_mode():
+        evaluated = seeded(objective, model, images)
+    assert terms.keys() == evaluated.keys() == {"loss", "reconstruction", "kl"}
+    for name in terms:
+        torch.testing.assert_close(evaluated[name], terms[name].detach())
+
+
+def test_one_group_is_iwae_and_groups_of_one_sample_are_the_elbo(model, images):
+    iwae = seeded(IWAE(samples=5), model, images)["loss"]
+    torch.testing.assert_close(seeded(MIWAE(samples=5, groups=1), model, images)["loss"], iwae)
+    torch.testing.assert_close(seeded(PIWAE(samples=5, groups=1), model, images)["loss"], iwae)
+    terms = seeded(MIWAE(samples=1, groups=5), model, images)
+    torch.testing.assert_close(terms["loss"], terms["reconstruction"] + terms["kl"])
+    one = seeded(MIWAE(samples=1, groups=1), model, images)["loss"]
+    torch.testing.assert_close(one, seeded(ELBO(kl="monte_carlo"), model, images)["loss"])
+
+
+def test_the_ends_of_the_combination_are_iwae_and_the_elbo(model, images):
+    torch.testing.assert_close(
+        seeded(CIWAE(samples=5, elbo_share=0), model, images)["loss"], seeded(IWAE(samples=5), model, images)["loss"]
+    )
+    terms = seeded(CIWAE(samples=5, elbo_share=1), model, images)
+    torch.testing.assert_close(terms["loss"], terms["reconstruction"] + terms["kl"])
+
+
+def test_piwae_trains_the_decoder_as_iwae_and_the_encoder_as_miwae(model, images):
+    loss = seeded(PIWAE(samples=3, groups=2), model, images)["loss"]
+    iwae = -(log_weights(model, images, 2, 3).flatten(0, 1).exp().mean(0).log().mean())
+    miwae = seeded(MIWAE(samples=3, groups=2), model, images)["loss"]
+
+    parameters = list(model.named_parameters())
+    ours = torch.autograd.grad(loss, [parameter for _, parameter in parameters])
+    of_decoder = dict(zip([name for name, _ in parameters], ours, strict=True))
+    for name, parameter in parameters:
+        expected = iwae if name.startswith("decoder") else miwae
+        (gradient,) = torch.autograd.grad(expected, parameter, retain_graph=True)
+        torch.testing.assert_close(of_decoder[name], gradient, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("plain", "doubly"),
+    [
+        (IWAE(samples=16), IWAE(samples=16, gradient=DREG)),
+        (MIWAE(samples=8, groups=2), MIWAE(samples=8, groups=2, gradient=DREG)),
+        (CIWAE(samples=16, elbo_share=0.3), CIWAE(samples=16, elbo_share=0.3, gradient=DREG)),
+        (PIWAE(samples=8, groups=2), PIWAE(samples=8, groups=2, gradient=DREG)),
+    ],
+    ids=named,
+)
+@pytest.mark.parametrize("acts_on", ["mean", "scale"])
+def test_the_doubly_reparameterized_gradient_has_the_same_mean_and_less_variance(plain, doubly, acts_on, model, images):
+    runs = 2000
+    many = images[:1].repeat(runs, 1, 1, 1)  # independent estimates for one image, all at once
+
+    def each(objective):
+        """The gradient to what acts on every image's mean or logarithm of the scale alike, (runs, Z)."""
+        shift = torch.zeros(runs, LATENT, dtype=torch.float64, requires_grad=True)
+        encode = model.encode
+
+        def shifted(x):
+            q = encode(x)
+            if acts_on == "mean":
+                q.base_dist.loc = q.base_dist.loc + shift
+            else:
+                q.base_dist.scale = q.base_dist.scale * shift.exp()
+            return q
+
+        model.encode = shifted
+        try:
+            return torch.autograd.grad(seeded(objective, model, many)["loss"] * runs, shift)[0]
+        finally:
+            model.encode = encode
+
+    one, other = each(plain), each(doubly)
+    difference, error = (one - other).mean(0), ((one.var(0) + other.var(0)) / runs).sqrt()
+    assert (difference.abs() < 4 * error).all()
+    assert (other.var(0) < one.var(0)).all()
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        partial(IWAE, samples=6),
+        partial(MIWAE, samples=3, groups=2),
+        partial(CIWAE, samples=6, elbo_share=0.3),
+        partial(PIWAE, samples=3, groups=2),
+    ],
+)
+def test_the_decoder_gets_the_same_gradient_either_way(objective, model, images):
+    plain, doubly = (seeded(objective(gradient=gradient), model, images) for gradient in (PLAIN, DREG))
+    one, other = gradients(model, plain["loss"], "decoder"), gradients(model, doubly["loss"], "decoder")
+    torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["objective=iwae", "posterior=deterministic"], "objective=iwae does not go with posterior=deterministic"),
+        (["objective=piwae", "posterior=iaf"], "objective=piwae needs z to be a smooth map"),
+        (["model=iwae_dreg", "posterior=iaf"], "posterior=iaf does not give: take posterior=gaussian"),
+        (["model=iwae_dreg", "posterior=von_mises_fisher", "prior=hyperspherical_uniform"], "posterior=von_mises"),
+        (["model=iwae_dreg", "posterior=gumbel_softmax", "prior=uniform_codes"], "posterior=gumbel_softmax"),
+        (["objective=ciwae", "objective.elbo_share=1.5"], "less than or equal to 1"),
+        (["objective=miwae", "~prior"], "objective=miwae needs a prior"),
+    ],
+    ids=str,
+)
+def test_what_does_not_go_together_is_named_with_what_would(overrides, message):
+    with pytest.raises(vaelab.ConfigError) as error:
+        check(vaelab.compose(["data=digits", *overrides]))
+    assert message in str(error.value)
