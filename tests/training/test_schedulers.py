@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vaelab.training.schedulers import cosine, multistep
+from vaelab.training.schedulers import cosine, exponential, multistep, warmup
 
 
 def test_cosine_falls_from_one_to_final_along_half_a_wave():
@@ -51,3 +51,29 @@ def test_multistep_is_torchs_stepped_epoch_by_epoch():
         assert factor(10 * epoch) == factor(10 * epoch + 9) == pytest.approx(optimizer.param_groups[0]["lr"])
         optimizer.step()
         theirs.step()
+
+
+def test_a_warmup_climbs_as_the_start_of_cosine_does_and_then_stays():
+    factor, start = warmup(100, 10, steps=7), cosine(100, 10, warmup_steps=7)
+
+    assert [factor(step) for step in range(8)] == [start(step) for step in range(8)]
+    assert [factor(step) for step in (7, 8, 99, 1000)] == [1.0] * 4
+    assert warmup(100, 10, steps=0)(0) == 1.0
+
+
+def test_exponential_is_torchs_at_the_start_of_each_epoch_and_its_geometric_mean_between():
+    factor = exponential(60, 10, decay=0.5)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
+    for epoch in range(6):
+        assert factor(10 * epoch) == pytest.approx(optimizer.param_groups[0]["lr"])
+        assert factor(10 * epoch + 5) ** 2 == pytest.approx(factor(10 * epoch) * factor(10 * epoch + 10))
+        optimizer.step()
+        theirs.step()
+
+
+def test_exponential_falls_from_the_end_of_its_warmup():
+    factor, later = exponential(100, 10, decay=0.8), exponential(100, 10, decay=0.8, warmup_steps=4)
+
+    assert [later(step) for step in range(4)] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert [later(step + 4) for step in (0, 3, 50)] == [factor(step) for step in (0, 3, 50)]

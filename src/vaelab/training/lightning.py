@@ -25,6 +25,7 @@ Batches = Annotated[int, Field(ge=0)] | Share
 SomeBatches = Positive | Annotated[float, Field(gt=0, le=1)]
 Clip = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
 
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
@@ -120,6 +121,13 @@ def early_stopping(
     from pytorch_lightning.callbacks import EarlyStopping
 
     return EarlyStopping(monitor, patience=patience, min_delta=min_delta, mode="min")
+
+
+def averaging(folder: Path, /, *, decay: Decay = 0.999) -> "pl.Callback":
+    """Evaluate an exponential moving average of the weights, over about 1 / (1 - `decay`) steps."""
+    from vaelab.training.averaging import Averaging
+
+    return Averaging(decay=decay)
 
 
 def progress_bar(folder: Path, /, *, refresh_rate: Positive = 5) -> "pl.Callback":

@@ -82,8 +82,8 @@ class Latents(pl.Callback):
     def __init__(self) -> None:
         self._latents = LatentsOfImages(None)
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin anew."""
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin anew, with the prior of the weights that are evaluated."""
         assert isinstance(pl_module, AutoencoderModule)
         model = pl_module.model
         self._latents = LatentsOfImages(model.prior() if model.prior is not None else None)
