@@ -21,7 +21,7 @@ from vaelab.config.check import check
 from vaelab.config.compose import options
 from vaelab.config.experiment import Experiment
 from vaelab.data import Images
-from vaelab.losses import KnowsDataset
+from vaelab.losses import Step
 from vaelab.metrics import latents, likelihood
 from vaelab.metrics.images import psnr, ssim
 from vaelab.models.autoencoder import Autoencoder
@@ -63,48 +63,43 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def training(made: Experiment, model: Autoencoder, x: Tensor, y: Tensor) -> Paths:
-    """Where a training step goes, without its backward pass."""
-    if isinstance(made.objective, KnowsDataset):
-        made.objective.drawn_from(1000)
-    yield "loss", lambda: made.objective(model.given(y), x, 3)
-    if hasattr(made.objective, "against"):
-        critic = made.objective.discriminator(model.posterior.latent_dim)
-        move(critic)
-        yield "loss with a critic", lambda: made.objective.against(model.given(y), critic, x, 3)
+    """Where a training step goes, without its backward passes."""
+    step = Step(model, x, y, number=3, dataset_size=1000)
+    yield "loss", lambda: made.objective(step)
+    yield "critics", lambda: made.objective.critic_losses(step)
 
 
 def looking(made: Experiment, model: Autoencoder, x: Tensor, y: Tensor) -> Paths:
     """Where evaluation and figures go."""
-    given = model.given(y)
-    yield "evaluation", lambda: likelihood.evaluation_terms(given, made.objective, x)
-    yield "reconstruct", lambda: model.given(y).reconstruct(x, stochastic=True)
-    yield "psnr", lambda: psnr(x, given.reconstruct(x))
-    yield "ssim", lambda: ssim(x.repeat(1, 1, 2, 2), given.reconstruct(x).repeat(1, 1, 2, 2))
+    yield "evaluation", lambda: likelihood.evaluation_terms(made.objective, Step(model, x, y, training=False))
+    yield "reconstruct", lambda: model.reconstruct(x, y, stochastic=True)
+    yield "psnr", lambda: psnr(x, model.reconstruct(x, y))
+    yield "ssim", lambda: ssim(x.repeat(1, 1, 2, 2), model.reconstruct(x, y).repeat(1, 1, 2, 2))
     if model.prior is not None:
         yield "sample", lambda: model.sample(7)
         yield "sample of labels", lambda: model.sample(6, labels=y if model.classes else None)
     if model.space != "codes":
-        yield "interpolate", lambda: given.interpolate(x, x.flip(0), 5)
-        yield "interpolate between samples", lambda: given.interpolate(x, x.flip(0), 5, stochastic=True)
+        yield "interpolate", lambda: model.interpolate(x, x.flip(0), 5, y)
+        yield "interpolate between samples", lambda: model.interpolate(x, x.flip(0), 5, y, stochastic=True)
     if model.space == "real vectors":
         z, values = torch.empty(model.posterior.latent_dim, device="cuda"), torch.empty(3, device="cuda")
         if len(z) == 2:
-            yield "manifold", lambda: given.manifold(4)
-        yield "traverse", lambda: model.given(y[:1]).traverse(z, values.expand(len(z), 3))
-    yield "latents", lambda: usage(model, given, x)
+            yield "manifold", lambda: model.manifold(4, y[:1])
+        yield "traverse", lambda: model.traverse(z, values.expand(len(z), 3), y[:1])
+    yield "latents", lambda: usage(model, x, y)
     if likelihood.why_no_densities(model) is None:
         assert model.prior is not None
         prior = model.prior()
-        yield "information", lambda: latents.information([given.encode(x)], prior)
-        yield "likelihood", lambda: likelihood.importance_weighted_log_likelihood(given, prior, x, 3)
+        yield "information", lambda: latents.information([model.encode(x, y)], prior)
+        yield "likelihood", lambda: likelihood.importance_weighted_log_likelihood(model, prior, x[:1], 3, y[:1])
     images = Images(torch.empty(x.shape, dtype=torch.uint8, device="cuda"), y)
     yield "pictures", lambda: pictures.portrait(model, images, seed=0)
 
 
-def usage(model: Autoencoder, given: Autoencoder, x: Tensor) -> None:
+def usage(model: Autoencoder, x: Tensor, y: Tensor) -> None:
     """What is logged of the latents at a validation."""
     found = latents.LatentsOfImages(model.prior() if model.prior is not None else None)
-    found.add(given.encode(x))
+    found.add(model.encode(x, y))
     for name in ("variances", "kl_per_dimension", "usage"):
         with suppress(DataDependentOutputException, DynamicOutputShapeException):  # of codes, `unique`
             getattr(found, name)
@@ -120,8 +115,10 @@ def test_no_operation_mixes_the_devices_of_model_and_cpu(
     made = check(vaelab.compose(["data=digits", *WORDS[preset]]))
     model = made.model()
     model.train(of is training)
+    made.objective.build(model, 0)
     request.getfixturevalue("on_a_gpu")
     move(model)
+    move(made.objective)
     x = torch.empty(6, *made.data.shape, device="cuda")
     y = torch.empty(6, dtype=torch.int64, device="cuda")
     for name, path in of(made, model, x, y):

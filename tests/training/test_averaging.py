@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import vaelab
 from vaelab.looking.load import opened
+from vaelab.losses import Step
 from vaelab.metrics.likelihood import evaluation_terms
 from vaelab.runs.differences import differences
 from vaelab.runs.folder import RunFolder
@@ -124,7 +125,7 @@ def test_validation_best_weights_figures_and_loaded_models_are_the_averaged_ones
     x = experiment.data.splits.validation.pixels.float() / 255
     seed_noise(x.device, derive_seed(0, "val", 0))
     with torch.no_grad():
-        loss = evaluation_terms(model, experiment.objective, x)["loss"].item()
+        loss = evaluation_terms(experiment.objective, Step(model, x, training=False))["loss"].item()
     logged = EventAccumulator(str(run / "tensorboard")).Reload()
     assert min(event.value for event in logged.Scalars("val/loss")) == pytest.approx(loss, rel=1e-6)
 
