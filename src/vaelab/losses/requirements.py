@@ -149,7 +149,6 @@ def option(part: object) -> str:
 @cache
 def _options() -> list[tuple[str, str]]:
     """What each option of conf/ makes, and its name."""
-    from vaelab.config.compose import sources  # which has nothing to do with models
+    from vaelab.config.conf import contents  # which has nothing to do with models
 
-    made = re.compile(r"^_target_:\s*(\S+)", re.MULTILINE)
-    return [(target, name) for _, name, text in sources() for target in made.findall(text)]
+    return [(option.content["_target_"], option.name) for option in contents() if "_target_" in option.content]

@@ -12,7 +12,8 @@ from vaelab.losses import Adversarial, Objective
 from vaelab.losses.requirements import option
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.seeding import derive_seed, seed_noise
-from vaelab.training.module import AutoencoderModule, FactorOf, OptimizerOf
+from vaelab.training.learning_rate import FactorOf, TorchSchedule, step_after_batch
+from vaelab.training.module import AutoencoderModule, OptimizerOf
 
 
 class AdversarialModule(AutoencoderModule):
@@ -31,7 +32,7 @@ class AdversarialModule(AutoencoderModule):
         model: Autoencoder,
         objective: Adversarial,
         optimizer: OptimizerOf,
-        scheduler: FactorOf | None = None,
+        scheduler: FactorOf | TorchSchedule | None = None,
         *,
         seed: int = 0,
         log_every: int = 50,
@@ -45,7 +46,7 @@ class AdversarialModule(AutoencoderModule):
         """The autoencoder's optimizer with its schedule, and the discriminator's."""
         own = super().configure_optimizers()
         others = {"optimizer": self.objective.discriminator_optimizer(self.discriminator.parameters())}
-        return own if isinstance(own, dict) else {"optimizer": own}, others
+        return own, others
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """A step of the autoencoder, then one of the discriminator, under the noise of the batch's number."""
@@ -62,9 +63,7 @@ class AdversarialModule(AutoencoderModule):
         others.zero_grad()  # what the autoencoder's loss left there
         self.manual_backward(discriminator_loss)
         others.step()
-        schedule = self.lr_schedulers()
-        if schedule is not None:
-            schedule.step()  # type: ignore[union-attr]
+        step_after_batch(self.trainer)
         self._window.add(terms, len(batch.images), step)
         return terms["loss"].detach()
 

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaelab.data import Batch, Batches
-from vaelab.errors import ConfigError, DivergenceError, did_you_mean
+from vaelab.errors import DivergenceError
 from vaelab.losses import KnowsDataset, Objective, Terms
 from vaelab.metrics.likelihood import encoding_once, evaluation_terms
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.seeding import derive_seed, seed_noise, sharing
+from vaelab.training.learning_rate import FactorOf, TorchSchedule, configured, step_on_metrics
 from vaelab.training.reading import tensors
 
 OptimizerOf = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 TermsOfBatch = tuple[dict[str, Tensor], int, int]  # means, images, step of the optimizer
-FactorOf = Callable[[int, int], Callable[[int], float]]
 
 
 class AutoencoderModule(pl.LightningModule):
@@ -35,7 +35,7 @@ class AutoencoderModule(pl.LightningModule):
         model: what is trained.
         objective: the loss and its terms.
         optimizer: parameters -> optimizer.
-        scheduler: (steps of the run, steps of an epoch) -> factor of the learning rate at a step.
+        scheduler: (steps of the run, steps of an epoch) -> factor of the learning rate at a step, or a class of torch.
         seed: the run's.
         log_every: batches whose terms are logged together.
     """
@@ -47,7 +47,7 @@ class AutoencoderModule(pl.LightningModule):
         model: Autoencoder,
         objective: Objective,
         optimizer: OptimizerOf,
-        scheduler: FactorOf | None = None,
+        scheduler: FactorOf | TorchSchedule | None = None,
         *,
         seed: int = 0,
         log_every: int = 50,
@@ -75,14 +75,16 @@ class AutoencoderModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the learning rate's factor at every step."""
-        optimizer = self.optimizer(self.model.parameters())
-        if self.scheduler is None:
-            return optimizer
-        total = int(self.trainer.estimated_stepping_batches)
-        per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        factor = self.scheduler(total, per_epoch)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return configured(self.optimizer(self.model.parameters()), self.scheduler, self.trainer)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step a scheduler; one that looks at a metric has been stepped by `on_train_epoch_end`."""
+        if metric is None:
+            scheduler.step()
+
+    def on_train_epoch_end(self) -> None:
+        """Step what looks at a metric, before the checkpoint of the epoch is written."""
+        step_on_metrics(self.trainer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch, under the noise of its number."""
@@ -200,6 +202,8 @@ class AutoencoderModule(pl.LightningModule):
         self._window = TermMeans()
         for logger in self.loggers:
             logger.log_metrics(self.shown, step=self.global_step)
+        if self.trainer.is_last_batch:  # for callbacks that monitor it, which look once an epoch
+            self.log_dict(self.shown, logger=False)
 
     def _windows(self) -> list["TermMeans"]:
         """The windows of all processes.
@@ -220,17 +224,6 @@ class AutoencoderModule(pl.LightningModule):
         self.log_dict(means, logger=False, sync_dist=True)  # its loggers would get the step before
         for logger in self.loggers:
             logger.log_metrics(means, step=self.global_step)
-        if prefix == "val/":
-            self._require_monitored(means)
-
-    def _require_monitored(self, logged: Mapping[str, float]) -> None:
-        """Refuse a callback that waits for a metric which there is not."""
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            monitor = getattr(callback, "monitor", None)
-            if monitor is not None and monitor not in {*logged, *self.trainer.callback_metrics}:
-                raise ConfigError(
-                    [f"{type(callback).__name__}.monitor={monitor}: no such metric{did_you_mean(monitor, logged)}"]
-                )
 
 
 class TermMeans:
