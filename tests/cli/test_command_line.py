@@ -163,7 +163,7 @@ MISTAKES = {
     "latent_dim=${nothing}": ["latent_dim:", "nothing", "not found"],
     "hydra.run.dir=${nothing}": ["hydra.run.dir", "nothing"],
     "+hydra.foo=1": ["hydra.foo", "hydra.run.dir"],
-    "+model.foo=1": ["the config has no model"],
+    "+model.foo=1": ["model.foo", "model is not part of this config"],
     "~data._target_": ["data=", "should be a part"],
     "+callbacks.x=5": ["callbacks.x=5", "_target_"],
     "~logger": ["logger=[]"],

@@ -1,7 +1,7 @@
 """The parts of one experiment, as the config has chosen them."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -96,6 +96,6 @@ class Experiment:
         )
         return model.to(memory_format=torch.channels_last) if self.channels_last else model
 
-    def made_for(self, folder: Path, parts: Mapping[str, PartOfFolder | None] | None) -> Sequence[Any]:
+    def made_for(self, folder: Path, parts: Mapping[str, PartOfFolder | None] | None) -> list[Any]:
         """The callbacks or loggers of a run in `folder`."""
         return [part(folder) for part in (parts or {}).values() if part is not None]

@@ -159,7 +159,7 @@ def unknown_key(key: str, known: Collection[str]) -> str:
     }
     siblings = {name for name in siblings if "." not in name and name not in ("_target_", "hydra")}
     near = did_you_mean(last, siblings | (set() if parent else set(groups())))
-    if not parent and "did you mean" not in near:
+    if not parent and ("did you mean" not in near or last in groups()):
         near = "; `vaelab train --show` prints all keys"
     return f"{key}: {where}{near}"
 

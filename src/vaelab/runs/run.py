@@ -258,6 +258,7 @@ def _fit(what: Checked, folder: RunFolder, more: Sequence[pl.Callback] = ()) -> 
     with graceful_stop() as stop:
         loggers = experiment.made_for(folder.path, experiment.logger)
         callbacks = experiment.made_for(folder.path, experiment.callbacks)
+        callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))  # last, so that it keeps what all know
         trainer = experiment.trainer([*callbacks, *more, _EpochLog(), stop], loggers)
         with companions(trainer, folder, what.trust), summary.ended(loggers):
             return _fit_with(trainer, experiment, folder)
