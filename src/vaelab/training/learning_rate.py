@@ -6,6 +6,7 @@ run would be one step behind, and none at all where a module takes its steps its
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 FactorOf = Callable[[int, int], Callable[[int], float]]
 MONITOR = "val/loss"
+NEVER = sys.maxsize  # for Lightning: `step_on_metrics` does it
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,7 @@ class TorchSchedule:
             "frequency": self.frequency or 1,
         }
         if self.watches:
-            every = trainer.check_val_every_n_epoch or 1
-            entry |= {"monitor": self.monitor or MONITOR, "interval": "epoch", "frequency": self.frequency or every}
+            entry |= {"monitor": self.monitor or MONITOR, "interval": "epoch", "frequency": NEVER}
         return entry
 
 
@@ -103,10 +104,12 @@ def step_after_batch(trainer: "pl.Trainer") -> None:
             config.scheduler.step()  # type: ignore[call-arg]
 
 
-def step_on_metrics(trainer: "pl.Trainer") -> None:
-    """Step the schedulers that look at a metric, at the end of an epoch, before its checkpoint is written."""
+def step_on_metrics(trainer: "pl.Trainer", scheduler: FactorOf | TorchSchedule | None) -> None:
+    """Step a scheduler that looks at a metric, at the end of an epoch, before its checkpoint is written."""
+    if not (isinstance(scheduler, TorchSchedule) and scheduler.watches):
+        return
+    every = scheduler.frequency or trainer.check_val_every_n_epoch or 1
+    value = trainer.callback_metrics.get(scheduler.monitor or MONITOR)
     for config in trainer.lr_scheduler_configs:
-        if config.reduce_on_plateau and (trainer.current_epoch + 1) % config.frequency == 0:
-            value = trainer.callback_metrics.get(config.monitor or MONITOR)
-            if value is not None:
-                config.scheduler.step(value)  # type: ignore[arg-type]
+        if config.reduce_on_plateau and value is not None and (trainer.current_epoch + 1) % every == 0:
+            config.scheduler.step(value)  # type: ignore[arg-type]

@@ -77,14 +77,9 @@ class AutoencoderModule(pl.LightningModule):
         """The optimizer, and the learning rate's factor at every step."""
         return configured(self.optimizer(self.model.parameters()), self.scheduler, self.trainer)
 
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step a scheduler; one that looks at a metric has been stepped by `on_train_epoch_end`."""
-        if metric is None:
-            scheduler.step()
-
     def on_train_epoch_end(self) -> None:
-        """Step what looks at a metric, before the checkpoint of the epoch is written."""
-        step_on_metrics(self.trainer)
+        """Step a scheduler that looks at a metric, before the checkpoint of the epoch is written."""
+        step_on_metrics(self.trainer, self.scheduler)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch, under the noise of its number."""
