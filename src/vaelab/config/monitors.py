@@ -8,6 +8,7 @@ import torch
 
 from vaelab.config.experiment import Experiment
 from vaelab.errors import did_you_mean
+from vaelab.losses import Step
 from vaelab.metrics.likelihood import evaluation_terms
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.training.direction import direction
@@ -81,12 +82,12 @@ def _metrics(experiment: Experiment, model: Autoencoder) -> list[str] | None:
 
     None where a part cannot be judged without pixels.
     """
-    x = torch.zeros(2, *experiment.data.shape, device="meta")
-    given = model.given(torch.zeros(2, dtype=torch.int64, device="meta"))
+    x, y = torch.zeros(2, *experiment.data.shape, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta")
     try:
         with torch.no_grad():
-            evaluated = evaluation_terms(given, experiment.objective, x)
-        trained = experiment.objective(given, x, 0)
+            evaluated = evaluation_terms(experiment.objective, Step(model, x, y, training=False))
+        step = Step(model, x, y)
+        trained = {**experiment.objective(step), **experiment.objective.critic_losses(step)}
     except (NotImplementedError, RuntimeError, TypeError, AttributeError, ValueError):
         return None
     return [*(f"val/{name}" for name in evaluated), *(f"train/{name}" for name in trained)]

@@ -63,6 +63,7 @@ REFUSED = {
     "ModelPruning": "it renames the weights, which no checkpoint of ours could then be loaded from",
     "BatchSizeFinder": "the batches of a run are those of its config: try data.batch_size=... with trainer=debug",
     "LearningRateFinder": "the rate of a run is that of its config: search it, vaelab train -m optimizer.lr=1e-4,1e-3",
+    "GradientAccumulationScheduler": "our module takes its steps itself: trainer.accumulate_grad_batches",
     "LBFGS": "it asks for the loss several times a step, and the noise of a step is drawn once",
     "SequentialLR": "it takes schedulers that were made, which a config cannot hold; scheduler=cosine has a warm-up",
     "ChainedScheduler": "it takes schedulers that were made, which a config cannot hold",

@@ -1,12 +1,10 @@
 """How a learning rate changes while a model trains, by a factor of ours or by a scheduler class of torch.
 
-Lightning steps a scheduler that looks at a metric after the checkpoint of the epoch has been written, so that a resumed
-run would be one step behind, and none at all where a module takes its steps itself. So the module calls
-`step_on_metrics` before that checkpoint and, where it takes its steps itself, `step_after_batch`.
+Our module takes its steps itself, so that Lightning steps no scheduler. The module calls `step_after_batch`, and
+`step_on_metrics` at the end of an epoch: before its checkpoint is written, else a resumed run would be one step behind.
 """
 
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from vaelab.errors import ConfigError
+
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 FactorOf = Callable[[int, int], Callable[[int], float]]
 MONITOR = "val/loss"
-NEVER = sys.maxsize  # for Lightning: `step_on_metrics` does it
 
 
 @dataclass(frozen=True)
@@ -55,49 +54,57 @@ class TorchSchedule:
         length = {"total_steps": total_steps} if self.needs_length else {}
         return self.target(optimizer, **length, **self.keywords)
 
-    def entry(self, optimizer: torch.optim.Optimizer, trainer: "pl.Trainer") -> dict[str, Any]:
+    def entry(self, optimizer: torch.optim.Optimizer, trainer: "pl.Trainer", steps: int) -> dict[str, Any]:
         """Lightning's entry of the scheduler."""
         by_steps = issubclass(self.target, OneCycleLR | CyclicLR)
         entry: dict[str, Any] = {
-            "scheduler": self(optimizer, steps_of(trainer) if self.needs_length else 0),
+            "scheduler": self(optimizer, steps),
             "interval": self.interval or ("step" if by_steps else "epoch"),
             "frequency": self.frequency or 1,
         }
         if self.watches:
-            entry |= {"monitor": self.monitor or MONITOR, "interval": "epoch", "frequency": NEVER}
+            every = self.frequency or trainer.check_val_every_n_epoch or 1
+            entry |= {"interval": "epoch", "frequency": every}
         return entry
 
 
-def configured(
-    optimizer: torch.optim.Optimizer, scheduler: FactorOf | TorchSchedule | None, trainer: "pl.Trainer"
-) -> dict[str, Any]:
-    """What Lightning's `configure_optimizers` returns.
+def schedules(
+    optimizer: torch.optim.Optimizer,
+    scheduler: FactorOf | TorchSchedule | None,
+    trainer: "pl.Trainer",
+    accumulate_grad_batches: int = 1,
+) -> list[dict[str, Any]]:
+    """The schedulers that Lightning's `configure_optimizers` returns.
 
     Args:
         optimizer: of the run.
         scheduler: a class of torch, or (steps of the run, steps of an epoch) -> the rate's factor as a function of the
             step, or None for a rate that stays as it is.
         trainer: of the run.
+        accumulate_grad_batches: batches to a step.
+
+    Raises:
+        ConfigError: the scheduler depends on the length of the run, and it has none.
     """
     if scheduler is None:
-        return {"optimizer": optimizer}
+        return []
+    total: float = trainer.estimated_stepping_batches  # which has Lightning count the batches
+    per_epoch = math.ceil(trainer.num_training_batches / accumulate_grad_batches)
+    if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+        total = min(total, per_epoch * trainer.max_epochs)
+    if isinstance(scheduler, TorchSchedule) and not scheduler.needs_length:
+        return [scheduler.entry(optimizer, trainer, 0)]
+    if math.isinf(total):
+        raise ConfigError(["scheduler: it needs the length of the run: trainer.max_epochs or trainer.max_steps"])
     if isinstance(scheduler, TorchSchedule):
-        return {"optimizer": optimizer, "lr_scheduler": scheduler.entry(optimizer, trainer)}
-    total = steps_of(trainer)  # which has Lightning count the batches
-    per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-    schedule = LambdaLR(optimizer, scheduler(total, per_epoch))
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def steps_of(trainer: "pl.Trainer") -> int:
-    """The optimizer's steps in the whole run."""
-    return int(trainer.estimated_stepping_batches)
+        return [scheduler.entry(optimizer, trainer, int(total))]
+    return [{"scheduler": LambdaLR(optimizer, scheduler(int(total), per_epoch)), "interval": "step"}]
 
 
 def step_after_batch(trainer: "pl.Trainer") -> None:
-    """Step the schedulers that look at no metric, after a step of the optimizer that Lightning did not take."""
+    """Step the schedulers that look at no metric, after a step of the optimizer."""
     for config in trainer.lr_scheduler_configs:
-        if config.reduce_on_plateau:
+        if isinstance(config.scheduler, ReduceLROnPlateau):
             continue
         passed = trainer.global_step if config.interval == "step" else trainer.current_epoch + 1
         if (config.interval == "step" or trainer.is_last_batch) and passed % config.frequency == 0:
@@ -106,10 +113,10 @@ def step_after_batch(trainer: "pl.Trainer") -> None:
 
 def step_on_metrics(trainer: "pl.Trainer", scheduler: FactorOf | TorchSchedule | None) -> None:
     """Step a scheduler that looks at a metric, at the end of an epoch, before its checkpoint is written."""
-    if not (isinstance(scheduler, TorchSchedule) and scheduler.watches):
+    if not isinstance(scheduler, TorchSchedule):
         return
-    every = scheduler.frequency or trainer.check_val_every_n_epoch or 1
     value = trainer.callback_metrics.get(scheduler.monitor or MONITOR)
     for config in trainer.lr_scheduler_configs:
-        if config.reduce_on_plateau and value is not None and (trainer.current_epoch + 1) % every == 0:
-            config.scheduler.step(value)  # type: ignore[arg-type]
+        due = value is not None and (trainer.current_epoch + 1) % config.frequency == 0
+        if due and isinstance(config.scheduler, ReduceLROnPlateau):
+            config.scheduler.step(value)

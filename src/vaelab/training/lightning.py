@@ -90,7 +90,7 @@ def trainer(
         "profiler": Unprofiled(),
         "num_sanity_val_steps": 0,  # the config was checked; a full validation follows the first epoch
     }
-    return pl.Trainer(
+    made = pl.Trainer(
         callbacks=list(callbacks),
         logger=list(loggers),
         plugins=[AtomicCheckpointIO()],
@@ -101,9 +101,6 @@ def trainer(
         num_nodes=num_nodes,
         strategy=strategy,
         precision=precision,
-        gradient_clip_val=gradient_clip_val,
-        gradient_clip_algorithm=gradient_clip_algorithm,
-        accumulate_grad_batches=accumulate_grad_batches,
         limit_train_batches=limit_train_batches,
         limit_val_batches=limit_val_batches,
         limit_test_batches=limit_test_batches,
@@ -117,6 +114,12 @@ def trainer(
         enable_progress_bar=any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks),
         **settings | others,
     )
+    made.updates = {  # type: ignore[attr-defined]  # the module, which owns its step, takes them
+        "accumulate_grad_batches": accumulate_grad_batches,
+        "gradient_clip_val": gradient_clip_val,
+        "gradient_clip_algorithm": gradient_clip_algorithm,
+    }
+    return made
 
 
 def _others() -> Mapping[str, inspect.Parameter]:
