@@ -130,7 +130,7 @@ def test_a_run_folder_is_never_overwritten(tmp_path: Path) -> None:
 MISTAKES = {
     "model=vea": ["model=vea", "did you mean vae?"],
     "latent_dim=-3": ["latent_dim=-3", "greater than 0"],
-    "optimzer.lr=1": ["optimzer", "did you mean optimizer?"],
+    "optimzer.lr=1": ["optimzer", "did you mean optimizer.lr?"],
     "optimizer.lrr=1": ["optimizer has no lrr", "did you mean lr?"],
     "optimizer.lr=-1": ["optimizer.lr=-1", "greater than or equal to 0"],
     "data.root=no_such_folder": ["no_such_folder", "data.root", "data=mnist_5k"],
@@ -150,7 +150,7 @@ MISTAKES = {
     "encoder._target_=os.system": ["os.system", "--trust"],
     "name=../out": ["name=../out"],
     "data.validation=0 callbacks=early_stopping": ["early_stopping", "data.validation=0"],
-    "model=vea latent_dim=-3 optimzer.lr=1": ["did you mean vae?", "did you mean optimizer?"],
+    "model=vea latent_dim=-3 optimzer.lr=1": ["did you mean vae?", "did you mean optimizer.lr?"],
     "latent_dim=-3 data.batch_size=0 encoder.hidden=[4,x]": [
         "latent_dim=-3",
         "data.batch_size=0",
@@ -163,7 +163,7 @@ MISTAKES = {
     "latent_dim=${nothing}": ["latent_dim:", "nothing", "not found"],
     "hydra.run.dir=${nothing}": ["hydra.run.dir", "nothing"],
     "+hydra.foo=1": ["hydra.foo", "hydra.run.dir"],
-    "+model.foo=1": ["the config has no model"],
+    "+model.foo=1": ["model.foo", "model is not part of this config"],
     "~data._target_": ["data=", "should be a part"],
     "+callbacks.x=5": ["callbacks.x=5", "_target_"],
     "~logger": ["logger=[]"],

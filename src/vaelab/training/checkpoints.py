@@ -11,10 +11,11 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from vaelab.training import events
+from vaelab.training.direction import Mode
 from vaelab.training.module import AutoencoderModule
 from vaelab.training.reading import read
 
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+LAST, PREVIOUS, BEST, INITIAL = "last.ckpt", "previous.ckpt", "best.ckpt", "initial.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -42,17 +43,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class Checkpoints(Checkpoint):
-    """`last.ckpt` after every epoch, and `best.ckpt` after each one whose `monitor` is the lowest so far.
+    """`last.ckpt` after every epoch, and `best.ckpt` after each one whose `monitor` is the best so far.
 
     Args:
         folder: where they go.
         monitor: a logged metric; a run that does not log it (no validation split) has no `best.ckpt`.
+        mode: whether its lowest or its highest value is the best.
         every_n_steps: steps of the optimizer after which there is a `last.ckpt` as well.
     """
 
-    def __init__(self, folder: Path, *, monitor: str = "val/loss", every_n_steps: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, monitor: str = "val/loss", mode: Mode = "min", every_n_steps: int | None = None
+    ) -> None:
         self.folder = folder
         self.monitor = monitor
+        self.mode = mode
         self.every_n_steps = every_n_steps
         self.best: float | None = None
         self.validation: dict[str, float] = {}
@@ -82,7 +87,7 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save; Lightning has validated by now."""
         value = trainer.callback_metrics.get(self.monitor)
-        improved = value is not None and (self.best is None or value.item() < self.best)
+        improved = value is not None and self._improves(value.item())
         if value is not None and improved:
             self.best = value.item()
         self.stopped = trainer.should_stop
@@ -91,6 +96,11 @@ class Checkpoints(Checkpoint):
             self.validation = {name: metric.item() for name, metric in metrics if name.startswith("val/")}
             trainer.save_checkpoint(self.folder / BEST)
         self.save_last(trainer)
+
+    def _improves(self, value: float) -> bool:
+        if self.best is None:
+            return True
+        return value < self.best if self.mode == "min" else value > self.best
 
     def save_last(self, trainer: pl.Trainer) -> None:
         """Write `last.ckpt`."""
@@ -107,7 +117,7 @@ class Checkpoints(Checkpoint):
         checkpoint["events"] = events.sizes(trainer.loggers)
 
     def state_dict(self) -> dict[str, Any]:
-        """The lowest value so far, the other terms of that validation, and whether training was stopped early."""
+        """The best value so far, the other terms of that validation, and whether training was stopped early."""
         return {"best": self.best, "validation": self.validation, "stopped": self.stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
