@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 import vaelab
 from vaelab import figures
 from vaelab.config.check import check
-from vaelab.config.compose import options
+from vaelab.config.conf import options
 from vaelab.config.experiment import Experiment
 from vaelab.data import Images
 from vaelab.losses import Step

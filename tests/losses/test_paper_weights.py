@@ -10,7 +10,7 @@ from torch import Tensor
 
 import vaelab
 from vaelab.config.check import check
-from vaelab.config.compose import CONF, options
+from vaelab.config.conf import CONF, options
 from vaelab.losses import Step
 
 

@@ -1,9 +1,14 @@
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import vaelab
+from vaelab.runs.differences import differences, scalars
+from vaelab.training.checkpoints import Checkpoints
 from vaelab.training.schedulers import cosine, exponential, multistep, warmup
 
 
@@ -77,3 +82,49 @@ def test_exponential_falls_from_the_end_of_its_warmup():
 
     assert [later(step) for step in range(4)] == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert [later(step + 4) for step in (0, 3, 50)] == [factor(step) for step in (0, 3, 50)]
+
+
+@pytest.mark.slow
+def test_a_plateau_is_torchs_of_the_logged_losses_and_exact_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["data=digits", "data.batch_size=300", "trainer=cpu", "trainer.max_epochs=7", "encoder.hidden=[8]"]
+    words += ["decoder.hidden=[8]", "callbacks.progress_bar=null", "callbacks.pictures=null", "latent_dim=2"]
+    words += ["scheduler=plateau", "scheduler.patience=1", "scheduler.factor=0.5", "scheduler.threshold_mode=abs"]
+    words += ["scheduler.threshold=3.0", "optimizer.lr=0.01", "callbacks.checkpoints.every_n_steps=2"]
+    whole = vaelab.train(vaelab.compose(words), folder=tmp_path / "whole").folder
+
+    logged = scalars(whole / "tensorboard")
+    rates = dict(logged["train/learning_rate"])
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.01)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=1, threshold=3.0, threshold_mode="abs"
+    )
+    for step, loss in logged["val/loss"]:
+        assert rates[step] == pytest.approx(optimizer.param_groups[0]["lr"])  # of the epoch that has just ended
+        theirs.step(loss)
+    assert min(rates.values()) < 0.01
+
+    save = Checkpoints.save_last
+
+    class Killed(BaseException):
+        pass
+
+    moments = [15, 22]  # the end of the third epoch, and amid the fifth
+
+    def save_and_die(self: Checkpoints, trainer: Any) -> None:
+        save(self, trainer)
+        if trainer.global_step in moments:
+            moments.remove(trainer.global_step)
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save_last", save_and_die)
+        with pytest.raises(Killed):
+            vaelab.train(vaelab.compose(words), folder=tmp_path / "killed")
+        with pytest.raises(Killed):
+            vaelab.resume(tmp_path / "killed")
+    vaelab.resume(tmp_path / "killed")
+
+    assert moments == []
+    assert differences(whole, tmp_path / "killed") == []
