@@ -108,7 +108,7 @@ def step_after_batch(trainer: "pl.Trainer") -> None:
             continue
         passed = trainer.global_step if config.interval == "step" else trainer.current_epoch + 1
         if (config.interval == "step" or trainer.is_last_batch) and passed % config.frequency == 0:
-            config.scheduler.step()  # type: ignore[call-arg]
+            config.scheduler.step()
 
 
 def step_on_metrics(trainer: "pl.Trainer", scheduler: FactorOf | TorchSchedule | None) -> None:
@@ -117,6 +117,6 @@ def step_on_metrics(trainer: "pl.Trainer", scheduler: FactorOf | TorchSchedule |
         return
     value = trainer.callback_metrics.get(scheduler.monitor or MONITOR)
     for config in trainer.lr_scheduler_configs:
-        due = value is not None and (trainer.current_epoch + 1) % config.frequency == 0
-        if due and isinstance(config.scheduler, ReduceLROnPlateau):
+        due = (trainer.current_epoch + 1) % config.frequency == 0
+        if due and value is not None and isinstance(config.scheduler, ReduceLROnPlateau):
             config.scheduler.step(value)
