@@ -140,7 +140,6 @@ def test_validation_best_weights_figures_and_loaded_models_are_the_averaged_ones
 @pytest.mark.parametrize(
     ("name", "more"),
     [
-        ("accumulated", ["trainer.accumulate_grad_batches=2", "scheduler=warmup", "scheduler.steps=4"]),
         ("codes", ["model=vq_vae", "encoder.channels=[8,8]", "decoder.channels=[8,8]", "latent_dim=4"]),
         ("bf16", ["trainer.precision=bf16-true"]),
     ],
@@ -148,7 +147,7 @@ def test_validation_best_weights_figures_and_loaded_models_are_the_averaged_ones
 def test_a_run_that_was_killed_is_resumed_to_the_same_bits(
     name: str, more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it is by a kill after the checkpoint of a step: the process and all that is in its memory is gone."""
+    """As by a kill after the checkpoint of a step; real kills are in tests/runs/test_resume.py."""
     from vaelab.training.checkpoints import Checkpoints
 
     words = [word for word in AVERAGED if name != "codes" or "hidden" not in word] + more
