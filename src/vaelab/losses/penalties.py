@@ -29,8 +29,8 @@ class DIP(Term):
     Args:
         weight: lambda_od.
         diagonal: lambda_d / lambda_od; the paper has 10 for `means` and 1 for `samples`.
-        covariance: of the `means` q.mean over the images (DIP-VAE-I), of a flow or chain not E[z]; or of `samples` of q(z), which is that plus
-            the mean covariance of q(z|x) (DIP-VAE-II).
+        covariance: of the `means` of q(z|x) over the images (DIP-VAE-I; of a flow or a chain its `mean`, which is not
+            E[z]), or of `samples` of q(z), which is that plus the mean covariance of q(z|x) (DIP-VAE-II).
     """
 
     couples_images = True
