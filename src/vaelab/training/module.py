@@ -20,6 +20,7 @@ from vaelab.metrics.likelihood import evaluation_terms
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.seeding import derive_seed, seed_noise, sharing
 from vaelab.training.datamodule import as_batch
+from vaelab.training.internals import HOOK, batch_number
 from vaelab.training.learning_rate import FactorOf, TorchSchedule, schedules, step_after_batch, step_on_metrics
 from vaelab.training.reading import tensors
 
@@ -86,7 +87,7 @@ class AutoencoderModule(pl.LightningModule):
 
         It takes one 40 times a step.
         """
-        if name == "_current_fx_name":
+        if name == HOOK:
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
@@ -100,7 +101,7 @@ class AutoencoderModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One batch, under the noise of its number: the model's step, then each critic's."""
         batch = as_batch(batch)  # of somebody's own loader, too
-        number = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        number = batch_number(self.trainer)
         with self._sharing(number, batch_idx, len(batch.images)) as (share, images):
             step = Step(
                 self.model, batch.images, batch.labels, number=self.global_step, dataset_size=self._dataset_size
