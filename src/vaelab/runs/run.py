@@ -38,6 +38,7 @@ from vaelab.seeding import derive_seed
 from vaelab.training import events
 from vaelab.training.checkpoints import BEST, INITIAL, LAST, PREVIOUS, Checkpoints
 from vaelab.training.datamodule import ImageDataModule
+from vaelab.training.internals import cluster_environment, complete_epochs
 from vaelab.training.module import AutoencoderModule, plain
 from vaelab.training.reading import load_weights, read, reason
 from vaelab.training.signals import graceful_stop
@@ -138,8 +139,7 @@ def ready(what: Checked, *, devices: bool = True, launch: Launch | None = None) 
             return
         trainer = _ask_devices(experiment)
         if launch is not None:
-            environment = trainer._accelerator_connector.cluster_environment  # a single device's strategy has none
-            external = environment.creates_processes_externally
+            external = cluster_environment(trainer).creates_processes_externally
             launch.require_as_many(trainer.num_devices, trainer.num_nodes, external=external)
         _ask_compiler(experiment)
         _require_batches(trainer, experiment)
@@ -293,8 +293,7 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
             events.rewind(loggers, state["events"] if checkpoint else {})
             summary.open_with(loggers, folder, resumed=checkpoint is not None)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    progress = trainer.fit_loop.epoch_progress.current
-    progress.completed = progress.processed  # Lightning does so only where there was something left to train
+    complete_epochs(trainer)
     if any((folder.checkpoints / name).is_file() for name in (BEST, LAST)):
         load_weights(model, folder.best_checkpoint())
     metrics = _validation(trainer) | _test(experiment, model, trainer)

@@ -12,6 +12,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from vaelab.training import events
 from vaelab.training.direction import Mode
+from vaelab.training.internals import limit_steps
 from vaelab.training.module import AutoencoderModule
 from vaelab.training.reading import read
 
@@ -71,11 +72,12 @@ class Checkpoints(Checkpoint):
         to be gone on with, and counts it twice.
         """
         trainer.should_stop = self.stopped
-        self.max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
+        self.max_steps = trainer.max_steps
+        limit_steps(trainer, -1)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set the limit of steps again: the progress has been taken over."""
-        trainer.fit_loop.epoch_loop.max_steps = self.max_steps
+        limit_steps(trainer, self.max_steps)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

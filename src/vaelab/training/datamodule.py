@@ -8,6 +8,7 @@ import torch
 from vaelab.data import Batch, Batches, ImageData, Images
 from vaelab.data.batches import EVALUATION_BATCH
 from vaelab.errors import DataError
+from vaelab.training.internals import batches_begun
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -59,9 +60,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _position(self) -> tuple[int, int]:
         assert self.trainer is not None
-        # `ready` counts the batches that were started, in all epochs; it is part of Lightning's checkpoints.
-        ready = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
-        return divmod(ready, int(self.trainer.num_training_batches))
+        return divmod(batches_begun(self.trainer), int(self.trainer.num_training_batches))
 
 
 def as_batch(batch: Any) -> Batch:
