@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from vaelab.training import events
+from vaelab.training.bundles import TakesBundles
 from vaelab.training.module import AutoencoderModule
 from vaelab.training.reading import read
 
@@ -41,7 +42,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read(Path(path), map_location or "cpu")
 
 
-class Checkpoints(Checkpoint):
+class Checkpoints(TakesBundles, Checkpoint):
     """`last.ckpt` after every epoch, and `best.ckpt` after each one whose `monitor` is the lowest so far.
 
     Args:
@@ -76,8 +77,12 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save, where it is time to."""
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0 and resumes_after(trainer, batch_idx):
+        if self.due(trainer):
             self.save_last(trainer)
+
+    def due(self, trainer: pl.Trainer) -> bool:
+        """Whether it is time to save, and the state can be resumed from."""
+        return bool(self.every_n_steps) and trainer.global_step % self.every_n_steps == 0 and resumes_after(trainer)  # type: ignore[operator]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save; Lightning has validated by now."""
@@ -117,16 +122,17 @@ class Checkpoints(Checkpoint):
         self.stopped = state_dict["stopped"]
 
 
-def resumes_after(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Whether a checkpoint after this batch of an epoch holds all: no gradient is pending, the epoch goes on.
+def resumes_after(trainer: pl.Trainer) -> bool:
+    """Whether a checkpoint after the batch just trained on holds all: no gradient is pending, the epoch goes on.
 
     After an epoch's last batch comes the validation, and the checkpoint after it.
     """
     module = trainer.lightning_module
     assert isinstance(module, AutoencoderModule)
+    batches = trainer.fit_loop.epoch_loop.batch_idx + 1
     return (
-        (batch_idx + 1) % module.accumulate_grad_batches == 0
-        and batch_idx + 1 < trainer.num_training_batches
+        batches % module.accumulate_grad_batches == 0
+        and batches < trainer.num_training_batches
         and not 0 <= trainer.max_steps <= trainer.global_step
     )
 

@@ -13,13 +13,14 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from vaelab.data import Batches
 from vaelab.metrics.latents import LatentsOfImages, active_units
 from vaelab.models.distributions import Codes
+from vaelab.training.bundles import TakesBundles
 from vaelab.training.module import AutoencoderModule
 from vaelab.training.tensorboard import EventFiles
 
 IMAGES_PER_SECOND = "train/images_per_second"
 
 
-class Rates(pl.Callback):
+class Rates(TakesBundles, pl.Callback):
     """The learning rate, the weights of the objective's terms, and the speed.
 
     `train/learning_rate` and every `train/<...>_weight`, as the step at which they are logged will use them, at the
@@ -39,6 +40,7 @@ class Rates(pl.Callback):
     ) -> None:
         """Log, where the terms are logged."""
         assert isinstance(pl_module, AutoencoderModule)
+        number = trainer.fit_loop.epoch_loop.batch_idx  # of the bundle's last batch
         if not (trainer.is_last_batch or (number + 1) % pl_module.log_every == 0):
             return
         metrics = {"train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}

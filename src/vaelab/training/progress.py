@@ -6,10 +6,11 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 
+from vaelab.training.bundles import TakesBundles
 from vaelab.training.module import AutoencoderModule
 
 
-class TermsProgressBar(RichProgressBar):
+class TermsProgressBar(TakesBundles, RichProgressBar):
     """Lightning's rich bar, showing the newest terms that were logged; it never asks a device for more.
 
     Args:
@@ -26,7 +27,8 @@ class TermsProgressBar(RichProgressBar):
         """Move on, where it is time to be drawn."""
         if time.monotonic() >= self._next or trainer.is_last_batch:
             self._next = time.monotonic() + 1 / self.refresh_rate
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            number = trainer.fit_loop.epoch_loop.batch_idx  # of the bundle's last batch
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, number)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """The terms of training, and the validation loss, rounded to what a person reads."""
