@@ -18,7 +18,7 @@ import vaelab
 from vaelab import figures
 from vaelab.cli.main import main
 from vaelab.config.check import check
-from vaelab.config.compose import options
+from vaelab.config.conf import options
 from vaelab.looking.load import opened
 from vaelab.metrics.latents import active_units
 from vaelab.metrics.likelihood import log_likelihoods

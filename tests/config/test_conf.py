@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 import vaelab
 from processes import command
-from vaelab.config.compose import CONF, groups, options
+from vaelab.config.conf import CONF, groups, options
 
 TWO_BATCHES = ["trainer=debug", "data=digits", "callbacks.progress_bar=null"]
 

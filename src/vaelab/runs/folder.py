@@ -244,6 +244,8 @@ def portable(config: DictConfig) -> DictConfig:
     config = config.copy()
     if "root" in config.data:
         config.data.root = str(Path(config.data.root).absolute())
+    if config.get("init") is not None:
+        config.init = str(Path(config.init).absolute())
     return config
 
 

@@ -1,6 +1,7 @@
-"""The progress bar."""
+"""How far training is: a bar in a terminal, a line an epoch elsewhere."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -38,3 +39,27 @@ class TermsProgressBar(TakesBundles, RichProgressBar):
             for name, value in pl_module.shown.items()
             if name.startswith("train/") or name == "val/loss"
         }
+
+
+class LinePerEpoch(pl.Callback):
+    """The run folder, then a line an epoch as it ends, for a log or a pipe.
+
+    Args:
+        folder: the run's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print where the run is."""
+        if trainer.is_global_zero:
+            print(self.folder, flush=True)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the newest terms."""
+        if trainer.is_global_zero:
+            assert isinstance(pl_module, AutoencoderModule)
+            of = f"/{trainer.max_epochs}" if trainer.max_epochs not in (None, -1) else ""
+            terms = " ".join(f"{name}={value:.5g}" for name, value in pl_module.shown.items())
+            print(f"epoch {trainer.current_epoch + 1}{of}, step {trainer.global_step}: {terms}", flush=True)

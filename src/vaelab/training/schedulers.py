@@ -1,7 +1,7 @@
 """Learning-rate schedules: the optimizer's rates times a factor of the step.
 
-Each takes the number of optimizer steps of the whole run and of an epoch by position, its knobs by keyword, and
-returns the factor as a function of the step.
+The numbers of optimizer steps of the whole run and of an epoch are positional, the knobs keyword-only; what is
+returned is the factor as a function of the step.
 """
 
 import math
