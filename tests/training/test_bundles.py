@@ -12,8 +12,7 @@ from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 
 import vaelab
 from vaelab.config.check import check
-from vaelab.config.compose import options
-from vaelab.runs.run import train_into
+from vaelab.config.conf import options
 from vaelab.training.bundles import Bundles
 from vaelab.training.checkpoints import read
 from vaelab.training.datamodule import ImageDataModule
@@ -61,7 +60,7 @@ def trained(folder: Path, length: int, *overrides: str) -> dict[str, Any]:
     patch = bundled(length)
     try:
         config = vaelab.compose([*DIGITS, "callbacks.pictures=null", "callbacks.rates=null", *overrides])
-        run = train_into(folder, config, exact=True, trust=())
+        run = vaelab.train(config, folder=folder)
     finally:
         patch.undo()
     state = read(run.folder / "checkpoints" / "last.ckpt")
@@ -203,7 +202,7 @@ def test_lightning_is_called_less_than_a_hundred_times_a_step(tmp_path: Path) ->
         patch.setattr(_TrainingEpochLoop, "run", watched)
         given = ["data=digits", "data.batch_size=4", "data.validation=0", "trainer=cpu", "trainer.max_epochs=1"]
         config = vaelab.compose([*given, "callbacks.progress_bar=null"])
-        run = train_into(tmp_path / "run", config, exact=True, trust=())
+        run = vaelab.train(config, folder=tmp_path / "run")
     finally:
         patch.undo()
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytorch_lightning as pl
 
 from vaelab.data import Batch, Batches
-from vaelab.training.internals import next_batch
+from vaelab.training.internals import batch_of_epoch, next_batch
 
 SHORT, LONG, MOST = 0.1, 0.2, 256  # seconds that a bundle takes, batches in it
 OF_A_BATCH = ("on_train_batch_start", "on_train_batch_end")
@@ -67,8 +67,8 @@ class Bundles:
 
     def _ends(self) -> bool:
         """Whether something has to happen after the batch that the loop stands at."""
-        trainer, loop = self.trainer, self.trainer.fit_loop.epoch_loop
-        number = loop.batch_idx + 1
+        trainer = self.trainer
+        number = batch_of_epoch(trainer) + 1
         return (
             trainer.is_last_batch
             or number % self.log_every == 0

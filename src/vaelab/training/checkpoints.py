@@ -13,7 +13,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from vaelab.training import events
 from vaelab.training.bundles import TakesBundles
 from vaelab.training.direction import Mode
-from vaelab.training.internals import limit_steps
+from vaelab.training.internals import batch_of_epoch, limit_steps
 from vaelab.training.module import AutoencoderModule
 from vaelab.training.reading import read
 
@@ -141,7 +141,7 @@ def resumes_after(trainer: pl.Trainer) -> bool:
     """
     module = trainer.lightning_module
     assert isinstance(module, AutoencoderModule)
-    batches = trainer.fit_loop.epoch_loop.batch_idx + 1
+    batches = batch_of_epoch(trainer) + 1
     return (
         batches % module.accumulate_grad_batches == 0
         and batches < trainer.num_training_batches

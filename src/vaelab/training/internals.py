@@ -24,6 +24,11 @@ def batch_number(trainer: pl.Trainer) -> int:
     return int(trainer.fit_loop.epoch_loop.total_batch_idx)
 
 
+def batch_of_epoch(trainer: pl.Trainer) -> int:
+    """The number of the training batch at hand, within its epoch."""
+    return int(trainer.fit_loop.epoch_loop.batch_idx)
+
+
 def limit_steps(trainer: pl.Trainer, steps: int) -> None:
     """Set how many steps the running loop may take."""
     trainer.fit_loop.epoch_loop.max_steps = steps
@@ -56,6 +61,7 @@ def next_batch(trainer: pl.Trainer) -> Any:
     progress.increment_completed()
     loop._batches_that_stepped += 1
     batch, _, _ = next(fetcher)
+    batch = trainer.precision_plugin.convert_input(batch)
     progress.increment_ready()
     progress.increment_started()
     progress.is_last_batch = fetcher.done

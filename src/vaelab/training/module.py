@@ -21,7 +21,7 @@ from vaelab.models.autoencoder import Autoencoder
 from vaelab.seeding import derive_seed, seed_noise, sharing
 from vaelab.training.bundles import Bundles
 from vaelab.training.datamodule import as_batch
-from vaelab.training.internals import HOOK, batch_number, count_step, has_plain_steps
+from vaelab.training.internals import HOOK, batch_number, batch_of_epoch, count_step, has_plain_steps
 from vaelab.training.learning_rate import FactorOf, TorchSchedule, schedules, step_after_batch, step_on_metrics
 from vaelab.training.reading import tensors
 
@@ -112,7 +112,7 @@ class AutoencoderModule(pl.LightningModule):
     def _train_on(self, batch: Batch) -> Tensor:
         """One batch, under the noise of its number: the model's step, then each critic's."""
         batch = as_batch(batch)  # of somebody's own loader, too
-        number, batch_idx = batch_number(self.trainer), self.trainer.fit_loop.epoch_loop.batch_idx
+        number, batch_idx = batch_number(self.trainer), batch_of_epoch(self.trainer)
         with self._sharing(number, batch_idx, len(batch.images)) as (share, images):
             step = Step(
                 self.model, batch.images, batch.labels, number=self.global_step, dataset_size=self._dataset_size

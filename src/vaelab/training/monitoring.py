@@ -14,6 +14,7 @@ from vaelab.data import Batches
 from vaelab.metrics.latents import LatentsOfImages, active_units
 from vaelab.models.distributions import Codes
 from vaelab.training.bundles import TakesBundles
+from vaelab.training.internals import batch_of_epoch
 from vaelab.training.module import AutoencoderModule
 from vaelab.training.tensorboard import EventFiles
 
@@ -40,7 +41,7 @@ class Rates(TakesBundles, pl.Callback):
     ) -> None:
         """Log, where the terms are logged."""
         assert isinstance(pl_module, AutoencoderModule)
-        number = trainer.fit_loop.epoch_loop.batch_idx  # of the bundle's last batch
+        number = batch_of_epoch(trainer)  # of the bundle's last batch
         if not (trainer.is_last_batch or (number + 1) % pl_module.log_every == 0):
             return
         metrics = {"train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 
 from vaelab.training.bundles import TakesBundles
+from vaelab.training.internals import batch_of_epoch
 from vaelab.training.module import AutoencoderModule
 
 
@@ -28,7 +29,7 @@ class TermsProgressBar(TakesBundles, RichProgressBar):
         """Move on, where it is time to be drawn."""
         if time.monotonic() >= self._next or trainer.is_last_batch:
             self._next = time.monotonic() + 1 / self.refresh_rate
-            number = trainer.fit_loop.epoch_loop.batch_idx  # of the bundle's last batch
+            number = batch_of_epoch(trainer)  # of the bundle's last batch
             super().on_train_batch_end(trainer, pl_module, outputs, batch, number)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
