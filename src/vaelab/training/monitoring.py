@@ -1,4 +1,4 @@
-"""Numbers that people watch while a model trains, besides its terms.
+"""Log what people watch while a model trains, besides its terms.
 
 Scalars go to every logger. What is logged is a function of the weights and the step, so that a resumed run logs what
 an undisturbed one would have: all but images a second.
@@ -13,13 +13,15 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from vaelab.data import Batches
 from vaelab.metrics.latents import LatentsOfImages, active_units
 from vaelab.models.distributions import Codes
+from vaelab.training.bundles import TakesBundles
+from vaelab.training.internals import batch_of_epoch
 from vaelab.training.module import AutoencoderModule
 from vaelab.training.tensorboard import EventFiles
 
 IMAGES_PER_SECOND = "train/images_per_second"
 
 
-class Rates(pl.Callback):
+class Rates(TakesBundles, pl.Callback):
     """The learning rate, the weights of the objective's terms, and the speed.
 
     `train/learning_rate` and every `train/<...>_weight`, as the step at which they are logged will use them, at the
@@ -39,6 +41,7 @@ class Rates(pl.Callback):
     ) -> None:
         """Log, where the terms are logged."""
         assert isinstance(pl_module, AutoencoderModule)
+        number = batch_of_epoch(trainer)  # of the bundle's last batch
         if not (trainer.is_last_batch or (number + 1) % pl_module.log_every == 0):
             return
         metrics = {"train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
