@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from omegaconf import OmegaConf
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from vaelab import __version__
 from vaelab.cli import explore
 from vaelab.cli.explore import Trust
 from vaelab.config.compose import compose_with_hydra, groups, options, run_dir, without_hydra
 from vaelab.errors import ConfigError, RunError, UserError
+from vaelab.text import clean
+from vaelab.text import console as terminal
 
 if TYPE_CHECKING:
     from vaelab.looking.evaluate import Evaluation
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 
 Result = TypeVar("Result")
+MOST = 100  # mistakes that are printed
 TrustOfRun = Annotated[
     list[str] | None,
     typer.Option(
@@ -166,8 +168,8 @@ def reproduce(
         for difference in summary(reproduction.differences):
             amounts = (difference.absolute, difference.relative)
             shown = ["" if amount is None else f"{amount:.3g}" for amount in amounts]
-            table.add_row(escape(" ".join(difference.place)), escape(difference.what), *shown)
-        Console().print(table)
+            table.add_row(clean(" ".join(difference.place)), clean(difference.what), *shown)
+        terminal().print(table)
         typer.echo(f"different: {reproduction.run.folder} has not the bits of {run}")
     for part, changes in reproduction.circumstances.items():
         typer.echo(f"not the same {part}: {'; '.join(changes)}")
@@ -193,7 +195,7 @@ def evaluate(
 
     from vaelab.looking.evaluate import evaluation_of
 
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
 
     def track(steps: Sequence[Any], description: str) -> Iterable[Any]:
         return rich_track(steps, description, console=console, transient=True, disable=not console.is_terminal)
@@ -227,7 +229,7 @@ def report(
     found = collect(folders)
     title = ", ".join(folder.resolve().name for folder in folders)
     written = write(found, page, title=title)
-    Console(width=None if sys.stdout.isatty() else 200).print(as_table(found))
+    terminal(width=None if sys.stdout.isatty() else 200).print(as_table(found))
     for line in [*remarks(found), *written]:
         typer.echo(line)
 
@@ -249,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complain(lines)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted")
+        terminal(stderr=True).print("interrupted")
         sys.exit(130)
     except Exception as error:
         from vaelab.runs.surroundings import no_memory
@@ -262,8 +264,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _complain(mistakes: Iterable[str]) -> None:
     """Print a line for each."""
-    for line in mistakes:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(line)}", highlight=False)
+    shown = list(mistakes)
+    if len(shown) > MOST:
+        shown[MOST:] = [f"and {len(shown) - MOST} more"]
+    for line in shown:
+        said = Text.assemble(("error:", "bold red"), " ", clean(line))
+        terminal(stderr=True, soft_wrap=True).print(said)
 
 
 def _report(trained: Callable[[], "Run"]) -> None:
@@ -286,12 +292,12 @@ def _report_sweep(ran: Callable[[], "SweepFolder"]) -> None:
 
     folder = _stoppable(ran)
     jobs = folder.jobs
-    Console(width=None if sys.stdout.isatty() else 200).print(summary(jobs, folder.metrics))
+    terminal(width=None if sys.stdout.isatty() else 200).print(summary(jobs, folder.metrics))
     for line in best(folder):
         typer.echo(line)
     failed = list(failures(jobs))
     _complain(failed)
-    typer.echo(folder.path)
+    typer.echo(clean(str(folder.path)))
     if failed:
         raise typer.Exit(1)
 
@@ -312,12 +318,12 @@ def _print_metrics(metrics: Mapping[str, float]) -> None:
     table.add_column(justify="right")
     for name, value in metrics.items():
         table.add_row(name, f"{value:.6g}")
-    Console().print(table)
+    terminal().print(table)
 
 
 def _print_evaluation(evaluation: "Evaluation") -> None:
     """A table of the metrics with their units, and the reasons why others are missing."""
-    console = Console()
+    console = terminal()
     console.print(", ".join(f"{key} {value}" for key, value in evaluation.header.items()), soft_wrap=True)
     table = Table(box=None)
     table.add_column("metric", style="bold", no_wrap=True)
@@ -332,5 +338,5 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
     console.print(table)
     for reason in dict.fromkeys(evaluation.omitted.values()):
         names = ", ".join(name for name, why in evaluation.omitted.items() if why == reason)
-        console.print(f"not computed: {names}: {reason}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"not computed: {names}: {reason}", style="dim", soft_wrap=True)
     typer.echo(evaluation.path)

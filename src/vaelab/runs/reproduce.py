@@ -52,14 +52,17 @@ def reproduce(run: Run | str | Path, *, folder: str | Path | None = None, trust:
     original.require_known_servers(trust)
     differences(original.path, original.path)  # can it be compared at all?
     config, made_of = original.config, original.manifest
+    if made_of is None:
+        raise RunError(f"{original.path} has no manifest.json, so there is nothing to say what it was made of")
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{config.get('name')}_again"
     again = train_into(
         folder or Path("outputs", "runs", name),
         config,
         exact=folder is not None,
         trust=trust,
-        overrides=made_of.get("overrides", []),
+        overrides=made_of.overrides,
         fetch=False,
     )
-    now = RunFolder.open(again.folder).read_json("manifest")
+    now = RunFolder.open(again.folder).manifest
+    assert now is not None
     return Reproduction(again, differences(original.path, again.folder), circumstances(made_of, now))

@@ -26,6 +26,7 @@ from vaelab.errors import ConfigError, RunError, UserError
 from vaelab.looking.load import folder_of
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.runs import summary
+from vaelab.runs.documents import Manifest
 from vaelab.runs.folder import RunFolder, portable
 from vaelab.runs.launch import Launch
 from vaelab.runs.manifest import circumstances, manifest
@@ -92,14 +93,15 @@ def train_into(
         launch.await_others()
         if exact and launch.restarted and _holds(folder, config):
             return _taken_up(RunFolder.open(folder), config, launch, trust=trust, overrides=overrides)
-        run_folder = RunFolder.claim(folder, exact=exact)
-        with room_for(run_folder.path), run_folder.locked(), threads(experiment.threads):
-            made_of = {"overrides": list(overrides)} | manifest(experiment.data, seed=experiment.seed)
-            run_folder.write_json("manifest", made_of)
-            run_folder.write_config(config)  # from now on it is a run folder, which can be resumed
-            with recorded(run_folder):
-                launch.begin(run_folder.path)
-                return _fit(experiment, run_folder, trust)
+        with threads(experiment.threads):
+            made_of = manifest(experiment.data, seed=experiment.seed, overrides=overrides)
+            with (
+                RunFolder.claim(folder, config, made_of, exact=exact) as claimed,
+                room_for(claimed.path),
+                recorded(claimed),
+            ):
+                launch.begin(claimed.path)
+                return _fit(experiment, claimed, trust)
 
 
 @contextmanager
@@ -221,11 +223,11 @@ def _taken_up(
             experiment = ready(config, trust=trust, launch=launch, fetch=False)
             launch.await_others()
             with threads(experiment.threads):
-                then, now = folder.manifest, manifest(experiment.data, seed=experiment.seed)
-                if then:
+                then, now = folder.manifest, manifest(experiment.data, seed=experiment.seed, overrides=overrides)
+                if then is not None:
                     _warn_of_changes(then, now)
                 else:
-                    folder.write_json("manifest", {"overrides": list(overrides)} | now)
+                    folder.write_manifest(now)
                 launch.begin(folder.path)
                 return _fit(experiment, folder, trust, callbacks)
 
@@ -247,7 +249,7 @@ def _fit(experiment: Experiment, folder: RunFolder, trust: Sequence[str], more: 
     with graceful_stop() as stop:
         loggers = experiment.made_for(folder.path, experiment.logger)
         callbacks = experiment.made_for(folder.path, experiment.callbacks)
-        trainer = experiment.trainer([*callbacks, *more, _EpochLog(), stop], loggers)
+        trainer = experiment.trainer([*callbacks, *more, _EpochLog(folder), stop], loggers)
         with companions(trainer, folder, trust):
             return _fit_with(trainer, experiment, folder)
 
@@ -288,6 +290,7 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     if not trainer.is_global_zero:
         return Run(folder.path, metrics)
     folder.write_json("metrics", metrics)
+    folder.require_there()
     drawn = _draw(experiment, model, folder)
     summary.close_with(loggers, experiment, model, step=trainer.global_step)
     log.info("done in %.0f s: %s", time.monotonic() - started, metrics)
@@ -349,7 +352,7 @@ def _newest_checkpoint(folder: RunFolder) -> Path | None:
     return None
 
 
-def _warn_of_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _warn_of_changes(then: Manifest, now: Manifest) -> None:
     """Warn of what a run's bits depend on and is no longer as it was."""
     for part, changes in circumstances(then, now).items():
         message = f"not the {part} the run was started with, so its bits may differ: {'; '.join(changes)}"
@@ -427,7 +430,16 @@ def _ask_compiler(experiment: Experiment) -> None:
 
 
 class _EpochLog(pl.Callback):
-    """A line of train.log an epoch."""
+    """A line of train.log an epoch; and no checkpoint where the folder is gone."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Look whether the folder is still there."""
+        self.folder.require_there()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the terms as they stand."""

@@ -21,8 +21,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write the checkpoint whole or not at all; the `last.ckpt` before it becomes `previous.ckpt`."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = Path(path)  # in a folder that is there: it is not made again where somebody has removed it
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
         try:
             with temporary.open("wb") as file:
@@ -64,6 +63,7 @@ class Checkpoints(Checkpoint):
         It forgets that a run was stopped early, and where `max_steps` is set it takes an epoch that was over for one
         to be gone on with, and counts it twice.
         """
+        self.folder.mkdir(exist_ok=True)
         trainer.should_stop = self.stopped
         self.max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
 

@@ -1,6 +1,5 @@
 """Searches in real processes, with the real Optuna."""
 
-import json
 import os
 import shutil
 import sqlite3
@@ -8,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from moments import kill_before_write
 
+from edits import edit_json
 from processes import finish, free_port, run, start
 from vaelab.cli.main import main
 from vaelab.errors import RunError
@@ -36,7 +37,7 @@ def search(*overrides: str) -> int:
 def record(folder: Path) -> dict[str, Any]:
     found = SweepFolder.open(folder).record.search
     assert found is not None
-    return found
+    return asdict(found)
 
 
 def reached(folder: Path) -> list[tuple[dict[str, Any], float]]:
@@ -131,7 +132,7 @@ def test_a_hopeless_trial_is_pruned_and_counts_as_such(tmp_path: Path, capsys: p
     assert search(*axis, *epochs, *pruner) == 0
     jobs = SweepFolder.open(folder).jobs
     assert [job.state for job in jobs] == ["done", "done", "pruned"]
-    assert jobs[2].run.read_json("status")["state"] == "pruned"
+    assert jobs[2].run.status.state == "pruned"
     assert jobs[2].run.best_checkpoint().is_file()
     assert record(folder)["trials"]["pruned"] == 1
     assert "pruned" in capsys.readouterr().out
@@ -326,15 +327,13 @@ def foreign(finished: Path, tmp_path: Path) -> Path:
     [
         ("name=${oc.env:HOME}", "give the whole command again"),
         ("+x._target_=os.system", "there is no x|the config has no x"),
-        ("hydra.callbacks.x=1", "callbacks"),
+        ("hydra.callbacks.x=1", "a folder has no say in it"),
     ],
 )
 def test_a_foreign_search_is_composed_of_values_and_choices_only(
     extra: str, words: str, foreign: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = json.loads((foreign / "sweep.json").read_text())
-    content["overrides"].append(extra)
-    (foreign / "sweep.json").write_text(json.dumps(content))
+    edit_json(foreign / "sweep.json", lambda record: record["overrides"].append(extra))
     with pytest.raises(SystemExit) as end:
         main(["resume", str(foreign), "hydra.sweeper.n_trials=2"])
     assert end.value.code == 2
