@@ -34,6 +34,8 @@ from vaelab.performance import linear
 # Where layers are computed: their lines say nothing of who gave them a wrong shape.
 LAYERS = (Path(torch.__file__).parent, Path(linear.__file__), Path(projections.__file__))
 
+MODULES = 10_000
+
 
 def check(config: DictConfig, *, trust: Sequence[str] = (), trained: bool = False) -> Experiment:
     """The experiment that `config` describes.
@@ -58,6 +60,7 @@ def check(config: DictConfig, *, trust: Sequence[str] = (), trained: bool = Fals
         experiment = Experiment(**arguments)
         with torch.device("meta"):
             model = experiment.model()
+        _require_few_layers(model)
         experiment.objective.requires(model)
         if not trained:  # which imports what training does anyway, for a second and more
             require_shapes(model.eval())
@@ -93,6 +96,20 @@ def _require_loss(experiment: Experiment, model: Autoencoder) -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _require_few_layers(model: torch.nn.Module) -> None:
+    """Refuse a model whose check alone would take minutes, since each layer is made and gone through.
+
+    Raises:
+        ValueError: it has more than MODULES modules.
+    """
+    count = sum(1 for _ in model.modules())
+    if count > MODULES:
+        raise ValueError(
+            f"the networks have {count:,} layers and other modules, and {MODULES:,} are the most that are checked: "
+            "fewer blocks or shorter lists of widths"
+        )
 
 
 def _require_memory(model: torch.nn.Module, *, trained: bool) -> None:

@@ -1,7 +1,7 @@
 """The documents of a run or sweep folder: text that anybody may have written, read with care and written whole.
 
-A document says by a checksum what it was when it was written. Where that does not fit, somebody has edited it, or the
-disk has changed a bit. Whoever meant the edit removes the checksum.
+What a run depends on has a checksum, so that an edit, or a bit that flipped on the disk, is noticed. Whoever meant the
+edit removes the checksum.
 """
 
 import json
@@ -63,7 +63,9 @@ class Status:
         """Replace the file as a whole."""
         times = {f"{state}_at": time for state, time in self.at.items()}
         told = {"error": self.error, "traceback": self.traceback}
-        write_json(path, {"state": self.state, **{key: text for key, text in told.items() if text}, **times})
+        write_json(
+            path, {"state": self.state, **{key: text for key, text in told.items() if text}, **times}, sealed=True
+        )
 
     def then(self, state: State, *, error: str = "", traceback: str = "") -> "Status":
         """The next status, reached now."""
@@ -115,7 +117,7 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """Replace the file as a whole."""
-        write_json(path, asdict(self))
+        write_json(path, asdict(self), sealed=True)
 
 
 def read_metrics(path: Path) -> dict[str, float]:
@@ -161,10 +163,11 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} cannot be read: {one_line(str(error), 300)}") from error
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a document with its checksum, in place of the one before."""
+def write_json(path: Path, content: Mapping[str, Any], *, sealed: bool = False) -> None:
+    """Write a document in place of the one before, `sealed` by a checksum where a run depends on it."""
     finite = _finite(content)
-    write_text(path, json.dumps({**finite, CHECKSUM: _digest(_canonical(finite))}, indent=2) + "\n")
+    seal = {CHECKSUM: _digest(_canonical(finite))} if sealed else {}
+    write_text(path, json.dumps({**finite, **seal}, indent=2) + "\n")
 
 
 def read_text(path: Path) -> str:

@@ -91,7 +91,7 @@ class RunFolder:
             raise RunError(f"{path} is not a run folder: it has no config.yaml; `vaelab train` makes them")
         folder = cls(path)
         written = ("train.log", "status.json", "metrics.json", "manifest.json")
-        require_own_files(folder.path, files=written, folders=("checkpoints", "figures", "tensorboard", "evaluation"))
+        require_own_files(folder.path, files=written, folders=("checkpoints", "tensorboard"))
         return folder
 
     @property

@@ -18,6 +18,7 @@ from vaelab.runs.folder import RunFolder, place
 
 log = logging.getLogger("vaelab")
 
+NO_ROOM_TO_LOAD = ("failed to map segment", "annot allocate memory")  # of a library
 NO_WRITING = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO}
 NO_COMMIT = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
 TORCH_STOPPED = "unexpected pos"
@@ -122,7 +123,9 @@ def no_memory(error: Exception) -> str | None:
     """How torch or NumPy says that it was refused the memory it asked for, where that is what it says."""
     said = isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "allocate memory" in str(error))
     overflow = isinstance(error, RuntimeError) and "overflow" in str(error)  # more bytes than can be counted
-    refused = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said or overflow
+    loading = isinstance(error, ImportError | OSError) and any(words in str(error) for words in NO_ROOM_TO_LOAD)
+    refused = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    refused = refused or said or overflow or loading
     return f"the memory does not suffice: {(str(error).splitlines() or [type(error).__name__])[0]}" if refused else None
 
 

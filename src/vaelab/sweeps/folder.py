@@ -193,7 +193,7 @@ class Record:
 
     def write(self, path: Path) -> None:
         """Replace the file as a whole."""
-        write_json(path, asdict(self))
+        write_json(path, asdict(self), sealed=True)
 
 
 class SweepFolder:
