@@ -3,14 +3,18 @@ import json
 import random
 import signal
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from moments import kill_before_write
 
 import vaelab
 from processes import SILENCE, finish, run, start
+from vaelab.errors import StorageError
 from vaelab.runs.differences import differences
 from vaelab.runs.folder import RunFolder
 from vaelab.training.monitoring import IMAGES_PER_SECOND
@@ -405,3 +409,37 @@ def test_a_run_taken_to_another_machine_is_resumed_with_a_warning(tmp_path: Path
 def test_what_is_no_run_folder_is_refused(tmp_path: Path, output: Path) -> None:
     assert resume(tmp_path, output=output) == 2
     assert "not a run folder" in output.read_text()
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        ("rename", "removed or renamed"),
+        ("remove checkpoints", "checkpoints"),
+        ("remove tensorboard", "tensorboard is gone"),
+    ],
+)
+def test_what_is_taken_away_under_a_run_is_noticed_and_it_can_be_resumed(
+    action: str, words: str, tmp_path: Path
+) -> None:
+    overrides = [override for override in TINY if not override.startswith(("--trust", "~callbacks"))]
+    moment = ["+callbacks.moments.moments=[start30]", f"+callbacks.moments.action={action}"]
+    config = vaelab.compose([*overrides, "callbacks.progress_bar=null", "trainer.max_epochs=2", *moment])
+    with pytest.raises(StorageError, match=words):
+        vaelab.train(config, folder=tmp_path / "run", trust=["moments"])
+    (left,) = tmp_path.iterdir()
+    assert left.name == ("renamed" if action == "rename" else "run")
+    assert RunFolder(left).status.state in ("running", "interrupted")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* is gone, and what was logged to it before")
+        assert vaelab.resume(left, trust=["moments"]).metrics["epochs"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [1, 2, 3, 4, 6])
+def test_a_run_killed_while_its_folder_is_made_leaves_none_or_a_whole_one(write: int, tmp_path: Path) -> None:
+    command = ["train", "data=digits", "trainer=debug", "~callbacks.progress_bar", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert run(*command, first=partial(kill_before_write, write)) == -signal.SIGKILL
+    again = ["resume", tmp_path / "run"] if (tmp_path / "run").exists() else command
+    assert run(*again) == 0
+    assert RunFolder(tmp_path / "run").done

@@ -91,7 +91,7 @@ def room_for(folder: Path) -> Iterator[None]:
             raise
         raise StorageError(
             f"{folder} cannot be written to ({reason}); what was written before is intact: "
-            f"`vaelab resume {folder}` once it can be"
+            f"make room or make it writable, then `vaelab resume {folder}`"
         ) from error
     finally:
         threading.excepthook = report

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moments import kill_before_write
+from moments import kill_before_write, small_disk
 
 from edits import edit_json
 from processes import finish, free_port, run, start
 from vaelab.cli.main import main
 from vaelab.errors import RunError
+from vaelab.runs.differences import differences
 from vaelab.sweeps.folder import SweepFolder
-from vaelab.sweeps.search.search import opened
+from vaelab.sweeps.search.study import opened
 
 QUICK = ["data=digits", "trainer=debug", "encoder.hidden=[8]", "decoder.hidden=[8]", "hydra/sweeper=optuna"]
 SPACE = ["optimizer.lr=tag(log,interval(1e-4,1e-2))", "latent_dim=range(2,9)"]
@@ -214,6 +215,27 @@ def test_a_search_killed_before_any_of_its_writes_is_the_undisturbed_one(tmp_pat
     assert kills > 2
     assert reached(folder) == reached(undisturbed)
     assert record(folder)["trials"] == record(undisturbed)["trials"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_a_search_which_with_room_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    wide = [*SPACE, "encoder.hidden=[128]", "hydra.sweeper.n_trials=2"]
+    command = ["train", "-m", *QUICK, *wide]
+    undisturbed, starved, output = tmp_path / "undisturbed", tmp_path / "starved", tmp_path / "output"
+    assert run(*command, f"hydra.sweep.dir={undisturbed}", output=output) == 0, output.read_text()
+    assert run(*command, f"hydra.sweep.dir={starved}", output=output, first=small_disk) == 1
+    assert "make room" in output.read_text()
+    assert "Traceback" not in output.read_text()
+    assert [job.state for job in SweepFolder.open(starved).jobs] == ["interrupted"]
+    assert run("resume", starved, output=output) == 0, output.read_text()
+    assert reached(starved) == reached(undisturbed)
+    for one, other in zip(*(SweepFolder.open(path).jobs for path in (undisturbed, starved)), strict=True):
+        assert differences(one.run.path, other.run.path) == []
+
+
+def test_a_search_in_use_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with SweepFolder.open(finished).locked():
+        assert "is in use" in refused(capsys, *SPACE, "hydra.sweeper.n_trials=1", f"hydra.sweep.dir={finished}")
 
 
 @pytest.mark.slow
