@@ -380,7 +380,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "somebody's W&B": (
         change({"logger": {"wandb": gadget("vaelab.training.lightning.wandb", project="x")}}),
-        "--trust https://api.wandb.ai",
+        "has the run logged to Weights & Biases at https://",
     ),
     "a folder for a log": (lambda run: ((run / "train.log").unlink(), (run / "train.log").mkdir())[0], "is a folder"),
     "a file for checkpoints": (
@@ -466,7 +466,7 @@ def test_settings_of_the_folder_one_stands_in_are_not_read(tmp_path: Path, monke
 
     assert server() == "http://127.0.0.1:9"
     with without_settings_here():
-        assert server() == wandb_address() == "https://api.wandb.ai"
+        assert server() == wandb_address() == wandb.Settings().base_url
     monkeypatch.setenv("WANDB_BASE_URL", "https://mine.example.org/")
     assert wandb_address() == "https://mine.example.org"
 

@@ -416,7 +416,7 @@ def test_what_is_no_run_folder_is_refused(tmp_path: Path, output: Path) -> None:
     [
         ("rename", "removed or renamed"),
         ("remove checkpoints", "checkpoints"),
-        ("remove tensorboard", "tensorboard is gone"),
+        ("remove tensorboard", "is gone"),
     ],
 )
 def test_what_is_taken_away_under_a_run_is_noticed_and_it_can_be_resumed(

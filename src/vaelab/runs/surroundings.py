@@ -106,7 +106,7 @@ def refused_by_disk(error: BaseException | None, folder: Path) -> str | None:
             if error.errno in NO_ROOM or (inside and error.errno in NO_WRITING and not said):
                 return os.strerror(error.errno)
             if inside and isinstance(error, FileNotFoundError | NotADirectoryError) and not said:
-                return f"{error.filename} is gone"
+                return f"{os.fsdecode(error.filename)} is gone"
         if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in NO_COMMIT:
             return str(error)
         if isinstance(error, RuntimeError) and TORCH_STOPPED in str(error):

@@ -3,13 +3,11 @@
 import os
 from collections.abc import Iterator
 from configparser import ConfigParser, Error
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from omegaconf import DictConfig
-
-WANDB = "https://api.wandb.ai"
 
 
 def addresses(config: DictConfig) -> Iterator[tuple[str, str]]:
@@ -28,12 +26,15 @@ def wandb_address() -> str:
     """W&B's server: WANDB_BASE_URL or, of one's own settings, those in ~/.config/wandb or WANDB_CONFIG_DIR."""
     folder = os.environ.get("WANDB_CONFIG_DIR", Path("~", ".config", "wandb"))
     settings = ConfigParser(interpolation=None)
-    try:
+    with suppress(Error, UnicodeDecodeError):
         settings.read(Path(folder, "settings").expanduser())
-        own = settings.get("default", "base_url", fallback=WANDB)
-    except (Error, UnicodeDecodeError):
-        own = WANDB
-    return os.environ.get("WANDB_BASE_URL", own).rstrip("/")
+    own = os.environ.get("WANDB_BASE_URL") or settings.get("default", "base_url", fallback=None)
+    try:
+        from wandb import Settings
+
+        return str((Settings(base_url=own) if own else Settings()).base_url).rstrip("/")  # W&B has moved before
+    except (ImportError, ValueError):  # it is said elsewhere that there is no W&B, or that it takes no such URL
+        return own or "https://api.wandb.ai"
 
 
 @contextmanager

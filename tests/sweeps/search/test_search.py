@@ -219,7 +219,7 @@ def test_a_search_killed_before_any_of_its_writes_is_the_undisturbed_one(tmp_pat
 
 @pytest.mark.slow
 def test_a_full_disk_stops_a_search_which_with_room_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
-    wide = [*SPACE, "encoder.hidden=[128]", "hydra.sweeper.n_trials=2"]
+    wide = [*SPACE, "encoder.hidden=[512]", "hydra.sweeper.n_trials=2"]
     command = ["train", "-m", *QUICK, *wide]
     undisturbed, starved, output = tmp_path / "undisturbed", tmp_path / "starved", tmp_path / "output"
     assert run(*command, f"hydra.sweep.dir={undisturbed}", output=output) == 0, output.read_text()
