@@ -9,7 +9,7 @@ from torch import nn
 
 from vaelab.data import Batches, ImageData, Images, Splits
 from vaelab.losses import ELBO, Reconstruction
-from vaelab.losses.schedules import Linear
+from vaelab.models.schedules import Linear
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.likelihoods import Bernoulli
 from vaelab.models.networks import MLPDecoder, MLPEncoder

@@ -46,7 +46,7 @@ def close_with(loggers: Iterable[Logger], experiment: Experiment, model: Autoenc
                 shown = test.first(logger.projector)
                 images, labels = shown.pixels.float().div(255), shown.labels
                 with torch.no_grad():
-                    latents = model.given(labels).encode(images).mean
+                    latents = model.encode(images, labels).mean
                 logger.log_embedding(latents, images, labels, step)
             logger.close()
         else:

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from vaelab.config.experiment import Experiment
 from vaelab.errors import ConfigError, RunError, did_you_mean
+from vaelab.losses import Step
 from vaelab.metrics.likelihood import evaluation_terms
 from vaelab.sweeps.folder import STUDY, Best, Job, SearchRecord, SweepFolder, short_names, shown
 from vaelab.sweeps.grid import Combination, Composed, subfolder
@@ -271,8 +272,8 @@ def terms_of(experiment: Experiment) -> list[str]:
     images = experiment.data.splits.train
     model = experiment.model().eval()
     with torch.no_grad():
-        given = model.given(images.labels[:2].cpu())
-        return list(evaluation_terms(given, experiment.objective, images.pixels[:2].cpu().float().div(255)))
+        step = Step(model, images.pixels[:2].cpu().float().div(255), images.labels[:2].cpu(), training=False)
+        return list(evaluation_terms(experiment.objective, step))
 
 
 def require_metrics(sweeper: Optuna, experiment: Experiment) -> None:
