@@ -69,7 +69,8 @@ def sweep(overrides: Sequence[str], *, config_dir: str | Path | None = None, tru
     # Whoever typed the command knows where it logs to.
     places = [place for config in configs for _, place in addresses(config)]
     with held(folder):
-        run(folder, launcher, [job for job in folder.jobs if job.state != "done"], trust=[*trust, *places])
+        unfinished = [job for job in folder.jobs if job.state not in ("done", "unreadable")]
+        run(folder, launcher, unfinished, trust=[*trust, *places])
     return folder
 
 

@@ -153,7 +153,7 @@ def _progress(job: Job) -> tuple[str, str]:
     epoch, _, terms = lines[-1]
     shown_terms = dict(term.split(" ") for term in terms.split(", ") if term.count(" ") == 1)
     name = "val/loss" if "val/loss" in shown_terms else "train/loss"
-    return f"epoch {int(epoch) + 1}{_epochs(job.run.path)}", f"{name} {shown_terms.get(name, '')}"
+    return f"epoch {int(epoch) + 1}{_epochs(job.run.path)}", one_line(f"{name} {shown_terms.get(name, '')}", 60)
 
 
 @cache

@@ -97,7 +97,7 @@ def _is_below(key: str, others: Sequence[str]) -> bool:
 
 def _values(override: Override) -> Iterator[Any]:
     """Every value that an override gives or sweeps over."""
-    value = override.value()
+    value: Any = override.value()
     if isinstance(value, ChoiceSweep):
         yield from (of.text if isinstance(of, QuotedString) else of for of in value.list)
     elif isinstance(value, Glob):
