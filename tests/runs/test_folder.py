@@ -74,13 +74,16 @@ def test_a_claimed_folder_is_there_with_its_config_and_locked(tmp_path: Path) ->
     assert RunFolder(tmp_path / "run").status.state == "running"
 
 
-def test_an_empty_folder_is_filled_as_also_one_in_which_a_process_was_killed(tmp_path: Path) -> None:
+def test_an_empty_folder_is_filled_as_also_one_in_which_a_process_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "train.log").touch()
     (empty / ".config.yaml.123").write_text("half of")
     number = empty.stat().st_ino
-    assert claim(empty, exact=True).config == portable(CONFIG)
+    monkeypatch.chdir(empty)
+    assert claim(Path(), exact=True).config == portable(CONFIG)
     assert empty.stat().st_ino == number
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine").touch()

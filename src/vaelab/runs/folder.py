@@ -62,7 +62,8 @@ class RunFolder:
         """
         with ExitStack() as held:
             wanted = Path(path)
-            unfinished = wanted.with_name(f".{wanted.name}.{os.getpid()}{threading.get_ident()}")
+            beside = wanted.absolute()  # "." has no name
+            unfinished = beside.with_name(f".{beside.name}.{os.getpid()}{threading.get_ident()}")
             new = cls(wanted if exact and _is_free(wanted) else unfinished)
             try:
                 new.path.mkdir(parents=True, exist_ok=new.path == wanted)

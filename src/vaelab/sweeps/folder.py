@@ -214,7 +214,7 @@ class SweepFolder:
             RunError: the folder cannot be made, or `exact` and it is taken.
         """
         wanted = Path(path)
-        unfinished = wanted.with_name(f".{wanted.name}.{os.getpid()}")
+        unfinished = wanted.absolute().with_name(f".{wanted.absolute().name}.{os.getpid()}")
         try:
             unfinished.mkdir(parents=True)
             new = cls(unfinished, record)
