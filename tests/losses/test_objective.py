@@ -73,9 +73,7 @@ class Squared(Term):
 
 class TestSumOfTerms:
     @pytest.mark.parametrize(("number", "weight"), [(0, 0.0), (5, 1.5), (None, 3.0)])
-    def test_the_loss_is_reconstruction_plus_each_weight_times_its_unweighted_term(
-        self, number, weight, model, images
-    ):
+    def test_the_loss_is_reconstruction_plus_each_weight_times_its_unweighted_term(self, number, weight, model, images):
         objective = SumOfTerms({"kl": KL(weight=2.0)}, {"code": CodeNorm(weight=Linear(end=3.0, steps=10))})
         terms = objective(Step(model, images, number=number or 0, training=number is not None))
         assert list(terms) == ["loss", "reconstruction", "kl", "code"]
@@ -207,7 +205,7 @@ def refusal(overrides):
             ["model=beta_tcvae", "posterior=full_covariance_gaussian"],
             "the term total_correlation: it needs the density of each latent dimension",
         ),
-        (["model=dip_vae_ii", "posterior=iaf", "objective.kl=monte_carlo"], "posterior=iaf does not know: covariance=m"),
+        (["model=dip_vae_ii", "posterior=iaf", "objective.kl=monte_carlo"], "posterior=iaf does not know: covari"),
         (["model=sparse_ae", "posterior.activation=null"], "posterior=deterministic with activation=sigmoid are"),
         (["model=rae_l2", "prior=standard_normal"], "no term (code_norm, decoder_norm) trains prior=standard_normal"),
         (["model=rae_l2", "posterior=vector_quantizer"], "nothing trains the codes of posterior=vector_quantizer"),
@@ -215,7 +213,7 @@ def refusal(overrides):
         (["model=wae_mmd", "objective.terms.mmd.scales=[]"], "at least 1 item"),
         (["model=wae_mmd", "objective.terms.mmd.kernel=rfb"], "did you mean rbf?"),
         (["model=wae_mmd", "objective.terms.mmd.wieght=1"], "did you mean weight?"),
-        (["model=wae_mmd", "objective.terms.mmd.weight=heavy"], "objective.terms.mmd.weight=heavy: should be a valid n"),
+        (["model=wae_mmd", "objective.terms.mmd.weight=heavy"], "objective.terms.mmd.weight=heavy: should be a v"),
         (["objective.kl_weight=heavy"], "objective.kl_weight=heavy: should be a valid number"),
         (["model=wae_mmd", "objective.terms.mmd=3"], "objective.terms.mmd=3: should be a part"),
         (["model=denoising_ae", "objective.corruption.amount=2"], "less than or equal to 1"),
@@ -244,6 +242,7 @@ def test_what_does_not_go_together_is_named_with_what_would(overrides, message):
         (["model=factor_vae"], "the term total_correlation"),
         (["model=dip_vae_i"], "the term dip"),
         (["model=sparse_ae"], "the term sparsity"),
+        (["model=vae_gan", "objective.terms.adversary.discriminator.normalization=batch"], "the term adversary"),
         (["loss=gaussian_optimal_scale"], "loss=gaussian_optimal_scale"),
     ],
     ids=str,
