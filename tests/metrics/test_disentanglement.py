@@ -46,9 +46,7 @@ ROTATED = torch.cat([STANDARD @ TURN, 1e-3 * noise(1)], 1)
 
 
 def test_dci_of_trees_is_one_for_factors_near_zero_for_noise_and_lower_for_rotated_ones() -> None:
-    perfect, random, rotated = (
-        dci_boosted_trees(halves(codes, FACTORS), 0) for codes in (PERFECT, noise(4), ROTATED)
-    )
+    perfect, random, rotated = (dci_boosted_trees(halves(codes, FACTORS), 0) for codes in (PERFECT, noise(4), ROTATED))
 
     assert perfect == pytest.approx((1, 1, 1), abs=0.01)
     assert max(random.disentanglement, random.completeness) < 0.05
@@ -190,7 +188,9 @@ def test_both_scores_agree_with_a_second_implementation_over_other_draws() -> No
     codes, factors, rng = (ROTATED + 0.8 * noise(4)).double(), FACTORS.tolist(), np.random.default_rng(99)
     deviation = codes.std(0)
     rows_of = {
-        (k, v): [i for i, row in enumerate(factors) if row[k] == v] for k, size in enumerate((3, 4, 4)) for v in range(size)
+        (k, v): [i for i, row in enumerate(factors) if row[k] == v]
+        for k, size in enumerate((3, 4, 4))
+        for v in range(size)
     }
 
     def alike(k: int, value: int, number: int) -> list[int]:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from omegaconf import OmegaConf
@@ -14,13 +14,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from vaelab import __version__
-from vaelab.cli import explore
+from vaelab.cli import evaluate, explore
 from vaelab.cli.explore import Trust
 from vaelab.config.compose import compose_with_hydra, groups, options, run_dir, without_hydra
 from vaelab.errors import ConfigError, RunError, UserError
 
 if TYPE_CHECKING:
-    from vaelab.looking.evaluate import Evaluation
     from vaelab.runs.run import Run
     from vaelab.sweeps.folder import SweepFolder
 
@@ -178,37 +177,6 @@ def reproduce(
 
 
 @app.command()
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run folder, or one of the files in its checkpoints/.")],
-    split: Annotated[str, typer.Option(help="The images: test, validation or train.")] = "test",
-    samples: Annotated[
-        int | None,
-        typer.Option(help="Samples of z an image, such as 5000, for the importance-weighted log-likelihood: minutes."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of all that is drawn; by default the run's.")] = None,
-    trust: Trust = None,
-) -> None:
-    """Numbers about a run's model: ELBO, log-likelihood, reconstructions, latents. docs/metrics.md explains them."""
-    from rich.progress import track as rich_track
-
-    from vaelab.looking.evaluate import evaluation_of
-
-    console = Console(stderr=True)
-
-    def track(steps: Sequence[Any], description: str) -> Iterable[Any]:
-        return rich_track(steps, description, console=console, transient=True, disable=not console.is_terminal)
-
-    try:
-        evaluation = evaluation_of(run, split=split, samples=samples, seed=seed, trust=trust or [], track=track)
-    except KeyboardInterrupt as stopped:
-        typer.echo(
-            f"interrupted: what was finished is in {stopped.args[0]}" if stopped.args else "interrupted", err=True
-        )
-        raise typer.Exit(130) from None
-    _print_evaluation(evaluation)
-
-
-@app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Sweep folders, run folders, or what holds them.")],
     output: Annotated[
@@ -232,6 +200,7 @@ def report(
         typer.echo(line)
 
 
+app.add_typer(evaluate.commands)
 app.add_typer(explore.commands)
 
 
@@ -313,24 +282,3 @@ def _print_metrics(metrics: Mapping[str, float]) -> None:
     for name, value in metrics.items():
         table.add_row(name, f"{value:.6g}")
     Console().print(table)
-
-
-def _print_evaluation(evaluation: "Evaluation") -> None:
-    """A table of the metrics with their units, and the reasons why others are missing."""
-    console = Console()
-    console.print(", ".join(f"{key} {value}" for key, value in evaluation.header.items()), soft_wrap=True)
-    table = Table(box=None)
-    table.add_column("metric", style="bold", no_wrap=True)
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("±", no_wrap=True)
-    table.add_column("unit")
-    for name, metric in evaluation.metrics.items():
-        value, error = metric.value, metric.standard_error
-        shown = f"{value:.6g}" if isinstance(value, float | int) else f"{min(value):.3g} to {max(value):.3g}"
-        details = [f"{key.replace('_', ' ')} {detail:.6g}" for key, detail in metric.details.items()]
-        table.add_row(name, shown, "" if error is None else f"{error:.2g}", "; ".join([metric.unit, *details]))
-    console.print(table)
-    for reason in dict.fromkeys(evaluation.omitted.values()):
-        names = ", ".join(name for name, why in evaluation.omitted.items() if why == reason)
-        console.print(f"not computed: {names}: {reason}", style="dim", markup=False, highlight=False, soft_wrap=True)
-    typer.echo(evaluation.path)

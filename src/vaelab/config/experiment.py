@@ -56,6 +56,7 @@ class Experiment:
     trainer: Part
     callbacks: Mapping[str, PartOfFolder | None] | None = None
     logger: Mapping[str, PartOfFolder | None] | None = None
+    metrics: Mapping[str, Part | None] | None = None
     threads: Threads | None = None
     compile: bool = False
     channels_last: bool = False

@@ -1,7 +1,7 @@
 """What every dataset has in common: splits of uint8 images, and the options that make them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, ClassVar, Literal, NamedTuple
@@ -53,6 +53,10 @@ class Images:
     def labels(self) -> Tensor:
         """The labels of all of them, (N,)."""
         return self.store_labels if self.index is None else self.store_labels[self.index]
+
+    def factors(self, numbers: Tensor) -> Tensor:
+        """The factors of variation of the images with those numbers (B,): (B, F), int64; F = 0 where not known."""
+        return numbers.new_zeros(len(numbers), 0)
 
     def rows(self, numbers: Tensor) -> Tensor:
         """Where in the store the images with those numbers are."""
@@ -125,6 +129,11 @@ class ImageData(ABC):
     validation: Count = 0
     binarize: Binarize = "none"
     seed: Count = 0
+
+    @property
+    def factors(self) -> Mapping[str, int]:
+        """The factors of variation and how many values each has; empty where they are not known."""
+        return {}
 
     @abstractmethod
     def read(self) -> Splits:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,14 +21,6 @@ from vaelab.seeding import derive_seed, seed_noise
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
 
 MOST = 10_000  # images that are looked at where the cost grows faster than their number
-
-
-class Factors(NamedTuple):
-    """Factors of variation: their names, how many values each has, and the values of images, (N, F), int64."""
-
-    names: Sequence[str]
-    sizes: Sequence[int]
-    values: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +64,6 @@ class Subject:
         """All images of the training split."""
         return self.of_split("train").to(self.device)
 
-    @cached_property
-    def factors(self) -> Factors:
-        """Factors of the images `chosen("factors")`; none where the data do not know them."""
-        known = self.data.factors
-        chosen = self.chosen("factors")
-        values = chosen.factors(torch.arange(len(chosen), device=chosen.store.device)).cpu()
-        return Factors(list(known), list(known.values()), values)
-
     def why_not(self, need: str) -> str | None:
         """Reason why the subject does not have what a metric needs; None where it has.
 
@@ -92,7 +76,7 @@ class Subject:
             labels = self.some(self.training_images, "probe", MOST).labels
             return None if len(torch.unique(labels)) > 1 else "the data have no labels"
         if need == "factors":
-            return None if len(getattr(self.data, "factors", {})) > 1 else "the data know no factors of variation"
+            return None if len(self.data.factors) > 1 else "the data know no factors of variation"
         if need == "densities":
             return likelihood.why_no_densities(self.model)
         if need == "vectors":

@@ -78,7 +78,9 @@ def fidelity(real: Tensor, generated: Tensor, *, manifold: int = 3, ball: int = 
     """
     least = max(manifold, ball) + 1
     if min(len(real), len(generated)) < least:
-        raise ValueError(f"{least - 1} neighbours take {least} images or more, here are {min(len(real), len(generated))}")
+        raise ValueError(
+            f"{least - 1} neighbours take {least} images or more, here are {min(len(real), len(generated))}"
+        )
     real, generated = real.double(), generated.double()
     real_radii, generated_radii = _radii(real, (manifold, ball)), _radii(generated, (manifold,))
     near_real = torch.zeros(len(generated), dtype=torch.bool, device=real.device)

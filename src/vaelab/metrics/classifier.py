@@ -1,0 +1,156 @@
+"""A small classifier of the training labels, whose last hidden layer is a feature space for the data."""
+
+import hashlib
+import math
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from vaelab.data import Batches, Images
+from vaelab.data.batches import EVALUATION_BATCH
+from vaelab.files import replacing
+from vaelab.metrics.subject import Subject
+from vaelab.seeding import derive_seed, noise_of_its_own
+
+FEATURES = 64
+STEPS, BATCH, RATE = 1500, 128, 2e-3
+HASHED = 4096  # images of a training split whose pixels tell it from another
+VERSION = 1  # of what is trained: a file of another one is not read
+
+
+class Classifier(nn.Module):
+    """Events (B, *event) -> logits (B, classes), by way of 64 features.
+
+    Images of 8 x 8 pixels or more go through two convolutions of stride 2, others and vectors through a layer of 256.
+    """
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        if len(shape) == 3 and min(shape[1:]) >= 8:
+            size = math.prod(-(-side // 4) for side in shape[1:])
+            body: list[nn.Module] = [
+                nn.Conv2d(shape[0], 16, 3, stride=2, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(16, 32, 3, stride=2, padding=1),
+                nn.ReLU(),
+                nn.Flatten(),
+                nn.Linear(32 * size, FEATURES),
+            ]
+        else:
+            body = [nn.Flatten(), nn.Linear(math.prod(shape), 256), nn.ReLU(), nn.Linear(256, FEATURES)]
+        self.body = nn.Sequential(*body, nn.ReLU())
+        self.head = nn.Linear(FEATURES, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last hidden layer, (B, 64)."""
+        features: Tensor = self.body(x)
+        return features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        logits: Tensor = self.head(self.features(x))
+        return logits
+
+
+class Trained(NamedTuple):
+    """A classifier and the share of test images that it gets right."""
+
+    network: Classifier
+    accuracy: float
+
+    def features(self, x: Tensor) -> Tensor:
+        """Features (B, 64)."""
+        return self.network.features(x)
+
+
+def trained_classifier(subject: Subject) -> Trained:
+    """The classifier of a subject's data: from its file, or trained once and kept there.
+
+    It is a function of the training images and their labels, not of the run or its seed, so that all runs on the same
+    data are compared in the same space. 1,500 steps of Adam at batch 128, the learning rate down half a cosine wave
+    from 0.002. The file is beside the data or, where that cannot be written, in the user's cache folder; where neither
+    can be, it is trained at each call.
+    """
+    train, test = subject.training_images, subject.of_split("test").to(subject.device)
+    classes = int(train.labels.max()) + 1
+    network = Classifier(tuple(train.shape), classes).to(subject.device)
+    name = f"vaelab_classifier_{_identity(train)}.pt"
+    for folder in _folders(subject):
+        known = _read(folder / name, network)
+        if known is not None:
+            return Trained(network.eval(), known)
+    with noise_of_its_own(subject.device, derive_seed(0, "classifier")):
+        network = Classifier(tuple(train.shape), classes).to(subject.device)
+        with torch.enable_grad():
+            _train(network, train, subject)
+        network.eval()
+    accuracy = _accuracy(network, test, subject)
+    content = {"version": VERSION, "accuracy": accuracy, "weights": network.cpu().state_dict()}
+    network.to(subject.device)
+    for folder in _folders(subject):
+        try:
+            with replacing(folder / name) as temporary:
+                torch.save(content, temporary)
+            break
+        except OSError:
+            continue
+    return Trained(network, accuracy)
+
+
+def _train(network: Classifier, train: Images, subject: Subject) -> None:
+    step, size = 0, min(BATCH, len(train))
+    batches = Batches(
+        train, batch_size=size, seed=0, device=subject.device, position=lambda: divmod(step, -(-len(train) // size))
+    )
+    optimizer = torch.optim.Adam(network.parameters(), RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    progress = iter(subject.track(range(STEPS), "classifier"))
+    while step < STEPS:
+        for batch in batches:
+            if step == STEPS:
+                break
+            optimizer.zero_grad()
+            cross_entropy(network(batch.images), batch.labels).backward()
+            optimizer.step()
+            schedule.step()
+            next(progress)
+            step += 1
+
+
+@torch.no_grad()
+def _accuracy(network: Classifier, test: Images, subject: Subject) -> float:
+    right = 0
+    for batch in Batches(test, batch_size=EVALUATION_BATCH, device=subject.device):
+        right += int((network(batch.images).argmax(1) == batch.labels).sum())
+    return right / len(test)
+
+
+def _identity(train: Images) -> str:
+    """A hash of the labels and of the first pixels of a training split."""
+    digest = hashlib.blake2b(f"{VERSION}/{tuple(train.shape)}/{len(train)}".encode(), digest_size=8)
+    digest.update(train.labels.cpu().contiguous().numpy().tobytes())
+    digest.update(train.first(HASHED).pixels.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _folders(subject: Subject) -> list[Path]:
+    """Where a classifier is looked for and kept: beside the data, else in the cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "vaelab")
+    root = getattr(subject.data, "root", None)
+    return [Path(root), cache] if root is not None and Path(root).is_dir() else [cache]
+
+
+def _read(path: Path, network: Classifier) -> float | None:
+    """Load weights from a file and return the accuracy in it; None where there is none that fits."""
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        if content["version"] != VERSION:
+            return None
+        network.load_state_dict(content["weights"])
+        return float(content["accuracy"])
+    except Exception:  # no file, or one that is damaged in whatever way: it is trained anew
+        return None
