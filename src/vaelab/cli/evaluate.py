@@ -1,5 +1,6 @@
 """`vaelab evaluate` and `vaelab score`: numbers of a run's model, of a split and of each item."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -126,7 +127,7 @@ def track(steps: Sequence[Any], description: str) -> Iterable[Any]:
 
 def _print_evaluation(evaluation: "Evaluation") -> None:
     """Print a table of the metrics with their units, and the reasons why others are missing."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(", ".join(f"{key} {value}" for key, value in evaluation.header.items()), soft_wrap=True)
     table = Table(box=None)
     table.add_column("metric", style="bold", no_wrap=True)
@@ -136,7 +137,11 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
     for name, metric in evaluation.metrics.items():
         value, error = metric.value, metric.standard_error
         shown = f"{value:.6g}" if isinstance(value, float | int) else f"{min(value):.3g} to {max(value):.3g}"
-        details = [f"{key.replace('_', ' ')} {_detail(detail)}" for key, detail in metric.details.items()]
+        details = [
+            f"{key.replace('_', ' ')} {detail:.6g}"
+            for key, detail in metric.details.items()
+            if isinstance(detail, float | int)  # what is said in words is in the file
+        ]
         table.add_row(name, shown, "" if error is None else f"{error:.2g}", "; ".join([metric.unit, *details]))
     console.print(table)
     for reason in dict.fromkeys(evaluation.omitted.values()):
@@ -144,7 +149,3 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
         console.print(f"not computed: {names}: {reason}", style="dim", markup=False, highlight=False, soft_wrap=True)
     for path in [*evaluation.figures, evaluation.path]:
         typer.echo(path)
-
-
-def _detail(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float | int) else str(value)

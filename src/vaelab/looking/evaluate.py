@@ -15,7 +15,7 @@ from vaelab.looking.load import Trained, opened
 from vaelab.metrics import likelihood
 from vaelab.metrics.factors import factors as factors_metric
 from vaelab.metrics.generation import generation as generation_metric
-from vaelab.metrics.registry import Metric, Number, Value, declaration, measured
+from vaelab.metrics.registry import Metric, Number, Value, declaration, measured, reason_against
 from vaelab.metrics.standard import PREFIX, STANDARD
 from vaelab.metrics.subject import Subject, Track
 from vaelab.runs.folder import RunFolder
@@ -147,6 +147,9 @@ def evaluation_of(
     subject = subject_of(trained, split=split, seed=seed, trust=trust, samples=wanted.samples, track=track)
     if wanted.factors and (reason := subject.why_not("factors")):
         raise RunError(f"--factors: {reason}; data=sprites has some")
+    compared = partial(generation_metric, features=wanted.features, images=wanted.generation or 0)
+    if wanted.generation is not None and (reason := reason_against(compared, subject)):
+        raise RunError(f"--generation {wanted.generation}: {reason}")
     header = {
         "split": split,
         "images": len(chosen),
@@ -202,7 +205,7 @@ def generation_name(name: str, features: str) -> str:
 
 def _asked(wanted: Wanted, trained: Trained, own: Sequence[Metric]) -> list[tuple[Metric, Naming]]:
     """Metrics to compute, each with what makes the names of an evaluation of its own."""
-    found: list[tuple[Metric, Naming]] = [(metric, str) for metric in (*STANDARD, *own)]
+    found: list[tuple[Metric, Naming]] = []
     for key, metric in (trained.experiment.metrics or {}).items():
         if metric is not None:
             found.append((metric, f"{key}/{{}}".format))
@@ -216,7 +219,8 @@ def _asked(wanted: Wanted, trained: Trained, own: Sequence[Metric]) -> list[tupl
             fit_gaussian=wanted.fit_gaussian,
         )
         found.append((compared, partial(generation_name, features=wanted.features)))
-    return found
+    # What may be refused comes first, before minutes are spent on the others.
+    return [*((metric, str) for metric in own), *found[::-1], *((metric, str) for metric in STANDARD)]
 
 
 def _evaluate(subject: Subject, metrics: Sequence[tuple[Metric, Naming]], evaluation: Evaluation) -> None:

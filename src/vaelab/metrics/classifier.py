@@ -44,15 +44,17 @@ class Classifier(nn.Module):
             body = [nn.Flatten(), nn.Linear(math.prod(shape), 256), nn.ReLU(), nn.Linear(256, FEATURES)]
         self.body = nn.Sequential(*body, nn.ReLU())
         self.head = nn.Linear(FEATURES, classes)
+        self.scale: Tensor
+        self.register_buffer("scale", torch.ones(()))
 
     def features(self, x: Tensor) -> Tensor:
-        """The last hidden layer, (B, 64)."""
-        features: Tensor = self.body(x)
+        """The last hidden layer, (B, 64), over `scale`."""
+        features: Tensor = self.body(x) / self.scale
         return features
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
-        logits: Tensor = self.head(self.features(x))
+        logits: Tensor = self.head(self.body(x))
         return logits
 
 
@@ -73,7 +75,7 @@ def trained_classifier(subject: Subject) -> Trained:
     It is a function of the training images and their labels, not of the run or its seed, so that all runs on the same
     data are compared in the same space. 1,500 steps of Adam at batch 128, the learning rate down half a cosine wave
     from 0.002. The file is beside the data or, where that cannot be written, in the user's cache folder; where neither
-    can be, it is trained at each call.
+    can be, it is trained at each call. Features are over the root of their mean square.
     """
     train, test = subject.training_images, subject.of_split("test").to(subject.device)
     classes = int(train.labels.max()) + 1
@@ -88,6 +90,9 @@ def trained_classifier(subject: Subject) -> Trained:
         with torch.enable_grad():
             _train(network, train, subject)
         network.eval()
+    with torch.no_grad():  # the mean square of a feature is 1: the kernel's numbers have a known size
+        (some, *_) = Batches(train, batch_size=min(HASHED, len(train)), device=subject.device)
+        network.scale.copy_(network.features(some.images).square().mean().sqrt())
     accuracy = _accuracy(network, test, subject)
     content = {"version": VERSION, "accuracy": accuracy, "weights": network.cpu().state_dict()}
     network.to(subject.device)

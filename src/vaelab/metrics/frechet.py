@@ -42,10 +42,7 @@ class Moments:
         """
         features = self.mean.numel()
         if self.count <= features:
-            raise ValueError(
-                f"{self.count} images are too few for a covariance of {features} features: it takes more images "
-                "than features"
-            )
+            raise ValueError(too_few(self.count, features))
         return self.scatter / (self.count - 1)
 
     def _merge(self, other: "Moments") -> None:
@@ -76,8 +73,13 @@ def frechet_distance(first: Moments, second: Moments) -> float:
     values, vectors = torch.linalg.eigh(a)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     trace = torch.linalg.eigvalsh(root @ b @ root).clamp(min=0).sqrt().sum()
-    distance = (first.mean - second.mean).square().sum() + a.trace() + b.trace() - 2 * trace
-    return max(0.0, distance.item())
+    distance: float = ((first.mean - second.mean).square().sum() + a.trace() + b.trace() - 2 * trace).item()
+    return max(0.0, distance)
+
+
+def too_few(images: int, features: int) -> str:
+    """That a covariance would be singular."""
+    return f"{images} images are too few for a covariance of {features} features: it takes more images than features"
 
 
 class Frechet(NamedTuple):

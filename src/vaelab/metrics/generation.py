@@ -1,20 +1,24 @@
 """How alike generated and real images are, in a feature space."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from vaelab.errors import RunError
+from vaelab.metrics.classifier import FEATURES
 from vaelab.metrics.features import feature_space
-from vaelab.metrics.frechet import Moments, extrapolated
+from vaelab.metrics.frechet import Moments, extrapolated, frechet_distance, too_few
 from vaelab.metrics.registry import Value, metric
 from vaelab.metrics.subject import MOST, Subject
 from vaelab.metrics.two_samples import Estimate, fidelity, kernel_distance
 
 OF_EACH = ("frechet", "frechet_extrapolated", "kid", "precision", "recall", "density", "coverage")
+SHIPPED = ("pixels", "classifier")
 Amount = Annotated[int, Field(ge=2)]
 
 
@@ -42,10 +46,36 @@ class Seen:
         return torch.cat(self._rows)
 
 
-@metric(*OF_EACH, *(f"reconstruction_{name}" for name in OF_EACH))
+def _shipped(features: str) -> str:
+    """Refuse in a config what needs a network or a file of one's own."""
+    if features not in SHIPPED:
+        raise PydanticCustomError("features", "be {names} in a config", {"names": " or ".join(SHIPPED)})
+    return features
+
+
+def why_not(
+    subject: Subject, *, features: str = "classifier", images: int = MOST, fit_gaussian: bool = False
+) -> str | None:
+    """Reason why a model's images cannot be compared, which is known before training."""
+    if features == "classifier" and (reason := subject.why_not("labels")):
+        return f"features classifier: {reason} to train one on; features pixels takes none"
+    size, dimensions = (
+        min(images, len(subject.images)),
+        {"classifier": FEATURES, "pixels": math.prod(subject.images.shape)},
+    )
+    if size <= dimensions.get(features, 0):
+        return f"features {features}: {too_few(size, dimensions[features])}"
+    return None
+
+
+@metric(*OF_EACH, *(f"reconstruction_{name}" for name in OF_EACH), why_not=why_not)
 @torch.no_grad()
 def generation(
-    subject: Subject, *, features: str = "classifier", images: Amount = MOST, fit_gaussian: bool = False
+    subject: Subject,
+    *,
+    features: Annotated[str, AfterValidator(_shipped)] = "classifier",
+    images: Amount = MOST,
+    fit_gaussian: bool = False,
 ) -> Iterator[tuple[str, Value | str]]:
     """Frechet and kernel distance, precision and recall, density and coverage of samples and of reconstructions.
 
@@ -80,15 +110,20 @@ def generation(
 
 def _compared(
     real: Seen, other: Seen, details: dict[str, Any], prefix: str, *, paired: bool
-) -> Iterable[tuple[str, Value]]:
+) -> Iterator[tuple[str, Value | str]]:
     try:
-        frechet = extrapolated(real.halves, other.halves)
+        frechet = frechet_distance(real.halves[0] + real.halves[1], other.halves[0] + other.halves[1])
     except ValueError as error:
         raise RunError(f"features {details['features']}: {error}") from error
     counts = [sum(half.count for half in seen.halves) for seen in (real, other)]
     sizes = details | dict(zip(("images", "generated"), counts, strict=True))
-    yield f"{prefix}frechet", Value(frechet.whole, "squared distance", details=sizes | {"of_halves": frechet.half})
-    yield f"{prefix}frechet_extrapolated", Value(frechet.extrapolated, "squared distance", details=sizes)
+    yield f"{prefix}frechet", Value(frechet, "squared distance", details=sizes)
+    try:
+        _, half, limit = extrapolated(real.halves, other.halves)
+        value = Value(limit, "squared distance", details=sizes | {"of_halves": half})
+        yield f"{prefix}frechet_extrapolated", value
+    except ValueError as error:
+        yield f"{prefix}frechet_extrapolated", f"of half the images: {error}"
     x, y = real.rows, other.rows
     at_most = details | {"images": len(x), "generated": len(y)}
     yield f"{prefix}kid", _value(kernel_distance(x, y, paired=paired), "squared discrepancy", at_most)

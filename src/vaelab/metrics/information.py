@@ -44,7 +44,8 @@ def mutual_information_gap(information: Tensor, entropy: Tensor) -> float:
     if len(information) < 2:
         raise ValueError("a gap between dimensions takes 2 or more")
     best, second = information.topk(2, dim=0).values
-    return ((best - second) / entropy).mean().item()
+    gap: float = ((best - second) / entropy).mean().item()
+    return gap
 
 
 def modularity(information: Tensor) -> float:
@@ -59,7 +60,8 @@ def modularity(information: Tensor) -> float:
     best = squared.max(1).values
     others = squared.sum(1) - best
     score = 1 - others / (best * (information.shape[1] - 1)).where(best > 0, torch.ones_like(best))
-    return score.where(best > 0, torch.zeros_like(best)).mean().item()
+    mean: float = score.where(best > 0, torch.zeros_like(best)).mean().item()
+    return mean
 
 
 def _of_two(a: Tensor, b: Tensor) -> float:

@@ -37,22 +37,27 @@ Function = TypeVar("Function", bound=Callable[..., Found])
 
 
 class Declaration(NamedTuple):
-    """What a metric reports, and what of a subject it needs."""
+    """What a metric reports, what of a subject it needs, and what else may stand against it."""
 
     names: Sequence[str]
     needs: Sequence[str]
+    why_not: Callable[..., str | None] | None
 
 
-def metric(*names: str, needs: Sequence[str] = ()) -> Callable[[Function], Function]:
+def metric(
+    *names: str, needs: Sequence[str] = (), why_not: Callable[..., str | None] | None = None
+) -> Callable[[Function], Function]:
     """Register a function of a subject as a metric.
 
     Args:
         names: of all numbers it may report; where a need is not met they are left out, with the reason.
         needs: "images", "labels", "factors", "densities", "vectors": see `Subject.why_not`.
+        why_not: with the metric's own arguments, a reason why it cannot be computed, known before there is a trained
+            model; None where there is none.
     """
 
     def register(function: Function) -> Function:
-        function.declaration = Declaration(names, needs)  # type: ignore[attr-defined]
+        function.declaration = Declaration(names, needs, why_not)  # type: ignore[attr-defined]
         return function
 
     return register
@@ -72,12 +77,20 @@ def declaration(function: Callable[..., Any]) -> Declaration:
     return found
 
 
+def reason_against(function: Metric, subject: "Subject") -> str | None:
+    """Why a metric cannot be computed of a subject: what it needs and there is not; None where it can be."""
+    _, needs, why_not = declaration(function)
+    reason = next((reason for need in needs if (reason := subject.why_not(need))), None)
+    if reason is None and why_not is not None:
+        return why_not(subject, **(function.keywords if isinstance(function, partial) else {}))
+    return reason
+
+
 def measured(function: Metric, subject: "Subject") -> Found:
     """What a metric finds, or why it finds nothing."""
-    names, needs = declaration(function)
-    reason = next((reason for need in needs if (reason := subject.why_not(need))), None)
+    reason = reason_against(function, subject)
     if reason:
-        yield from ((name, reason) for name in names)
+        yield from ((name, reason) for name in declaration(function).names)
     else:
         yield from function(subject)
 

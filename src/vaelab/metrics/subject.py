@@ -73,7 +73,7 @@ class Subject:
         if need == "images":
             return None if len(self.data.shape) == 3 else f"the data are no images, but {tuple(self.data.shape)}"
         if need == "labels":
-            labels = self.some(self.training_images, "probe", MOST).labels
+            labels = self.some(self.data.splits.train, "probe", MOST).labels
             return None if len(torch.unique(labels)) > 1 else "the data have no labels"
         if need == "factors":
             return None if len(self.data.factors) > 1 else "the data know no factors of variation"
@@ -89,9 +89,9 @@ class Subject:
         chosen = torch.randperm(len(images), generator=generator)[:most].sort().values
         return images.take(chosen.to(images.store.device))
 
-    def chosen(self, purpose: str, most: int = MOST) -> Images:
-        """`some` of the split."""
-        return self.some(self.images, purpose, most)
+    def chosen(self, purpose: str, most: int | None = None) -> Images:
+        """`some` of the split, by default 10,000."""
+        return self.some(self.images, purpose, MOST if most is None else most)
 
     def batches(self, images: Images, description: str) -> Iterable[Batch]:
         """Images in batches, in their order."""

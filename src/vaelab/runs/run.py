@@ -26,6 +26,7 @@ from vaelab.errors import ConfigError, RunError, UserError
 from vaelab.looking.load import folder_of
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.runs import summary
+from vaelab.runs.judging import judged, require_judgeable
 from vaelab.runs.folder import RunFolder, portable
 from vaelab.runs.launch import Launch
 from vaelab.runs.manifest import circumstances, manifest
@@ -154,6 +155,7 @@ def ready(
             launch.require_as_many(trainer.num_devices, trainer.num_nodes, external=external)
         _ask_compiler(experiment)
         _require_batches(trainer, experiment)
+        require_judgeable(experiment)
         return experiment
 
 
@@ -287,6 +289,10 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     metrics["steps"] = trainer.global_step
     if not trainer.is_global_zero:
         return Run(folder.path, metrics)
+    measured = judged(experiment, model)
+    for logger in loggers:
+        logger.log_metrics(measured, trainer.global_step)
+    metrics |= measured
     folder.write_json("metrics", metrics)
     drawn = _draw(experiment, model, folder)
     summary.close_with(loggers, experiment, model, step=trainer.global_step)

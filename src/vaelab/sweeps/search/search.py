@@ -28,6 +28,7 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, Pro
 from vaelab.config.experiment import Experiment
 from vaelab.errors import ConfigError, RunError, did_you_mean
 from vaelab.metrics.likelihood import evaluation_terms
+from vaelab.runs.judging import reported
 from vaelab.sweeps.folder import Job, SweepFolder, short_names, shown
 from vaelab.sweeps.grid import Combination, Composed, subfolder
 from vaelab.sweeps.search.proposals import PerTrial
@@ -316,6 +317,7 @@ def require_metrics(sweeper: Optuna, experiment: Experiment) -> None:
     """
     mistakes = []
     names = [f"{split}/{term}" for split in ("val", "test") for term in terms_of(experiment)]
+    names += reported(experiment)
     trainer: Mapping[str, Any] = getattr(experiment.trainer, "keywords", {})
     for metric in sweeper.metrics:
         if metric not in names:

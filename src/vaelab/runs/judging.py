@@ -1,0 +1,69 @@
+"""The metrics of a run's config, computed once, at the end of training."""
+
+from functools import partial
+
+import torch
+
+from vaelab.config.experiment import Experiment
+from vaelab.errors import ConfigError
+from vaelab.looking.chosen import split_images
+from vaelab.metrics.registry import Value, declaration, measured, reason_against
+from vaelab.metrics.subject import Subject
+from vaelab.models.autoencoder import Autoencoder
+
+
+def judged(experiment: Experiment, model: Autoencoder) -> dict[str, float]:
+    """Single numbers of a trained model, by metric: generation/kid.
+
+    They are of the validation images, so that a search by them does not see the test images; of these only where there
+    is no validation split. Noise is f(the run's seed), so that a resumed run finds the same.
+    """
+    subject, found = _subject(experiment, model.eval()), {}
+    for key, metric in (experiment.metrics or {}).items():
+        if metric is None:
+            continue
+        for name, value in measured(metric, subject):
+            if isinstance(value, Value) and not isinstance(value.value, list):
+                found[f"{key}/{name}"] = float(value.value)
+    return found
+
+
+def reported(experiment: Experiment) -> list[str]:
+    """Names that `judged` may report."""
+    metrics = (experiment.metrics or {}).items()
+    return [f"{key}/{name}" for key, metric in metrics if metric is not None for name in declaration(metric).names]
+
+
+def require_judgeable(experiment: Experiment) -> None:
+    """Refuse metrics that the data or the model cannot have, before anything is trained.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if not any(experiment.metrics or {}):
+        return
+    with torch.device("meta"):
+        subject = _subject(experiment, experiment.model())
+    mistakes = []
+    for key, metric in (experiment.metrics or {}).items():
+        if metric is None:
+            continue
+        try:
+            reason = reason_against(metric, subject)
+        except TypeError as error:  # a function that was not registered
+            reason = str(error)
+        if reason:
+            mistakes.append(f"metrics.{key}: {reason}")
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+def _subject(experiment: Experiment, model: Autoencoder) -> Subject:
+    return Subject(
+        model=model,
+        objective=experiment.objective,
+        data=experiment.data,
+        split="validation" if len(experiment.data.splits.validation) else "test",
+        of_split=partial(split_images, experiment.data),
+        seed=experiment.seed,
+    )
