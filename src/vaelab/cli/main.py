@@ -185,14 +185,18 @@ def report(
             "--output", "-o", help="The page, NAME.html; NAME.csv goes beside it. By default report.html in the folder."
         ),
     ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Which to compare, in this order: test/elbo,generation/kid. By default all.")
+    ] = None,
 ) -> None:
     """Compare runs: a table here and as .csv, and a page with charts and pictures (.html)."""
     from vaelab.report.report import as_table, collect, remarks, write
 
+    names = [name.strip() for name in metrics.split(",")] if metrics is not None else []
     if output is not None and output.suffix != ".html":
         raise RunError(f"--output {output}: the page is a file that ends in .html")
     page = output or Path(folders[0] if len(folders) == 1 else "", "report.html")
-    found = collect(folders)
+    found = collect(folders, names)
     title = ", ".join(folder.resolve().name for folder in folders)
     written = write(found, page, title=title)
     Console(width=None if sys.stdout.isatty() else 200).print(as_table(found))

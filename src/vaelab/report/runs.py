@@ -147,7 +147,6 @@ def _json(folder: RunFolder, name: str) -> dict[str, Any]:
 
 def _evaluations(folder: RunFolder, seed: Any) -> dict[str, tuple[float, str]]:
     """The single numbers that `vaelab evaluate` has left under the run's own seed; of the newest weights each."""
-    prefixes = {"validation": "val"}
     found: dict[str, tuple[float, str]] = {}
     names = [path.stem for path in (folder.path / "evaluation").glob("*.json") if own_file(path)]
     for content in sorted((_json(folder, f"evaluation/{name}") for name in names), key=lambda content: content["step"]):
@@ -155,8 +154,7 @@ def _evaluations(folder: RunFolder, seed: Any) -> dict[str, tuple[float, str]]:
             continue
         for name, metric in content["metrics"].items():
             if not isinstance(metric["value"], list):
-                key = _clean(f"{prefixes.get(content['split'], content['split'])}/{name}")
-                found[key] = _number(metric["value"]), _clean(str(metric["unit"]))
+                found[_clean(name)] = _number(metric["value"]), _clean(str(metric["unit"]))
     return found
 
 

@@ -26,8 +26,8 @@ from vaelab.errors import ConfigError, RunError, UserError
 from vaelab.looking.load import folder_of
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.runs import summary
-from vaelab.runs.judging import judged, require_judgeable
 from vaelab.runs.folder import RunFolder, portable
+from vaelab.runs.judging import judged, require_judgeable
 from vaelab.runs.launch import Launch
 from vaelab.runs.manifest import circumstances, manifest
 from vaelab.runs.processes import companions
