@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal
 
-from vaelab.data import Batch, Batches, ImageData, Images
-from vaelab.data.batches import EVALUATION_BATCH
+from vaelab.data import Batch, Batches, ImageData, Images, rows_at_once
 from vaelab.errors import RunError, unwritten
 from vaelab.looking.chosen import split_images
 from vaelab.looking.load import opened
@@ -191,7 +190,7 @@ class _Subject:
 
     def batches(self, images: Images, description: str) -> Iterable[Batch]:
         """The images in batches, in their order."""
-        batches = Batches(images, batch_size=EVALUATION_BATCH, device=self.device)
+        batches = Batches(images, batch_size=rows_at_once(images.shape), device=self.device)
         progress = iter(self.track(range(len(batches)), description))
         return (batch for batch, _ in zip(batches, progress, strict=True))
 
@@ -342,7 +341,7 @@ def _log_likelihood(subject: _Subject) -> Found:
         return
     numbers = subject.track(range(len(subject.images)), "log-likelihood")
     pixels = chain.from_iterable(subject.images.chunks())
-    each = (x.to(subject.device).float().div(255) for x, _ in zip(pixels, numbers, strict=True))
+    each = (subject.images.scaling.apply(x.to(subject.device)) for x, _ in zip(pixels, numbers, strict=True))
     log_p = likelihood.log_likelihoods(subject.model, each, subject.samples, subject.seed, labels=subject.images.labels)
     found = torch.stack(list(log_p))
     name, details = f"nll_{subject.samples}", {"samples": subject.samples}
