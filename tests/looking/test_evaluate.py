@@ -177,7 +177,7 @@ def test_a_smaller_last_batch_counts_by_its_images(
     name: str, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole: Any = vaelab.evaluate(trained(name))
-    monkeypatch.setattr(subject, "EVALUATION_BATCH", 77)  # of 200 images
+    monkeypatch.setattr(subject, "rows_at_once", lambda shape: 77)  # of 200 images
 
     parts: Any = vaelab.evaluate(trained(name))
 

@@ -1,9 +1,13 @@
-"""Images in memory: what there is to train on, and batches of it."""
+"""Datasets: rows by number from memory, files or a formula, their splits, and batches of them."""
 
 from vaelab.data.array import ArrayImages
 from vaelab.data.batches import Batch, Batches
 from vaelab.data.bundled import MNIST5k, ScikitDigits
-from vaelab.data.images import ImageData, Images, Splits
+from vaelab.data.form import Form
+from vaelab.data.images import ImageData, Images, Splits, rows_at_once
+from vaelab.data.scaling import Scaling
+from vaelab.data.sprites import Sprites
+from vaelab.data.stores import Mapped, Memory, Store
 from vaelab.data.torchvision_sets import KMNIST, MNIST, FashionMNIST
 
 __all__ = [
@@ -13,9 +17,16 @@ __all__ = [
     "Batch",
     "Batches",
     "FashionMNIST",
+    "Form",
     "ImageData",
     "Images",
     "MNIST5k",
+    "Mapped",
+    "Memory",
+    "Scaling",
     "ScikitDigits",
     "Splits",
+    "Sprites",
+    "Store",
+    "rows_at_once",
 ]

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vaelab.data.form import Form
 from vaelab.data.images import Count, ImageData, Images, Splits
+from vaelab.data.stores import Mapped
 from vaelab.errors import DataError
 from vaelab.seeding import derive_seed
 
@@ -29,24 +31,12 @@ class ArrayImages(ImageData):
     test: Count = 1000
     root: str = "data"
 
-    @cached_property
-    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
-        """(C, H, W) of an image, from the header of images.npy.
-
-        Raises:
-            DataError: the file is not there, or holds something else.
-        """
+    def outline(self) -> Form:
+        """What the header of images.npy says, and which labels there are."""
         _, *sizes = self._pixels.shape
-        return (1, *sizes) if len(sizes) == 2 else (sizes[0], sizes[1], sizes[2])
-
-    @cached_property
-    def classes(self) -> int:  # type: ignore[override]
-        """One more than the largest label; 0 without labels.
-
-        Raises:
-            DataError: labels.npy holds something else.
-        """
-        return int(self._labels.max()) + 1 if Path(self.root, "labels.npy").exists() else 0
+        shape = (1, *sizes) if len(sizes) == 2 else tuple(sizes)
+        classes = int(self._labels.max()) + 1 if Path(self.root, "labels.npy").exists() else 0
+        return Form(shape=shape, names=tuple(map(str, range(classes))))
 
     def read(self) -> Splits:
         """Training, validation and test images: one store, three lists of numbers."""
@@ -56,7 +46,7 @@ class ArrayImages(ImageData):
                 f"data.validation={self.validation} and data.test={self.test} leave nothing to train on: "
                 f"{self._file} has {count} images"
             )
-        images = Images(_tensor(self._pixels).view(count, *self.shape), self._labels, mapped=True)
+        images = Images(Mapped([_tensor(self._pixels).view(count, *self.shape)], self.shape), self._labels)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "splits"))
         order = torch.randperm(count, generator=generator)
         sizes = [count - self.validation - self.test, self.validation, self.test]

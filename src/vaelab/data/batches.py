@@ -9,11 +9,9 @@ from torch import Tensor
 from vaelab.data.images import Images
 from vaelab.seeding import derive_seed
 
-EVALUATION_BATCH = 1000  # images; a constant, since the noise of an evaluation is drawn batch by batch
-
 
 class Batch(NamedTuple):
-    """What a step sees: images (B, C, H, W), float32 in [0, 1], and labels (B,), int64."""
+    """What a step sees: images (B, C, H, W), or other events (B, *event), float32, and labels (B,), int64."""
 
     images: Tensor
     labels: Tensor
@@ -26,7 +24,7 @@ class Batches:
     iteration can start anywhere, and nothing but the position has to be remembered to do so.
 
     Args:
-        images: the split; its uint8 pixels stay where they are and are made float a batch at a time.
+        images: the split; its values stay where they are, as they are stored, and are made float a batch at a time.
         batch_size: images in a batch; the last batch of an epoch takes what is left.
         seed: what the order of an epoch and dynamic binarization are drawn from; None keeps the order.
         dynamic: draw each pixel anew, 1 with a probability of its grey value (Salakhutdinov & Murray 2008).
@@ -66,11 +64,11 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the epoch, from the position on."""
         epoch, start = self.position()
-        store, labels = self.images.store, self.images.store_labels
+        store, labels, scaled = self.images.store, self.images.store_labels, self.images.scaling.apply
         batches = torch.split(self.images.rows(self.order(epoch)), self.batch_size)
         for number, rows in enumerate(batches[start:], start):
             own = self._own(rows)
-            x = store.index_select(0, own).to(self.device).float().div_(255)  # a tenth of the time of store[own]
+            x = scaled(store.rows(own).to(self.device))
             if self.dynamic:
                 generator = _generator(self.seed, f"binarize/{epoch}", number, x.device)
                 # Drawn for the whole batch: an image's pixels do not depend on the number of processes.

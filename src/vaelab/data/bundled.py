@@ -1,13 +1,15 @@
 """Datasets that come with a dependency: nothing to download."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 
-from vaelab.data.images import Count, ImageData, Images, Splits, TestCount
+from vaelab.data.form import Form
+from vaelab.data.images import Count, ImageData, Images, Splits
 from vaelab.errors import DataError
+
+DIGITS = tuple("0123456789")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -17,11 +19,12 @@ class MNIST5k(ImageData):
     `test` and `validation` images are drawn with `seed`, the same number of each class; the rest is trained on.
     """
 
-    shape: ClassVar[tuple[int, int, int]] = (1, 28, 28)
-    classes: ClassVar[int] = 10
-
     validation: Count = 500
-    test: TestCount = 500
+    test: Count = 500
+
+    def outline(self) -> Form:
+        """28 x 28 grey pixels of ten digits."""
+        return Form(shape=(1, 28, 28), names=DIGITS)
 
     def read(self) -> Splits:
         """Training, validation and test images, each with the classes in equal numbers."""
@@ -38,11 +41,12 @@ class ScikitDigits(ImageData):
     `test` and `validation` images are drawn with `seed`, the same number of each class; the rest is trained on.
     """
 
-    shape: ClassVar[tuple[int, int, int]] = (1, 8, 8)
-    classes: ClassVar[int] = 10
-
     validation: Count = 200
-    test: TestCount = 200
+    test: Count = 200
+
+    def outline(self) -> Form:
+        """8 x 8 grey pixels of ten digits."""
+        return Form(shape=(1, 8, 8), names=DIGITS)
 
     def read(self) -> Splits:
         """Training, validation and test images, the latter two with the classes in equal numbers."""

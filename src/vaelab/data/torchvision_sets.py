@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from vaelab.data.form import Form
 from vaelab.data.images import Count, ImageData, Images, Splits
 from vaelab.errors import DataError
 
@@ -29,12 +30,15 @@ Root = Annotated[str, Field(min_length=1), AfterValidator(_on_this_machine)]
 class _TorchvisionData(ImageData, ABC):
     """60,000 training and 10,000 test images in `root`, in torchvision's layout; downloaded if missing."""
 
-    shape: ClassVar[tuple[int, int, int]] = (1, 28, 28)
-    classes: ClassVar[int] = 10
     name: ClassVar[str]
+    labels: ClassVar[tuple[str, ...]] = tuple("0123456789")
 
     validation: Count = 10_000
     root: Root = "data"
+
+    def outline(self) -> Form:
+        """28 x 28 grey pixels of ten classes."""
+        return Form(shape=(1, 28, 28), names=self.labels)
 
     def read(self) -> Splits:
         """The training images less the validation split, that split, and the test images."""
@@ -61,7 +65,7 @@ class _TorchvisionData(ImageData, ABC):
         try:
             dataset = dataset_class(root, train=train)
             images = Images(dataset.data.unsqueeze(1), dataset.targets)
-            if images.pixels.shape != (len(images.labels), *self.shape):
+            if images.pixels.shape != (len(images.labels), *self.outline().shape):
                 raise ValueError(f"{len(images.labels)} labels for images {tuple(images.pixels.shape)}")
             if len(images) and not 0 <= images.labels.min() <= images.labels.max() < CLASSES:
                 raise ValueError(f"a label is not one of the {CLASSES} classes")
@@ -116,9 +120,22 @@ class FashionMNIST(_TorchvisionData):
     """Fashion-MNIST's clothes (Xiao et al. 2017)."""
 
     name = "FashionMNIST"
+    labels = (
+        "T-shirt/top",
+        "trouser",
+        "pullover",
+        "dress",
+        "coat",
+        "sandal",
+        "shirt",
+        "sneaker",
+        "bag",
+        "ankle boot",
+    )
 
 
 class KMNIST(_TorchvisionData):
     """Kuzushiji-MNIST's cursive characters (Clanuwat et al. 2018)."""
 
     name = "KMNIST"
+    labels = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")

@@ -35,7 +35,9 @@ def choose(
         DataError: there are no such images, or they cannot be read.
     """
     if own:
-        read = read_images(own, data.shape, invert=invert, binary=data.binarize != "none")
+        read = read_images(
+            own, (data.shape[0], data.shape[1], data.shape[2]), invert=invert, binary=data.binarize != "none"
+        )
         chosen = Chosen(read.images, read.names, read.labels, "own images", read.notes)
     elif invert:
         raise RunError("--invert is for images of one's own: name their files after the run")
@@ -126,4 +128,4 @@ def numbered(text: str, what: str, size: int, *, option: str) -> list[int]:
 
 def pixels_of(images: Images) -> Tensor:
     """The images as a model takes them: (N, C, H, W), float32 in [0, 1]."""
-    return images.pixels.float().div(255)
+    return images.x

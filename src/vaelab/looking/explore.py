@@ -17,6 +17,7 @@ from torch.distributions import Distribution
 from torch.nn.functional import mse_loss
 
 from vaelab import figures
+from vaelab.data import rows_at_once
 from vaelab.errors import RunError, unwritten
 from vaelab.looking.chosen import choose, labels_for, numbered, pixels_of, require_labels, split_images
 from vaelab.looking.embedding import principal_components, save_csv, save_npz, umap_points
@@ -28,8 +29,6 @@ from vaelab.seeding import derive_seed
 
 if TYPE_CHECKING:
     from vaelab.runs.run import Run
-
-CHUNK = 1000  # images that are encoded at once
 
 Writers = Mapping[str, Callable[[Path], object]]
 
@@ -383,7 +382,8 @@ def _codes(model: Autoencoder, images: Tensor, labels: Tensor, *, stochastic: bo
 
 def _posteriors(model: Autoencoder, images: Tensor, labels: Tensor) -> Iterator[Distribution]:
     """Q(z|x) of images with their labels, some at a time."""
-    for x, y in zip(torch.split(images, CHUNK), torch.split(labels, CHUNK), strict=True):
+    size = rows_at_once(images.shape[1:])
+    for x, y in zip(torch.split(images, size), torch.split(labels, size), strict=True):
         yield model.given(y).encode(x)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaelab import figures
-from vaelab.data.batches import EVALUATION_BATCH
+from vaelab.data import rows_at_once
 from vaelab.errors import DataError, RunError, unwritten
 from vaelab.figures.charts import histograms
 from vaelab.files import replacing
@@ -154,7 +154,8 @@ def _scored(subject: Subject, chosen: Chosen, purpose: str, label: int | None, t
     model = subject.model
     told = labels_for(model, len(chosen.images), chosen.labels, label).cpu()
     parts, again = [], []
-    batches = list(zip(chosen.images.split(EVALUATION_BATCH), told.split(EVALUATION_BATCH), strict=True))
+    size = rows_at_once(tuple(chosen.images.shape[1:]))
+    batches = list(zip(chosen.images.split(size), told.split(size), strict=True))
     for number, (images, labels) in enumerate(subject.track(batches, "items")):
         x, given = images.to(subject.device), model.given(labels.to(subject.device))
         seed_noise(subject.device, derive_seed(subject.seed, purpose, number))

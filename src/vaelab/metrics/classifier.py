@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from vaelab.data import Batches, Images
-from vaelab.data.batches import EVALUATION_BATCH
+from vaelab.data import Batches, Images, rows_at_once
 from vaelab.files import replacing
 from vaelab.metrics.subject import Subject
 from vaelab.seeding import derive_seed, noise_of_its_own
@@ -129,7 +128,7 @@ def _train(network: Classifier, train: Images, subject: Subject) -> None:
 @torch.no_grad()
 def _accuracy(network: Classifier, test: Images, subject: Subject) -> float:
     right = 0
-    for batch in Batches(test, batch_size=EVALUATION_BATCH, device=subject.device):
+    for batch in Batches(test, batch_size=rows_at_once(test.shape), device=subject.device):
         right += int((network(batch.images).argmax(1) == batch.labels).sum())
     return right / len(test)
 

@@ -158,7 +158,7 @@ def log_likelihood(subject: Subject) -> Some:
     samples = subject.likelihood_samples
     numbers = subject.track(range(len(subject.images)), "log-likelihood")
     pixels = chain.from_iterable(subject.images.chunks())
-    each = (x.to(subject.device).float().div(255) for x, _ in zip(pixels, numbers, strict=True))
+    each = (subject.images.scaling.apply(x.to(subject.device)) for x, _ in zip(pixels, numbers, strict=True))
     log_p = likelihood.log_likelihoods(subject.model, each, samples, subject.seed, labels=subject.images.labels)
     name, details = f"nll_{samples}", {"samples": samples}
     found = mean_of(-torch.stack(list(log_p)), NATS, details)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaelab.data import Batch, Batches, ImageData, Images
-from vaelab.data.batches import EVALUATION_BATCH
+from vaelab.data import Batch, Batches, ImageData, Images, rows_at_once
 from vaelab.errors import RunError
 from vaelab.losses import Objective
 from vaelab.metrics import likelihood
@@ -95,7 +94,7 @@ class Subject:
 
     def batches(self, images: Images, description: str) -> Iterable[Batch]:
         """Images in batches, in their order."""
-        batches = Batches(images, batch_size=EVALUATION_BATCH, device=self.device)
+        batches = Batches(images, batch_size=rows_at_once(images.shape), device=self.device)
         progress = iter(self.track(range(len(batches)), description))
         return (batch for batch, _ in zip(batches, progress, strict=True))
 
@@ -135,7 +134,8 @@ class Subject:
                 "this model has no prior to sample from: --fit-gaussian draws z from a Gaussian that is fitted to the "
                 "codes of training images"
             )
-        sizes = [min(EVALUATION_BATCH, number - start) for start in range(0, number, EVALUATION_BATCH)]
+        most = rows_at_once(tuple(self.data.shape))
+        sizes = [min(most, number - start) for start in range(0, number, most)]
         for batch, size in enumerate(self.track(sizes, "samples")):
             seed_noise(self.device, derive_seed(self.seed, "samples", batch))
             yield self.model.sample(size, prior=prior)

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from vaelab import figures
 from vaelab.config.check import check
 from vaelab.config.experiment import Experiment
-from vaelab.data.batches import EVALUATION_BATCH
+from vaelab.data import rows_at_once
 from vaelab.errors import ConfigError, RunError, UserError
 from vaelab.looking.load import folder_of
 from vaelab.models.autoencoder import Autoencoder
@@ -307,6 +307,8 @@ def _validation(trainer: pl.Trainer) -> dict[str, float]:
 
 
 def _test(experiment: Experiment, model: Autoencoder, trainer: pl.Trainer) -> dict[str, float]:
+    if not len(experiment.data.splits.test):
+        return {}
     module = module_for(experiment.objective)(model, experiment.objective, experiment.optimizer, seed=experiment.seed)
     trainer.test(module, ImageDataModule(experiment.data, seed=experiment.seed), verbose=False)
     metrics: dict[str, float] = plain(trainer.callback_metrics)
@@ -317,15 +319,17 @@ def _test(experiment: Experiment, model: Autoencoder, trainer: pl.Trainer) -> di
 def _draw(experiment: Experiment, model: Autoencoder, folder: RunFolder) -> list[Path]:
     """reconstructions.png and, for a model with a prior, samples.png."""
     model = model.cpu().float().eval()
-    test = experiment.data.splits.test.first(10)
-    originals = test.pixels.cpu().float().div(255)
-    given = model.given(test.labels.cpu())
+    splits = experiment.data.splits
+    shown = splits.shown.first(10)
+    originals = shown.x.cpu()
+    given = model.given(shown.labels.cpu())
+    what = "test images" if len(splits.test) else "images"
     torch.manual_seed(derive_seed(experiment.seed, "figures"))
     paths = [
         figures.save(
             figures.reconstructions(originals, given.reconstruct(originals)),
             folder.figures / "reconstructions.png",
-            title=f"{experiment.name}: test images and their reconstructions",
+            title=f"{experiment.name}: {what} and their reconstructions",
             rows=("original", "reconstructed"),
         )
     ]
@@ -387,8 +391,8 @@ def _require_batches(trainer: pl.Trainer, experiment: Experiment) -> None:
     train, validation, test = experiment.data.splits
     for name, images, size in [
         ("train", train, experiment.data.batch_size),
-        ("val", validation, EVALUATION_BATCH),
-        ("test", test, EVALUATION_BATCH),
+        ("val", validation, rows_at_once(validation.shape)),
+        ("test", test, rows_at_once(test.shape)),
     ]:
         share, batches = getattr(trainer, f"limit_{name}_batches"), -(-len(images) // size)
         if isinstance(share, float) and share > 0 and batches and int(share * batches) == 0:

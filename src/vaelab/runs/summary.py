@@ -36,14 +36,14 @@ def open_with(loggers: Iterable[Logger], folder: RunFolder, *, resumed: bool) ->
 def close_with(loggers: Iterable[Logger], experiment: Experiment, model: Autoencoder, *, step: int) -> None:
     """End a run: pictures of its final model on test images, their latents in TensorBoard's projector."""
     loggers = list(loggers)
-    test = experiment.data.splits.test
-    pictures = portrait(model, test, seed=derive_seed(experiment.seed, "pictures"))
+    rows = experiment.data.splits.shown
+    pictures = portrait(model, rows, seed=derive_seed(experiment.seed, "pictures"))
     log_pictures(loggers, pictures, "final", step=step)
     for logger in loggers:
         if isinstance(logger, EventFiles):
             if logger.projector:
-                shown = test.first(logger.projector)
-                images, labels = shown.pixels.float().div(255), shown.labels
+                shown = rows.first(logger.projector)
+                images, labels = shown.x, shown.labels
                 with torch.no_grad():
                     latents = model.given(labels).encode(images).mean
                 logger.log_embedding(latents, images, labels, step)

@@ -3,8 +3,7 @@
 import pytorch_lightning as pl
 import torch
 
-from vaelab.data import Batch, Batches, ImageData, Images
-from vaelab.data.batches import EVALUATION_BATCH
+from vaelab.data import Batch, Batches, ImageData, Images, rows_at_once
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -48,7 +47,7 @@ class ImageDataModule(pl.LightningDataModule):
     def _evaluation(self, images: Images) -> Batches:
         assert self.trainer is not None
         device = self.trainer.strategy.root_device
-        return Batches(self._resident(images), batch_size=EVALUATION_BATCH, device=device)
+        return Batches(self._resident(images), batch_size=rows_at_once(images.shape), device=device)
 
     def _resident(self, images: Images) -> Images:
         assert self.trainer is not None

@@ -70,7 +70,7 @@ def portrait(model: Autoencoder, images: Images, *, seed: int) -> Portrait:
     """
     parameter = next(model.parameters())
     images = images.first(ENCODED)
-    x = images.pixels.to(parameter.device, parameter.dtype).div(255)
+    x = images.x.to(parameter.device, parameter.dtype)
     labels = images.labels.to(parameter.device)
     training = model.training
     model.eval()

@@ -306,7 +306,7 @@ def terms_of(experiment: Experiment) -> list[str]:
     model = experiment.model().eval()
     with torch.no_grad():
         given = model.given(images.labels[:2].cpu())
-        return list(evaluation_terms(given, experiment.objective, images.pixels[:2].cpu().float().div(255)))
+        return list(evaluation_terms(given, experiment.objective, images.first(2).x.cpu()))
 
 
 def require_metrics(sweeper: Optuna, experiment: Experiment) -> None:
