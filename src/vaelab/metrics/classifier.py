@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,13 +79,15 @@ def trained_classifier(subject: Subject) -> Trained:
     """
     train, test = subject.training_images, subject.of_split("test").to(subject.device)
     classes = int(train.labels.max()) + 1
-    network = Classifier(tuple(train.shape), classes).to(subject.device)
+    noise = partial(noise_of_its_own, subject.device, derive_seed(0, "classifier"))
+    with noise():
+        network = Classifier(tuple(train.shape), classes).to(subject.device)
     name = f"vaelab_classifier_{_identity(train)}.pt"
     for folder in _folders(subject):
         known = _read(folder / name, network)
         if known is not None:
             return Trained(network.eval(), known)
-    with noise_of_its_own(subject.device, derive_seed(0, "classifier")):
+    with noise():  # a damaged file may have left some of its weights
         network = Classifier(tuple(train.shape), classes).to(subject.device)
         with torch.enable_grad():
             _train(network, train, subject)

@@ -29,9 +29,14 @@ class Halves(NamedTuple):
 
 def halves(codes: Tensor, factors: Tensor) -> Halves:
     """The first two thirds to train on, the rest to be tested on."""
-    cut = 2 * len(codes) // 3
+    cut = trained_on(len(codes))
     z, v = codes.double().numpy(), factors.numpy()
     return Halves(z[:cut], v[:cut], z[cut:], v[cut:])
+
+
+def trained_on(images: int) -> int:
+    """How many of so many images classifiers are trained on: two thirds."""
+    return 2 * images // 3
 
 
 class DCI(NamedTuple):
@@ -131,7 +136,7 @@ def explicitness(sets: Halves) -> float:
                 classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
                 classifier.fit(sets.codes, v == value)
                 areas.append(roc_auc_score(is_it, classifier.decision_function(sets.test_codes)))
-            scores.append(2 * np.mean(areas) - 1)
+            scores.append(2 * np.mean(areas) - 1 if areas else 0.0)
     return float(np.mean(scores))
 
 

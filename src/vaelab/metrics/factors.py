@@ -17,6 +17,7 @@ from vaelab.metrics.disentanglement import (
     factor_vae_score,
     halves,
     sap,
+    trained_on,
 )
 from vaelab.metrics.information import BINS, entropies, modularity, mutual_information, mutual_information_gap
 from vaelab.metrics.registry import Value, metric
@@ -66,18 +67,22 @@ def factors(subject: Subject, *, images: Annotated[int, Field(ge=100)] = MOST) -
 
 
 def codes_and_factors(subject: Subject, most: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means of q(z|x), (N, Z), and factors, (N, F), of up to so many images of the split, on the CPU.
+    """Means of q(z|x), (N, Z), and factors, (N, F), of up to so many images of the split, in random order, on the CPU.
 
     Raises:
-        RunError: a factor has one value among them.
+        RunError: a factor has one value among those that `halves` trains on.
     """
     chosen = subject.chosen("factors", most)
+    # Rows of a store may be sorted by a factor, and are looked at in two parts.
+    generator = torch.Generator().manual_seed(derive_seed(subject.seed, "order of factors"))
+    chosen = chosen.take(torch.randperm(len(chosen), generator=generator).to(chosen.store.device))
     numbers = torch.arange(len(chosen), device=chosen.store.device)
     values = chosen.factors(numbers).cpu()
-    for name, of_factor in zip(subject.data.factors, values.T, strict=True):
+    known = values[: trained_on(len(values))]
+    for name, of_factor in zip(subject.data.factors, known.T, strict=True):
         if len(torch.unique(of_factor)) < 2:
             raise RunError(
-                f"the factor {name} has one value, {of_factor[0].item()}, in all {len(values)} images: nothing can be "
-                "told about it; give it two values or more, or data where it varies"
+                f"the factor {name} has one value, {of_factor[0].item()}, in {len(known)} images: nothing can be told "
+                "about it; give it two values or more, or data where it varies"
             )
     return subject.codes(chosen, "codes"), values
