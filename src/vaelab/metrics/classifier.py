@@ -5,8 +5,9 @@ import math
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -82,7 +83,7 @@ def trained_classifier(subject: Subject) -> Trained:
     noise = partial(noise_of_its_own, subject.device, derive_seed(0, "classifier"))
     with noise():
         network = Classifier(tuple(train.shape), classes).to(subject.device)
-    name = f"vaelab_classifier_{_identity(train)}.pt"
+    name = f"vaelab_classifier_{_identity(train)}.npz"
     for folder in _folders(subject):
         known = _read(folder / name, network)
         if known is not None:
@@ -96,12 +97,11 @@ def trained_classifier(subject: Subject) -> Trained:
         (some, *_) = Batches(train, batch_size=min(HASHED, len(train)), device=subject.device)
         network.scale.copy_(network.features(some.images).square().mean().sqrt())
     accuracy = _accuracy(network, test, subject)
-    content = {"version": VERSION, "accuracy": accuracy, "weights": network.cpu().state_dict()}
-    network.to(subject.device)
+    weights = {name: weight.cpu().numpy() for name, weight in network.state_dict().items()}
     for folder in _folders(subject):
         try:
-            with replacing(folder / name) as temporary:
-                torch.save(content, temporary)
+            with replacing(folder / name) as temporary, temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, version=VERSION, accuracy=accuracy, **weights)
             break
         except OSError:
             continue
@@ -154,10 +154,10 @@ def _folders(subject: Subject) -> list[Path]:
 def _read(path: Path, network: Classifier) -> float | None:
     """Load weights from a file and return the accuracy in it; None where there is none that fits."""
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-        if content["version"] != VERSION:
-            return None
-        network.load_state_dict(content["weights"])
-        return float(content["accuracy"])
+        with np.load(path, allow_pickle=False) as content:
+            if content["version"] != VERSION:
+                return None
+            network.load_state_dict({name: torch.from_numpy(content[name]) for name in network.state_dict()})
+            return float(content["accuracy"])
     except Exception:  # no file, or one that is damaged in whatever way: it is trained anew
         return None
