@@ -154,7 +154,7 @@ def evaluation_of(
         "split": split,
         "images": len(chosen),
         "binarize": data.binarize,
-        "normalized_over": likelihood.normalized_over(trained.model),
+        "normalized_over": trained.model.likelihood.normalized_over,
         "given": "nothing" if trained.model.classes is None else "labels",
         "step": trained.step,
         "seed": subject.seed,

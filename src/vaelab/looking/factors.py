@@ -51,11 +51,9 @@ def draw(subject: Subject, beside: Path, name: str) -> list[Path]:
             z = centre.repeat(len(factors), STEPS, 1)  # (F, steps, Z)
             for row, j in enumerate(best.tolist()):
                 z[row, :, j] += spread[j] * offsets
-            labels = torch.zeros(len(factors), dtype=torch.int64)
-            given = subject.model.given(labels.to(subject.device))
-            images = torch.stack(
-                [given.decode(column).mean for column in z.unbind(1) for column in [column.to(subject.device)]], 1
-            )
+            flat = z.flatten(0, 1).to(subject.device)
+            of_first_class = torch.zeros(len(flat), dtype=torch.int64, device=subject.device)
+            images = subject.model.decode(flat, of_first_class).mean.unflatten(0, (len(factors), STEPS))
             paths.append(beside.with_name(f"{beside.stem}_factor_traversals.png"))
             figures.save(
                 figures.traversals(images.cpu()),

@@ -17,6 +17,7 @@ from vaelab.files import replacing
 from vaelab.looking.chosen import Chosen, choose, labels_for
 from vaelab.looking.evaluate import subject_of
 from vaelab.looking.load import Trained, folder_of, opened
+from vaelab.losses import Step
 from vaelab.metrics import likelihood
 from vaelab.metrics.items import complexity, item_terms, typicality
 from vaelab.metrics.outliers import Detection, detection
@@ -144,7 +145,7 @@ def _training_mean(subject: Subject) -> Tensor:
     found = []
     for number, batch in enumerate(subject.batches(train, "training items")):
         seed_noise(subject.device, derive_seed(subject.seed, "typicality", number))
-        terms = item_terms(subject.model.given(batch.labels), batch.images)
+        terms = item_terms(Step(subject.model, batch.images, batch.labels, training=False))
         found.append(terms.get("negative_elbo", terms["reconstruction"]).cpu())
     return torch.cat(found)
 
@@ -157,10 +158,10 @@ def _scored(subject: Subject, chosen: Chosen, purpose: str, label: int | None, t
     size = rows_at_once(tuple(chosen.images.shape[1:]))
     batches = list(zip(chosen.images.split(size), told.split(size), strict=True))
     for number, (images, labels) in enumerate(subject.track(batches, "items")):
-        x, given = images.to(subject.device), model.given(labels.to(subject.device))
+        step = Step(model, images.to(subject.device), labels.to(subject.device), training=False)
         seed_noise(subject.device, derive_seed(subject.seed, purpose, number))
-        parts.append({name: term.cpu() for name, term in item_terms(given, x).items()})
-        again.append(given.reconstruct(x).cpu())
+        parts.append({name: term.cpu() for name, term in item_terms(step).items()})
+        again.append(model.reconstruct(step.x, step.y).cpu())
     scores = {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]}
     if subject.likelihood_samples is not None:
         each = (x.to(subject.device) for x in subject.track(list(chosen.images), "log-likelihood"))

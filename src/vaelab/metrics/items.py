@@ -7,31 +7,28 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from vaelab.losses import Step
 from vaelab.metrics.likelihood import why_no_densities
-from vaelab.models.autoencoder import Autoencoder
 
 NATS_PER_BYTE = 8 * float(np.log(2))
 
 
 @torch.no_grad()
-def item_terms(model: Autoencoder, x: Tensor) -> dict[str, Tensor]:
+def item_terms(step: Step) -> dict[str, Tensor]:
     """Terms of each item of a batch (B, *event), (B,): what `evaluation_terms` has the means of, from the same noise.
 
     `reconstruction`, -log p(x|z) at one z ~ q(z|x); where q(z|x) and p(z) have densities, `kl` and `negative_elbo`;
     `squared_error`, that of the mean of p(x|z) at the mean of q(z|x), the mean over the event's numbers.
     """
-    q = model.encode(x)
-    z = q.rsample()
-    terms = {"reconstruction": -model.decode(z).log_prob(x)}
-    if not why_no_densities(model):
-        assert model.prior is not None
-        prior = model.prior()
+    terms = {"reconstruction": -step.p_x.log_prob(step.x)}
+    if not why_no_densities(step.model):
         try:
-            terms["kl"] = kl_divergence(q, prior)
-        except NotImplementedError:  # torch knows no closed form of this KL
-            terms["kl"] = q.log_prob(z) - prior.log_prob(z)
+            terms["kl"] = kl_divergence(step.q, step.p_z)
+        except NotImplementedError:  # torch knows no closed form
+            terms["kl"] = step.q.log_prob(step.z) - step.p_z.log_prob(step.z)
         terms["negative_elbo"] = terms["reconstruction"] + terms["kl"]
-    terms["squared_error"] = (model.decode(q.mean).mean - x).square().flatten(1).mean(1)
+    again = step.model.decode(step.q.mean, step.y).mean
+    terms["squared_error"] = (again - step.x).square().flatten(1).mean(1)
     return terms
 
 

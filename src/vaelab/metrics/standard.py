@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal
 
+from vaelab.losses import Step
 from vaelab.metrics import images, labels, latents, likelihood
 from vaelab.metrics.registry import Metric, Value, mean_of, metric
 from vaelab.metrics.subject import MOST, Subject
@@ -34,8 +35,8 @@ def terms(subject: Subject) -> Some:
     of_batches, sizes = [], []
     for number, batch in enumerate(subject.batches(subject.images, "ELBO")):
         seed_noise(subject.device, derive_seed(subject.seed, PREFIX[subject.split], number))
-        model = subject.model.given(batch.labels)
-        of_batches.append(likelihood.evaluation_terms(model, subject.objective, batch.images))
+        step = Step(subject.model, batch.images, batch.labels, training=False)
+        of_batches.append(likelihood.evaluation_terms(subject.objective, step))
         sizes.append(len(batch.images))
     weights = torch.tensor(sizes, dtype=torch.float64)
     means = weights @ torch.stack([torch.stack(list(of_batch.values())) for of_batch in of_batches]).cpu().double()
@@ -98,7 +99,7 @@ def usage(subject: Subject) -> Some:
     if found.means is None:
         yield "active_units", "z is codes: codes_in_use says how many"
     else:
-        yield "active_units", _active(found.means, getattr(subject.model.posterior, "sizes", []))
+        yield "active_units", _active(found.means, subject.model.posterior.layers)
 
 
 @metric(*INFORMATION, needs=["densities"])

@@ -100,11 +100,11 @@ class Subject:
 
     def encode(self, batch: Batch) -> Distribution:
         """q(z|x), or of a conditional model q(z|x, y), (B,)."""
-        return self.model.given(batch.labels).encode(batch.images)
+        return self.model.encode(batch.images, batch.labels)
 
     def reconstruct(self, batch: Batch) -> Tensor:
         """The mean of p(x|z) at the mean of q(z|x), (B, *event)."""
-        return self.model.given(batch.labels).reconstruct(batch.images)
+        return self.model.reconstruct(batch.images, batch.labels)
 
     @torch.no_grad()
     def codes(self, images: Images, description: str) -> Tensor:

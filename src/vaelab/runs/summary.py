@@ -45,7 +45,7 @@ def close_with(loggers: Iterable[Logger], experiment: Experiment, model: Autoenc
                 shown = rows.first(logger.projector)
                 images, labels = shown.x, shown.labels
                 with torch.no_grad():
-                    latents = model.given(labels).encode(images).mean
+                    latents = model.encode(images, labels).mean
                 logger.log_embedding(latents, images, labels, step)
             logger.close()
         else:

@@ -75,9 +75,8 @@ def portrait(model: Autoencoder, images: Images, *, seed: int) -> Portrait:
     training = model.training
     model.eval()
     with noise_of_its_own(parameter.device, seed):
-        latents = model.given(labels).encode(x).mean
-        first = model.given(labels[:1])
-        reconstructed = model.given(labels[:10]).reconstruct(x[:10])
+        latents = model.encode(x, labels).mean
+        reconstructed = model.reconstruct(x[:10], labels[:10])
         pictures = {"reconstructions": figures.reconstructions(x[:10], reconstructed)}
         if model.prior is not None:
             pictures["samples"] = figures.samples(model.sample(64), model.classes)
@@ -87,9 +86,9 @@ def portrait(model: Autoencoder, images: Images, *, seed: int) -> Portrait:
             order = deviation.argsort(descending=True, stable=True)[: 4 * ROWS]
             z = latents[0].repeat(len(order), COLUMNS, 1)  # (rows, columns, Z)
             z[torch.arange(len(order)), :, order] = values[order]
-            rows = first.decode(z).mean
+            rows = model.decode(z, labels[:1]).mean
             pictures["traversals"] = figures.traversals(rows[changing(rows)][:ROWS])
             if latents.shape[1] == 2:
-                pictures["manifold"] = figures.manifold(first.manifold(20, codes=latents))
+                pictures["manifold"] = figures.manifold(model.manifold(20, labels[:1], codes=latents))
     model.train(training)
     return pictures
