@@ -60,7 +60,7 @@ class Classifier(nn.Module):
 
 
 class Trained(NamedTuple):
-    """A classifier and the share of test images that it gets right."""
+    """A classifier and the share of test images that it gets right, of validation or training ones without any."""
 
     network: Classifier
     accuracy: float
@@ -78,7 +78,9 @@ def trained_classifier(subject: Subject) -> Trained:
     from 0.002. The file is beside the data or, where that cannot be written, in the user's cache folder; where neither
     can be, it is trained at each call. Features are over the root of their mean square.
     """
-    train, test = subject.training_images, subject.of_split("test").to(subject.device)
+    train = subject.training_images
+    splits = subject.data.splits
+    held_out = next(name for name in ("test", "validation", "train") if len(getattr(splits, name)))
     classes = int(train.labels.max()) + 1
     noise = partial(noise_of_its_own, subject.device, derive_seed(0, "classifier"))
     with noise():
@@ -96,7 +98,7 @@ def trained_classifier(subject: Subject) -> Trained:
     with torch.no_grad():  # the mean square of a feature is 1: the kernel's numbers have a known size
         (some, *_) = Batches(train, batch_size=min(HASHED, len(train)), device=subject.device)
         network.scale.copy_(network.features(some.images).square().mean().sqrt())
-    accuracy = _accuracy(network, test, subject)
+    accuracy = _accuracy(network, subject.of_split(held_out).to(subject.device), subject)
     weights = {name: weight.cpu().numpy() for name, weight in network.state_dict().items()}
     for folder in _folders(subject):
         try:

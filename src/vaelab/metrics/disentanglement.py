@@ -213,7 +213,8 @@ def _entropies(rows: np.ndarray) -> np.ndarray:
     """Entropy of each row, normalized to sum 1, to the base of its length."""
     sums = rows.sum(1, keepdims=True)
     shares = torch.from_numpy(rows / np.where(sums > 0, sums, 1))
-    found: np.ndarray = (torch.special.entr(shares).sum(1) / np.log(rows.shape[1])).numpy()
+    base = np.log(max(2, rows.shape[1]))  # of one number the entropy is 0 to any
+    found: np.ndarray = (torch.special.entr(shares).sum(1) / base).numpy()
     return np.where(sums[:, 0] > 0, found, 1.0)
 
 

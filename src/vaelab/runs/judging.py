@@ -15,8 +15,9 @@ from vaelab.models.autoencoder import Autoencoder
 def judged(experiment: Experiment, model: Autoencoder) -> dict[str, float]:
     """Single numbers of a trained model, by metric: generation/kid.
 
-    They are of the validation images, so that a search by them does not see the test images; of these only where there
-    is no validation split. Noise is f(the run's seed), so that a resumed run finds the same.
+    They are of the validation images, so that a search by them does not see the test images; where there are
+    none, of the test images, and else of the training images. Noise is f(the run's seed), so that a resumed run finds
+    the same.
     """
     subject, found = _subject(experiment, model.eval()), {}
     for key, metric in (experiment.metrics or {}).items():
@@ -59,11 +60,12 @@ def require_judgeable(experiment: Experiment) -> None:
 
 
 def _subject(experiment: Experiment, model: Autoencoder) -> Subject:
+    splits = experiment.data.splits
     return Subject(
         model=model,
         objective=experiment.objective,
         data=experiment.data,
-        split="validation" if len(experiment.data.splits.validation) else "test",
+        split=next(name for name in ("validation", "test", "train") if len(getattr(splits, name))),
         of_split=partial(split_images, experiment.data),
         seed=experiment.seed,
     )
