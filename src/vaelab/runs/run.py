@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from vaelab import figures
 from vaelab.config.check import check
 from vaelab.config.experiment import Experiment
-from vaelab.data import rows_at_once
+from vaelab.data import Form, rows_at_once, why_not_of
 from vaelab.errors import ConfigError, RunError, UserError
 from vaelab.looking.load import folder_of
 from vaelab.models.autoencoder import Autoencoder
@@ -96,6 +96,7 @@ def train_into(
         with room_for(run_folder.path), run_folder.locked(), threads(experiment.threads):
             made_of = {"overrides": list(overrides)} | manifest(experiment.data, seed=experiment.seed)
             run_folder.write_json("manifest", made_of)
+            run_folder.write_json("data", experiment.data.form.to_json())
             run_folder.write_config(config)  # from now on it is a run folder, which can be resumed
             with recorded(run_folder):
                 launch.begin(run_folder.path)
@@ -127,6 +128,7 @@ def ready(
     devices: bool = True,
     launch: Launch | None = None,
     fetch: bool = True,
+    form: Form | None = None,
 ) -> Experiment:
     """The experiment of a config, its devices found and its data read: nothing has been written by then.
 
@@ -136,16 +138,17 @@ def ready(
         devices: ask for them; not where it will run on another machine.
         launch: the processes that were started for it and have to be as many as it wants.
         fetch: download data that are missing; not to where only a run folder says.
+        form: what the run has kept of its data.
 
     Raises:
         ConfigError: the config has mistakes, or this machine has not the devices.
         DataError: the data are missing or damaged.
     """
     with quiet_lightning():
-        experiment = check(config, trust=trust)
+        experiment = check(config, trust=trust, form=form)
         experiment.data.fetch = fetch
         if not devices:
-            _ = experiment.data.splits
+            _require_values(experiment)
             return experiment
         trainer = _ask_devices(experiment)
         if launch is not None:
@@ -153,6 +156,7 @@ def ready(
             external = environment.creates_processes_externally
             launch.require_as_many(trainer.num_devices, trainer.num_nodes, external=external)
         _ask_compiler(experiment)
+        _require_values(experiment)
         _require_batches(trainer, experiment)
         return experiment
 
@@ -197,7 +201,7 @@ def go_on(
         Pruned: one of the callbacks has ended it.
     """
     if not folder.done:  # of one that is, nothing is made
-        check(config, trust=trust)
+        check(config, trust=trust, form=folder.form)
     with quiet_lightning(), leading(config, trust, fetch=False) as launch:
         return _taken_up(folder, config, launch, trust=trust, overrides=overrides, callbacks=callbacks, wait=wait)
 
@@ -218,7 +222,7 @@ def _taken_up(
         folder.require_known_servers(trust)
         folder.remove_fragments()
         with recorded(folder):
-            experiment = ready(config, trust=trust, launch=launch, fetch=False)
+            experiment = ready(config, trust=trust, launch=launch, fetch=False, form=folder.form)
             launch.await_others()
             with threads(experiment.threads):
                 then, now = folder.manifest, manifest(experiment.data, seed=experiment.seed)
@@ -226,6 +230,7 @@ def _taken_up(
                     _warn_of_changes(then, now)
                 else:
                     folder.write_json("manifest", {"overrides": list(overrides)} | now)
+                    folder.write_json("data", experiment.data.form.to_json())
                 launch.begin(folder.path)
                 return _fit(experiment, folder, trust, callbacks)
 
@@ -234,7 +239,7 @@ def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
     """Take part, as another process, in a run that the first one has begun or taken up."""
     with quiet_lightning():
         run_folder = RunFolder.open(folder)
-        _join(ready(run_folder.config, trust=trust, fetch=False), run_folder, trust)
+        _join(ready(run_folder.config, trust=trust, fetch=False, form=run_folder.form), run_folder, trust)
 
 
 def _join(experiment: Experiment, folder: RunFolder, trust: Sequence[str]) -> None:
@@ -368,7 +373,7 @@ def _ask_devices(experiment: Experiment) -> pl.Trainer:
     except (MisconfigurationException, RuntimeError, ValueError, TypeError, ImportError) as error:
         message = f"trainer: {' '.join(str(error).split())}; trainer.accelerator=auto takes what this machine has"
         raise ConfigError([message]) from error
-    why_not = why_not_trained_by(trainer, experiment.objective, experiment.loss(experiment.data.shape))
+    why_not = why_not_trained_by(trainer, experiment.objective, experiment.likelihood())
     if why_not is not None:
         raise ConfigError([why_not])
     wanted = getattr(experiment.trainer, "keywords", {}).get("precision")
@@ -378,6 +383,16 @@ def _ask_devices(experiment: Experiment) -> pl.Trainer:
     if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > cores:
         raise ConfigError([f"trainer.devices={trainer.num_devices}: this machine has {cores} cores"])
     return trainer
+
+
+def _require_values(experiment: Experiment) -> None:
+    """Read the data; refuse a likelihood of other values than they have, and say what was taken for what."""
+    _ = experiment.data.splits
+    reason = why_not_of(experiment.likelihood(), experiment.data)
+    if reason is not None:
+        raise ConfigError([reason])
+    for note in experiment.data.notes:
+        log.warning(note)
 
 
 def _require_batches(trainer: pl.Trainer, experiment: Experiment) -> None:
