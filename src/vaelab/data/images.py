@@ -230,6 +230,10 @@ class ImageData(ABC):
         """How many different labels there are; 0 without."""
         return len(self.form.names)
 
+    def names_of(self, labels: Tensor) -> list[str] | None:
+        """The name of each of some labels (B,); None where there are no labels."""
+        return [self.names[label] for label in labels.tolist()] if self.names else None
+
     @property
     def factors(self) -> Mapping[str, int]:
         """The factors of variation and how many values each has; empty where they are not known."""

@@ -322,18 +322,19 @@ def _draw(experiment: Experiment, model: Autoencoder, folder: RunFolder) -> list
     shown = splits.shown.first(10)
     originals = shown.x.cpu()
     given = model.given(shown.labels.cpu())
+    view = figures.View.of(experiment.data.form)
     what = "test images" if len(splits.test) else "images"
     torch.manual_seed(derive_seed(experiment.seed, "figures"))
     paths = [
         figures.save(
-            figures.reconstructions(originals, given.reconstruct(originals)),
+            figures.reconstructions(view(originals), view(given.reconstruct(originals))),
             folder.figures / "reconstructions.png",
             title=f"{experiment.name}: {what} and their reconstructions",
             rows=("original", "reconstructed"),
         )
     ]
     if model.prior is not None:
-        samples = figures.samples(model.sample(64), model.classes)
+        samples = figures.samples(view(model.sample(64)), model.classes)
         title = f"{experiment.name}: samples from the prior"
         paths.append(figures.save(samples, folder.figures / "samples.png", title=title))
     return paths
