@@ -449,6 +449,7 @@ def step_of(case: Case, options: argparse.Namespace) -> dict[str, float]:
     """The same, of one network: its parts by themselves, then whole runs without and with all that logs."""
     from vaelab.config.check import check
     from vaelab.data import Batches
+    from vaelab.losses import Step
 
     given = [f"data.root={options.root}", "data.validation=0", "trainer=cpu", *case.overrides]
     experiment = check(vaelab.compose(given))
@@ -457,7 +458,7 @@ def step_of(case: Case, options: argparse.Namespace) -> dict[str, float]:
     images = Batches(experiment.data.splits.train, batch_size=batch_size, seed=0)
     batches = chain.from_iterable(repeat(images))
     x = next(batches).images
-    layers = recorded_layers(model, lambda: experiment.objective(model, x, 0))
+    layers = recorded_layers(model, lambda: experiment.objective(Step(model, x)))
     logits = torch.randn(len(x), *x.shape[1:], requires_grad=True)
     features = torch.randn(len(x), model.encoder(x).shape[1], requires_grad=True)
 
@@ -478,7 +479,7 @@ def step_of(case: Case, options: argparse.Namespace) -> dict[str, float]:
 
     def forward_and_backward(images: Tensor = x) -> None:
         optimizer.zero_grad()
-        experiment.objective(model, images, 0)["loss"].backward()
+        experiment.objective(Step(model, images))["loss"].backward()
 
     def all_three() -> None:
         forward_and_backward(next(batches).images)

@@ -26,10 +26,10 @@ COMMON = ["data=mnist", "loss=mse", "latent_dim=10", "hydra/launcher=joblib"]
 COMMON += [f"callbacks.{name}=null" for name in ("pictures", "progress_bar")]
 FAMILIES = {
     "beta-VAE": ["model=beta_vae", "objective.kl_weight=1,2,4,8,16"],
-    "beta-TCVAE": ["model=beta_tcvae", "objective.regularizers.total_correlation.weight=1,3,7,15,31"],
+    "beta-TCVAE": ["model=beta_tcvae", "objective.terms.total_correlation.weight=1,3,7,15,31"],
     "FactorVAE": ["model=factor_vae", "objective.discriminator.hidden=[256,256]", "objective.tc_weight=1,3,7,15,31"],
-    "WAE": ["model=wae_mmd", "objective.regularizers.mmd.weight=5,50,500,5000,50000"],
-    "RAE": ["model=rae_l2", "objective.regularizers.code_norm.weight=0.05,0.5,5,20,80"],
+    "WAE": ["model=wae_mmd", "objective.terms.mmd.weight=5,50,500,5000,50000"],
+    "RAE": ["model=rae_l2", "objective.terms.code_norm.weight=0.05,0.5,5,20,80"],
 }
 
 

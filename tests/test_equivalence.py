@@ -17,6 +17,7 @@ from torch import nn
 
 import vaelab
 from vaelab.config.check import check
+from vaelab.losses import Step
 
 BATCH, STEPS, TOLERANCE = 128, 50, 1e-5  # the batch of both programs
 
@@ -100,7 +101,7 @@ class Pair:
         torch.manual_seed(seed)
         theirs = self.theirs.loss(x.flatten(1))
         torch.manual_seed(seed)
-        ours = self.experiment.objective(self.ours, x, seed)["loss"]
+        ours = self.experiment.objective(Step(self.ours, x))["loss"]
         return theirs, ours
 
     def parameters(self):

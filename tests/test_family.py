@@ -123,8 +123,8 @@ def test_each_command_draws_what_the_model_decodes_or_refuses(
         assert output.exists() == (code == 0)
 
     with torch.no_grad():
-        reconstructed = model.given(labels[:10]).reconstruct(x[:10])
-        codes = model.given(labels).encode(x).mean
+        reconstructed = model.reconstruct(x[:10], labels[:10])
+        codes = model.encode(x, labels).mean
     assert shows(tmp_path / "reconstruct.png", figures.reconstructions(x[:10], reconstructed))
     assert np.load(tmp_path / "embed.npz")["z"] == pytest.approx(codes.numpy(), abs=1e-5)
     if model.prior is not None:
@@ -133,11 +133,11 @@ def test_each_command_draws_what_the_model_decodes_or_refuses(
     if model.space != "codes":
         alike = torch.arange(6) if model.classes is None else (labels == labels[0]).nonzero().flatten()[:6]
         chosen = x[alike]
-        given = model.given(labels[alike[:-1]])
-        path = given.interpolate(chosen[:-1], chosen[1:], 11)
+        told = labels[alike[:-1]]
+        path = model.interpolate(chosen[:-1], chosen[1:], 11, told)
         assert shows(tmp_path / "interpolate.png", figures.interpolations(chosen[:-1], path, chosen[1:]))
-        torch.testing.assert_close(path[0], given.reconstruct(chosen[:-1]), rtol=0, atol=1e-5)
-        torch.testing.assert_close(path[-1], given.reconstruct(chosen[1:]), rtol=0, atol=1e-5)
+        torch.testing.assert_close(path[0], model.reconstruct(chosen[:-1], told), rtol=0, atol=1e-5)
+        torch.testing.assert_close(path[-1], model.reconstruct(chosen[1:], told), rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -202,9 +202,9 @@ def test_the_log_likelihood_is_that_of_brute_force(preset: str) -> None:
     normal = torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
     expected = []
     for number in range(3):
-        given = model.given(labels[number : number + 1])
+        y = labels[number : number + 1]
         seed_noise(x.device, derive_seed(7, "importance weights", number))
-        q = given.encode(x[number : number + 1])
+        q = model.encode(x[number : number + 1], y)
         if preset == "iaf_vae":
             u = q.base.rsample([6])
             z = q.flow.call_and_ladj(u)[0].detach()
@@ -230,7 +230,8 @@ def test_the_log_likelihood_is_that_of_brute_force(preset: str) -> None:
             log_p = log_normal(back(z), *normal) + log_determinant(back, z.detach())
         else:
             log_p = log_normal(z, *normal)
-        weights = log_bernoulli(given.decoder(z), x[number]) + log_p - log_q
+        decoded = model.decoder(z, y.expand(len(z))) if preset == "conditional_vae" else model.decoder(z)
+        weights = log_bernoulli(decoded, x[number]) + log_p - log_q
         expected.append(weights.logsumexp(0) - math.log(6))
 
     found = torch.stack(list(log_likelihoods(model, x, 6, seed=7, labels=labels)))
@@ -279,7 +280,7 @@ class TestLabels:
             assert ended(capsys, "reconstruct", run, tmp_path / name, *label, "-o", output)[0] == 0
             x = torch.eye(8).expand(3, 1, 8, 8)
             with torch.no_grad():
-                reconstructed = vaelab.load(run).given(torch.tensor([2, 2, 2])).reconstruct(x)
+                reconstructed = vaelab.load(run).reconstruct(x, torch.tensor([2, 2, 2]))
             assert shows(output, figures.reconstructions(x, reconstructed))
 
     def test_samples_are_of_the_labels_in_turn(
@@ -298,7 +299,7 @@ class TestLabels:
             assert ended(capsys, "traverse", run, *words, "--dimensions", 1, "-o", output)[0] == 0
         test = opened(run).experiment.data.splits.test
         with torch.no_grad():
-            q = model.given(test.labels).encode(test.pixels.float() / 255)
+            q = model.encode(test.pixels.float() / 255, test.labels)
             most = int((0.5 * (q.mean**2 + q.variance - q.variance.log() - 1)).mean(0).argmax())
         values = torch.linspace(-3, 3, 11).expand(20, -1)
         for label, told, held in (
@@ -306,7 +307,7 @@ class TestLabels:
             (5, 5, torch.zeros(20)),
             (None, test.labels[30], q.mean[30]),
         ):
-            rows = model.given(torch.as_tensor([told])).traverse(held, values)
+            rows = model.traverse(held, values, torch.as_tensor([told]))
             assert shows(tmp_path / f"{label}.png", figures.traversals(rows[most : most + 1])), label
 
 

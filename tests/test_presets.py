@@ -12,10 +12,11 @@ import vaelab
 from vaelab.config.check import check
 from vaelab.config.compose import options
 from vaelab.config.experiment import Experiment
+from vaelab.losses import Step
 from vaelab.models.autoencoder import Autoencoder
-from vaelab.training.adversarial import module_for
 from vaelab.training.checkpoints import AtomicCheckpointIO, read
 from vaelab.training.datamodule import ImageDataModule
+from vaelab.training.module import AutoencoderModule
 from vaelab.training.reading import load_weights
 
 PRESETS = options("model")
@@ -38,7 +39,7 @@ def fitted(made: Experiment, epochs: int, checkpoint: Path | None = None) -> tup
         limit_train_batches=3,
     )
     model = made.model()
-    module = module_for(made.objective)(model, made.objective, made.optimizer, seed=made.seed)
+    module = AutoencoderModule(model, made.objective, made.optimizer, seed=made.seed)
     trainer.fit(module, ImageDataModule(made.data, seed=made.seed), ckpt_path=checkpoint, weights_only=True)
     return model, trainer
 
@@ -70,7 +71,7 @@ def test_a_model_that_was_stopped_goes_on_to_the_same_bits_and_is_loaded_as_it_w
     load_weights(loaded, tmp_path / "undisturbed.ckpt")
     x, labels = made.data.splits.test.pixels[:5].float() / 255, made.data.splits.test.labels[:5]
     undisturbed, loaded = undisturbed.eval(), loaded.eval()
-    assert loaded.given(labels).reconstruct(x).equal(undisturbed.given(labels).reconstruct(x))
+    assert loaded.reconstruct(x, labels).equal(undisturbed.reconstruct(x, labels))
     if loaded.prior is not None:
         torch.manual_seed(0)
         samples = loaded.sample(7)
@@ -94,9 +95,10 @@ def test_the_gradient_reaches_every_parameter_that_is_trained(preset: str) -> No
     made = experiment(preset)
     model = made.model()
     x, labels = made.data.splits.train.pixels[:100].float() / 255, made.data.splits.train.labels[:100]
+    made.objective.build(model, 0)
     # Two passes: a quantizer starts with k-means, after which nothing is left to commit to in a small batch.
     for _ in range(2):
-        loss = made.objective(model.given(labels), x, 10_000)["loss"]
+        loss = made.objective(Step(model, x, labels, number=10_000))["loss"]
     loss.backward()
 
     for name, parameter in model.named_parameters():
@@ -111,14 +113,13 @@ def test_distributions_say_what_the_other_parts_of_vaelab_ask_of_them(preset: st
     made = experiment(preset)
     model = made.model().eval()
     x, labels = made.data.splits.test.pixels[:6].float() / 255, made.data.splits.test.labels[:6]
-    given = model.given(labels)
-    q = given.encode(x)
+    q = model.encode(x, labels)
     z = q.rsample(torch.Size([3]))
 
     assert z.shape == (3, 6, made.posterior(model.encoder.features, made.latent_dim).latent_dim)  # type: ignore[attr-defined]
     assert q.mean.shape == z.shape[1:]
-    assert given.decode(z).log_prob(x).shape == (3, 6)
-    assert given.decode(q.mean).mean.shape == x.shape
+    assert model.decode(z, labels).log_prob(x).shape == (3, 6)
+    assert model.decode(q.mean, labels).mean.shape == x.shape
     if model.posterior.has_density:
         assert model.prior is not None
         assert q.log_prob(z).shape == model.prior().log_prob(z).shape == (3, 6)
@@ -129,12 +130,12 @@ def test_distributions_say_what_the_other_parts_of_vaelab_ask_of_them(preset: st
 def test_under_mixed_precision_densities_and_losses_have_all_their_bits(preset: str) -> None:
     made = experiment(preset)
     model = made.model()
+    made.objective.build(model, 0)
     x, labels = made.data.splits.test.pixels[:64].float() / 255, made.data.splits.test.labels[:64]
     with torch.autocast("cpu", torch.bfloat16):
-        given = model.given(labels)
-        q = given.encode(x)
+        q = model.encode(x, labels)
         z = q.rsample()
-        numbers = {"likelihood": given.decode(z).log_prob(x)} | dict(made.objective(given, x, 0))
+        numbers = {"likelihood": model.decode(z, labels).log_prob(x)} | dict(made.objective(Step(model, x, labels)))
         if model.posterior.has_density:
             assert model.prior is not None
             numbers |= {"posterior": q.log_prob(z), "prior": model.prior().log_prob(z)}
@@ -145,53 +146,51 @@ def test_under_mixed_precision_densities_and_losses_have_all_their_bits(preset: 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["prior=mixture"], "posterior=gaussian to prior=mixture has no closed form: objective.kl=monte_carlo"),
-        (["posterior=iaf"], "posterior=iaf to prior=standard_normal has no closed form: objective.kl=monte_carlo"),
+        (["prior=mixture"], "posterior=gaussian to prior=mixture has no closed form: estimate it by samples"),
+        (["posterior=iaf"], "posterior=iaf to prior=standard_normal has no closed form: estimate it by samples"),
         (
             ["posterior=von_mises_fisher"],
             "posterior=von_mises_fisher is over the unit sphere and prior=standard_normal over real vectors: "
-            "prior=hyperspherical_uniform goes with it",
+            "prior=hyperspherical_uniform would fit",
         ),
         (["posterior=von_mises_fisher", "prior=hyperspherical_uniform", "latent_dim=1"], "latent_dim=2"),
-        (["posterior=vector_quantizer"], "objective=elbo does not go with posterior=vector_quantizer"),
-        (["posterior=gumbel_softmax"], "prior=uniform_codes goes with it"),
+        (["posterior=vector_quantizer"], "the term kl: posterior=vector_quantizer has no density q(z|x)"),
+        (["posterior=gumbel_softmax"], "prior=uniform_codes would fit"),
         (["prior=uniform_codes"], "needs a posterior over codes, and posterior=gaussian is none"),
-        (["objective=vector_quantization"], "does not go with posterior=gaussian, which has no codes"),
+        (["objective=vector_quantization"], "the term commitment: it needs codes, and posterior=gaussian has none"),
         (["model=fsq", "latent_dim=5"], "posterior.levels has 4 entries and latent_dim=5"),
         (["model=fsq", "posterior.levels=[1,5,5,5]"], "greater than 1"),
         (["model=vq_vae", "encoder.features=256", "latent_dim=63"], "goes with a posterior over codes"),
         (["model=vq_vae", "posterior.codes=3"], "does not go with the encoder's grid of 2 x 2"),
         (["encoder=conv", "encoder.channels=[8,8,8,8]"], "an image of 8 x 8: it can be halved 3 times"),
-        (["model=vamp_vae", "conditional=true"], "pseudo-inputs without labels, and conditional=true wants them"),
-        (["model=vamp_vae", "encoder=conv", "encoder.normalization=batch"], "encoder.normalization=layer or group"),
+        (["model=vamp_vae", "conditional=true"], "pseudo-inputs without labels, and the model is conditional"),
+        (
+            ["model=vamp_vae", "encoder=conv", "encoder.normalization=batch"],
+            "and normalization=batch would make the code",
+        ),
         (["model=vamp_vae", "posterior=deterministic"], "posterior=deterministic has none: posterior=gaussian"),
-        (["posterior=ladder", "objective=elbo_monte_carlo"], "prior=top_down of the same layers"),
+        (["posterior=ladder", "objective=elbo_monte_carlo"], "prior=top_down would fit"),
         (["decoder=first_layer"], "posterior"),  # its layers are those of the posterior
         (["posterior=gumbel_softmax", "prior=uniform_codes", "posterior.temperature=0"], "greater than 0"),
-        (["model=gumbel_vae", "objective=iwae"], "objective=iwae weighs samples by their probability"),
+        (["model=gumbel_vae", "objective=iwae"], "it weighs samples by their probability"),
         (["model=gumbel_vae", "objective=piwae"], "posterior=gumbel_softmax relaxes them in training"),
-        (["model=gumbel_vae", "objective=elbo_monte_carlo"], "take objective=elbo with objective.kl=closed_form"),
+        (["model=gumbel_vae", "objective=elbo_monte_carlo"], "take the objective elbo with kl=closed_form"),
         (
-            [
-                "model=gumbel_vae",
-                "objective=regularized",
-                "+regularizer@objective.regularizers.kl=kl",
-                "objective.regularizers.kl.kl=monte_carlo",
-            ],
-            "objective.regularizers.kl.kl=monte_carlo weighs samples by their probability",
+            ["model=gumbel_vae", "+term@objective.terms.second=kl", "objective.terms.second.kl=monte_carlo"],
+            "the term second: it weighs samples by their probability",
         ),
-        (["model=iwae_dreg", "loss=gaussian_optimal_scale"], "in loss=gaussian_optimal_scale one scale hangs on all"),
-        (["model=piwae", "loss=gaussian_optimal_scale"], "objective=iwae with objective.gradient=reparameterized"),
+        (["model=iwae_dreg", "loss=gaussian_optimal_scale"], "loss=gaussian_optimal_scale makes it depend on all"),
+        (["model=piwae", "loss=gaussian_optimal_scale"], "take the objective iwae with gradient=reparameterized"),
         (
             ["model=full_covariance_vae", "objective.free_bits=0.1"],
-            "objective.free_bits needs the density of each latent dimension, and posterior=full_covariance_gaussian",
+            "the term kl: it needs the density of each latent dimension, and posterior=full",
         ),
-        (["model=gumbel_vae", "objective.free_bits=0.1"], "posterior=gumbel_softmax has none: take posterior=gaussian"),
+        (["model=gumbel_vae", "objective.free_bits=0.1"], "posterior=gumbel_softmax has none: posterior=gaussian or"),
         (["model=vq_vae", "conditional=true"], "and no labels (conditional=false)"),
-        (["model=vq_vae", "conditional=true", "decoder.channels=[1,1,1]"], "conditional=true puts a label before them"),
+        (["model=vq_vae", "conditional=true", "decoder.channels=[1,1,1]"], "a label cannot be put before those"),
         (["model=k_sparse_ae", "objective=elbo"], "posterior=k_sparse"),
-        (["model=contractive_ae", "compile=true"], "which the regularizer encoder_jacobian takes: compile=false"),
-        (["model=rae_gp", "compile=true"], "which the regularizer decoder_jacobian takes: compile=false"),
+        (["model=contractive_ae", "compile=true"], "which the term encoder_jacobian takes: compile=false"),
+        (["model=rae_gp", "compile=true"], "which the term decoder_jacobian takes: compile=false"),
     ],
     ids=str,
 )
@@ -214,9 +213,9 @@ def test_any_other_model_can_be_made_conditional(preset: str) -> None:
     made = experiment(preset, "conditional=true")
     model = made.model().eval()
     x = made.data.splits.test.pixels[:1].float().expand(2, -1, -1, -1) / 255
-    given = model.given(torch.tensor([3, 8]))
-    codes = given.encode(x).mean
-    images = given.decode(codes[:1].expand_as(codes)).mean
+    labels = torch.tensor([3, 8])
+    codes = model.encode(x, labels).mean
+    images = model.decode(codes[:1].expand_as(codes), labels).mean
 
     assert not codes[0].equal(codes[1])
     assert images.shape == (2, 1, 8, 8)
@@ -227,9 +226,9 @@ def test_any_other_model_can_be_made_conditional(preset: str) -> None:
 @pytest.mark.parametrize("conditional", [False, True])
 def test_the_decoder_of_layers_sees_the_first_one_alone(preset: str, conditional: bool) -> None:
     made = experiment(preset, f"conditional={str(conditional).lower()}")
-    model = made.model().eval().given(torch.zeros(1, dtype=torch.int64))
+    model = made.model().eval()
     z = torch.randn(1, model.posterior.latent_dim, requires_grad=True)
-    (gradient,) = torch.autograd.grad(model.decode(z).mean.square().sum(), z)
+    (gradient,) = torch.autograd.grad(model.decode(z, torch.zeros(1, dtype=torch.int64)).mean.square().sum(), z)
 
     assert gradient[0, : made.latent_dim].all()
     assert not gradient[0, made.latent_dim :].any()

@@ -74,7 +74,7 @@ def test_codes_of_flat_features_may_be_a_grid_to_the_decoder() -> None:
 
 def test_a_decoder_gives_what_the_likelihood_takes() -> None:
     assert mistakes(decoder="SmallDecoder") == (
-        "decoder=small_decoder gives (1, 7, 7) of a latent, and loss=bce takes (1, 8, 8)"
+        "SmallDecoder gives (1, 7, 7) for a latent, and loss=bce takes (1, 8, 8)"
     )
 
 
@@ -99,14 +99,14 @@ def test_a_part_that_is_no_weight_does_not_stand_for_one() -> None:
 def test_parts_stand_where_conf_has_their_like() -> None:
     targets = shipped_targets()
     assert targets["vaelab.sweeps.launchers.Joblib"] == {"hydra.launcher"}
-    assert targets["vaelab.losses.regularizers.MMD"] == {"objective."}
-    assert targets["vaelab.losses.schedules.Linear"] == {"objective.", "posterior."}
+    assert targets["vaelab.losses.MMD"] == {"objective."}
+    assert targets["vaelab.models.schedules.Linear"] == {"objective.", "posterior."}
     assert targets["vaelab.models.networks.MLPDecoder"] == {"decoder", "decoder.network"}
     assert all(places for places in targets.values())
 
 
 @pytest.mark.parametrize(
-    "target", ["vaelab.models.networks.MLPEncoder", "vaelab.losses.schedules.Linear", "vaelab.losses.regularizers.MMD"]
+    "target", ["vaelab.models.networks.MLPEncoder", "vaelab.models.schedules.Linear", "vaelab.losses.MMD"]
 )
 def test_another_part_for_a_launcher_is_refused_with_the_launchers(target: str) -> None:
     with pytest.raises(ConfigError) as error:

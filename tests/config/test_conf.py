@@ -40,7 +40,6 @@ PRESET_OF = {
     ("objective", "miwae"): "miwae",
     ("objective", "piwae"): "piwae",
     ("objective", "reconstruction"): "ae",
-    ("objective", "regularized"): "beta_tcvae",
     ("objective", "vector_quantization"): "vq_vae",
     ("posterior", "bottom_up"): "hierarchical_vae",
     ("posterior", "deterministic"): "ae",
@@ -71,14 +70,12 @@ def overrides_for(group: str, option: str, raw_sets: Path) -> list[str]:
     on_disk = [f"data.root={raw_sets}", "data.validation=50"]
     if group == "schedule":
         return [*TWO_BATCHES, f"+schedule@objective.kl_weight={option}"]
-    if group == "regularizer":
-        of_codes = ["model=sparse_ae", f"+regularizer@objective.regularizers.another={option}"]
-        of_densities = ["model=wae_mmd", "posterior=gaussian", f"+regularizer@objective.regularizers.{option}={option}"]
-        if option == "mmd":
-            return [*TWO_BATCHES, "model=wae_mmd"]
-        return [*TWO_BATCHES, *(of_codes if option == "sparsity" else of_densities)]
+    if group == "term":
+        critic = ["+term@objective.terms.adversary=image_adversary"] if option == "critic_features" else []
+        of_codes = ["model=sparse_ae"] if option == "sparsity" else []
+        return [*TWO_BATCHES, *of_codes, *critic, f"+term@objective.terms.another={option}"]
     if group == "corruption":
-        return [*TWO_BATCHES, "model=ae", "objective=regularized", f"+corruption@objective.corruption={option}"]
+        return [*TWO_BATCHES, "model=ae", f"+corruption@objective.corruption={option}"]
     if group == "data":
         extra = on_disk if option in ("array", "mnist", "fashion_mnist", "kmnist") else []
         extra += ["data.test=50"] if option == "array" else []

@@ -55,7 +55,7 @@ MAD = [
         "../x",
         "\\",
     ],
-    *["os.system", "vaelab.models.networks.MLPEncoder", "vaelab.losses.ELBO", "range(1,3)", "choice(1,2)", "glob(*)"],
+    *["os.system", "vaelab.models.networks.MLPEncoder", "vaelab.losses.elbo", "range(1,3)", "choice(1,2)", "glob(*)"],
 ]
 
 

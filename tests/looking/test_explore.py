@@ -16,6 +16,7 @@ from vaelab.looking import explore
 from vaelab.looking.load import opened
 from vaelab.losses import kl_per_dimension
 from vaelab.models.latents import fitted_gaussian
+from vaelab.models.parts import Prior
 from vaelab.seeding import derive_seed
 
 
@@ -338,7 +339,7 @@ def test_without_an_output_figures_go_to_the_runs_folder_and_are_not_overwritten
     assert (run / "figures" / "sample.png").stat().st_mtime_ns > before.st_mtime_ns
 
 
-class LogNormal(torch.nn.Module):
+class LogNormal(Prior):
     """A prior that torch knows no mean of."""
 
     def forward(self):

@@ -1,14 +1,19 @@
 """The importance-weighted family against brute force: densities and sums written out for a Gaussian model."""
 
 import math
+import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent))
+from linear_models import linear_gaussian, log_marginal, repeated, seeded
+
 import vaelab
 from vaelab.config.check import check
-from vaelab.losses import CIWAE, ELBO, IWAE, MIWAE, PIWAE
+from vaelab.losses import CIWAE, IWAE, MIWAE, PIWAE, elbo
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.likelihoods import Gaussian as GaussianLikelihood
 from vaelab.models.networks import MLPDecoder, MLPEncoder
@@ -67,11 +72,6 @@ def log_weights(model, x, *samples, seed=0):
     return log_likelihood + log_prior - log_posterior
 
 
-def seeded(objective, model, x, seed=0):
-    torch.manual_seed(seed)
-    return objective(model, x, math.inf)
-
-
 def gradients(model, loss, part=""):
     parameters = [parameter for name, parameter in model.named_parameters() if name.startswith(part)]
     return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, parameters)])
@@ -118,7 +118,7 @@ def test_one_group_is_iwae_and_groups_of_one_sample_are_the_elbo(model, images):
     terms = seeded(MIWAE(samples=1, groups=5), model, images)
     torch.testing.assert_close(terms["loss"], terms["reconstruction"] + terms["kl"])
     one = seeded(MIWAE(samples=1, groups=1), model, images)["loss"]
-    torch.testing.assert_close(one, seeded(ELBO(kl="monte_carlo"), model, images)["loss"])
+    torch.testing.assert_close(one, seeded(elbo(kl="monte_carlo"), model, images)["loss"])
 
 
 def test_the_ends_of_the_combination_are_iwae_and_the_elbo(model, images):
@@ -163,8 +163,8 @@ def test_the_doubly_reparameterized_gradient_has_the_same_mean_and_less_variance
         shift = torch.zeros(runs, LATENT, dtype=torch.float64, requires_grad=True)
         encode = model.encode
 
-        def shifted(x):
-            q = encode(x)
+        def shifted(x, y):
+            q = encode(x, y)
             if acts_on == "mean":
                 q.base_dist.loc = q.base_dist.loc + shift
             else:
@@ -198,16 +198,108 @@ def test_the_decoder_gets_the_same_gradient_either_way(objective, model, images)
     torch.testing.assert_close(one, other)
 
 
+class TestIWAE:
+    """On a linear-Gaussian model, whose log p(x) is known."""
+
+    @pytest.fixture
+    def model(self):
+        return linear_gaussian(exact=False)
+
+    @pytest.fixture
+    def exact_model(self):
+        return linear_gaussian(exact=True)
+
+    @pytest.fixture
+    def images(self):
+        return torch.rand(5, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def test_one_sample_gives_the_monte_carlo_elbo(self, model, images):
+        ours = seeded(IWAE(samples=1), model, images)
+        theirs = seeded(elbo(kl="monte_carlo"), model, images)
+
+        assert set(ours) == set(theirs)
+        for name, term in theirs.items():
+            torch.testing.assert_close(ours[name], term, rtol=1e-13, atol=1e-13)
+
+    @pytest.mark.parametrize("k", [1, 2, 7])
+    def test_the_bound_is_the_log_of_the_mean_weight(self, model, images, k):
+        terms = seeded(IWAE(samples=k), model, images)
+
+        torch.manual_seed(0)
+        z = model.encode(images).sample((k,))
+        log_likelihoods, log_ratios, bounds = [], [], []
+        for b in range(len(images)):
+            weights = []
+            for i in range(k):
+                q = model.encode(images[b : b + 1])
+                log_likelihood = model.decode(z[i, b : b + 1]).log_prob(images[b : b + 1]).item()
+                log_ratio = (q.log_prob(z[i, b : b + 1]) - model.prior().log_prob(z[i, b : b + 1])).item()
+                weights.append(math.exp(log_likelihood - log_ratio))
+                log_likelihoods.append(log_likelihood)
+                log_ratios.append(log_ratio)
+            bounds.append(math.log(sum(weights) / k))
+        assert terms["loss"].item() == pytest.approx(-sum(bounds) / len(bounds), rel=1e-10)
+        assert terms["reconstruction"].item() == pytest.approx(-sum(log_likelihoods) / len(log_likelihoods), rel=1e-10)
+        assert terms["kl"].item() == pytest.approx(sum(log_ratios) / len(log_ratios), rel=1e-10)
+
+    def test_its_gradient_favours_the_best_samples(self, model, images):
+        # Burda et al. 2015, equation 13: the gradient is the mean of the samples' gradients, weighted by
+        # w_i / sum_j w_j.
+        parameters = list(model.parameters())
+        gradients = torch.autograd.grad(seeded(IWAE(samples=7), model, images)["loss"], parameters)
+
+        torch.manual_seed(0)
+        q = model.encode(images)
+        z = q.rsample((7,))
+        log_weights = model.decode(z).log_prob(images) + model.prior().log_prob(z) - q.log_prob(z)
+        normalised = log_weights.detach().softmax(0)
+        expected = torch.autograd.grad(-(normalised * log_weights).sum(0).mean(), parameters)
+
+        for gradient, by_hand in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(gradient, by_hand, rtol=1e-10, atol=1e-10)
+
+    def test_the_bound_tightens_with_more_samples_and_converges_to_the_log_marginal(self, model, images):
+        exact = log_marginal(model, images).mean().item()
+        results = {k: repeated(IWAE(samples=k), model, images, 500) for k in (1, 5, 50, 2000)}
+
+        bounds = {k: -loss for k, (loss, _) in results.items()}
+        errors = {k: error for k, (_, error) in results.items()}
+        assert bounds[1] + 4 * errors[1] < bounds[5] - 4 * errors[5]
+        assert bounds[5] + 4 * errors[5] < bounds[50] - 4 * errors[50]
+        assert all(bound <= exact + 4 * errors[k] for k, bound in bounds.items())
+        assert bounds[2000] == pytest.approx(exact, abs=4 * errors[2000] + 0.002)
+        assert errors[2000] < 0.002
+
+    @pytest.mark.parametrize("k", [1, 5])
+    def test_with_the_exact_posterior_any_number_of_samples_gives_the_log_marginal(self, exact_model, images, k):
+        loss = seeded(IWAE(samples=k), exact_model, images)["loss"]
+
+        torch.testing.assert_close(-loss, log_marginal(exact_model, images).mean(), rtol=1e-12, atol=1e-12)
+
+    def test_weights_too_small_for_a_float_do_not_make_it_infinite(self, model):
+        far = torch.full((2, *SHAPE), 1e3, dtype=torch.float64)
+        log_weight = -seeded(IWAE(samples=1), model, far)["loss"].item()
+
+        assert log_weight < -800  # exp of it is 0
+        assert math.isfinite(seeded(IWAE(samples=5), model, far)["loss"].item())
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["objective=iwae", "posterior=deterministic"], "objective=iwae does not go with posterior=deterministic"),
-        (["objective=piwae", "posterior=iaf"], "objective=piwae needs z to be a smooth map"),
-        (["model=iwae_dreg", "posterior=iaf"], "posterior=iaf does not give: take posterior=gaussian"),
+        (["objective=iwae", "posterior=deterministic"], "objective=iwae: posterior=deterministic has no density"),
+        (["objective=piwae", "posterior=iaf"], "objective=piwae: it needs z as a smooth map of noise"),
+        (
+            ["model=iwae_dreg", "posterior=iaf"],
+            "posterior=gaussian or posterior=full_covariance_gaussian or posterior=l",
+        ),
         (["model=iwae_dreg", "posterior=von_mises_fisher", "prior=hyperspherical_uniform"], "posterior=von_mises"),
         (["model=iwae_dreg", "posterior=gumbel_softmax", "prior=uniform_codes"], "posterior=gumbel_softmax"),
+        (["model=iwae_dreg", "decoder.normalization=batch"], "objective=iwae: it weighs the gradient of each sample"),
+        (["model=piwae", "decoder.normalization=batch"], "objective=piwae: it weighs the gradient of each sample"),
+        (["model=piwae", "loss=gaussian_optimal_scale"], "and loss=gaussian_optimal_scale makes it depend on all"),
         (["objective=ciwae", "objective.elbo_share=1.5"], "less than or equal to 1"),
-        (["objective=miwae", "~prior"], "objective=miwae needs a prior"),
+        (["objective=miwae", "~prior"], "objective=miwae: it needs a prior"),
     ],
     ids=str,
 )
@@ -215,3 +307,9 @@ def test_what_does_not_go_together_is_named_with_what_would(overrides, message):
     with pytest.raises(vaelab.ConfigError) as error:
         check(vaelab.compose(["data=digits", *overrides]))
     assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("overrides", [["model=iwae"], ["model=ciwae"], ["model=miwae"]], ids=str)
+def test_the_plain_gradient_goes_with_batch_normalization(overrides):
+    check(vaelab.compose(["data=digits", *overrides, "decoder.normalization=batch"]))

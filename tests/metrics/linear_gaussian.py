@@ -10,16 +10,15 @@ from torch.distributions import MultivariateNormal
 
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.likelihoods import Gaussian as GaussianLikelihood
+from vaelab.models.parts import Posterior
 from vaelab.models.posteriors import Gaussian
 from vaelab.models.priors import StandardNormal
 
 SHAPE, PIXELS = (1, 2, 3), 6
 
 
-class ExactPosterior(nn.Module):
+class ExactPosterior(Posterior):
     """N(M^-1 W^T (x - b), scale^2 M^-1) with its full covariance."""
-
-    has_density = True
 
     def __init__(self, weight, bias, scale):
         super().__init__()

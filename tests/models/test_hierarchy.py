@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from vaelab.losses import ELBO, IWAE
+from vaelab.losses import IWAE, Step, elbo
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.hierarchy import BottomUp, FirstLayer, Ladder, TopDown
 from vaelab.models.likelihoods import Bernoulli
@@ -48,7 +48,7 @@ def test_z_holds_all_layers_of_posterior_and_prior(posterior_class):
 @pytest.mark.parametrize("posterior_class", [BottomUp, Ladder])
 def test_a_gradient_reaches_every_parameter(posterior_class):
     m = model(posterior_class)
-    ELBO(kl="monte_carlo")(m, torch.rand(50, *SHAPE), 0)["loss"].backward()
+    elbo(kl="monte_carlo")(Step(m, torch.rand(50, *SHAPE)))["loss"].backward()
 
     for name, parameter in m.named_parameters():
         assert parameter.grad.any(), name
@@ -106,13 +106,13 @@ def test_more_samples_tighten_the_bound(posterior_class):
     m = model(posterior_class)
     x = torch.rand(200, *SHAPE).round()
 
-    bounds = [IWAE(samples=k)(m, x, 0)["loss"].item() for k in (1, 50)]
+    bounds = [IWAE(samples=k)(Step(m, x))["loss"].item() for k in (1, 50)]
 
     assert bounds[1] < bounds[0]
 
 
 def test_a_ladder_needs_a_prior_of_its_own_layers():
-    with pytest.raises(ValueError, match=r"prior=top_down of the same layers \[4, 3, 2\].*layers \[5, 4\]"):
+    with pytest.raises(ValueError, match=r"same layers \[4, 3, 2\], and the prior is TopDown of layers \[5, 4\]"):
         model(Ladder, prior_above=[4])
 
 

@@ -177,7 +177,7 @@ def test_a_copy_of_a_model_has_a_vamp_prior_of_its_own_encoder():
 
 
 def test_a_vamp_prior_needs_a_posterior_with_a_density():
-    with pytest.raises(ValueError, match="posterior=gaussian"):
+    with pytest.raises(ValueError, match="Deterministic has none: Gaussian would fit"):
         gaussian_model(VampPrior(2), posterior_class=Deterministic)
 
 
@@ -202,7 +202,7 @@ def test_uniform_codes_are_those_of_the_posterior(posterior_class):
 
 
 def test_uniform_codes_need_a_posterior_that_has_some():
-    with pytest.raises(ValueError, match=r"needs a posterior over codes, and posterior=gaussian is none: "):
+    with pytest.raises(ValueError, match="needs a posterior over codes, and Gaussian is none: VectorQuantizer or"):
         gaussian_model(UniformCodes(2))
 
 

@@ -20,7 +20,7 @@ def test_hyperparameters_are_flat_and_name_parts_by_their_classes() -> None:
         "data.batch_size": 128,
         "encoder": "MLPEncoder",
         "encoder.hidden": "[400]",
-        "objective": "ELBO",
+        "objective": "elbo",
         "objective.kl_weight": "Linear",
         "objective.kl_weight.steps": 100,
         "loss": "Bernoulli",

@@ -59,7 +59,7 @@ def test_a_row_of_hparams_begins_and_ends_and_says_nothing_for_other_runs(run: P
     start, end = sessions(run)
     assert start.WhichOneof("data") == "session_start_info"
     assert start.session_start_info.hparams["latent_dim"].number_value == 2
-    assert start.session_start_info.hparams["objective"].string_value == "ELBO"
+    assert start.session_start_info.hparams["objective"].string_value == "elbo"
     assert end.WhichOneof("data") == "session_end_info"
 
 

@@ -9,12 +9,12 @@ from torch import nn
 
 from vaelab.data import Batches, ImageData, Images, Splits
 from vaelab.losses import ELBO, Reconstruction
-from vaelab.losses.schedules import Linear
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.likelihoods import Bernoulli
 from vaelab.models.networks import MLPDecoder, MLPEncoder
 from vaelab.models.posteriors import Deterministic, Gaussian
 from vaelab.models.priors import StandardNormal
+from vaelab.models.schedules import Linear
 from vaelab.seeding import derive_seed
 from vaelab.training.checkpoints import AtomicCheckpointIO
 from vaelab.training.datamodule import ImageDataModule

@@ -79,7 +79,7 @@ def test_a_conditional_model_reconstructs_images_with_their_labels_and_traverses
     drawn = portrait(model, images, VIEW, seed=0)
     x = images.pixels[:10] / 255
     with torch.no_grad():
-        reconstructed = model.given(images.labels[:10]).reconstruct(x)
+        reconstructed = model.reconstruct(x, images.labels[:10])
     assert (drawn["reconstructions"] == figures.reconstructions(x, reconstructed)).all()
 
 

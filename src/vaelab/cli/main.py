@@ -69,8 +69,8 @@ _GROUPS = "\n\n".join(
     [
         "Groups and their options:",
         *(f"{name}: {', '.join(options(name))}" for name in groups()),
-        "Schedules, regularizers and corruptions are put at a knob: +schedule@objective.kl_weight=linear, "
-        "+regularizer@objective.regularizers.mmd=mmd.",
+        "Schedules, terms and corruptions are put at a knob: +schedule@objective.kl_weight=linear, "
+        "+term@objective.terms.mmd=mmd.",
     ]
 )
 

@@ -25,11 +25,14 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from vaelab.config.compose import CONF, sources, unresolved
 from vaelab.config.experiment import Experiment
+from vaelab.config.names import config_name
 from vaelab.data import Form
 from vaelab.errors import ConfigError, did_you_mean
-from vaelab.losses.requirements import require_shapes
+from vaelab.losses import Step
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.networks import projections
+from vaelab.models.networks.convolutional import Grid
+from vaelab.models.parts import CodePosterior, UnsuitableError
 from vaelab.performance import linear
 
 # Where layers are computed: their lines say nothing of who gave them a wrong shape.
@@ -66,8 +69,12 @@ def check(
         with torch.device("meta"):
             model = experiment.model()
         experiment.objective.requires(model)
+        with torch.device("meta"):
+            experiment.objective.build(model, experiment.seed)
         if not trained:  # which imports what training does anyway, for a second and more
-            require_shapes(model.eval())
+            _require_shapes(model.eval())
+    except UnsuitableError as error:
+        raise ConfigError([error.worded(config_name)]) from error
     except ValueError as error:
         raise ConfigError([str(error)]) from error
     except (RuntimeError, OverflowError, TypeError, AttributeError) as error:  # too many numbers, a part without one
@@ -82,7 +89,9 @@ def _require_loss(experiment: Experiment, model: Autoencoder) -> None:
     """Have the objective go through two images that have a shape and no pixels: what cannot be said so, passes."""
     x = torch.zeros(2, *experiment.data.shape, device="meta")
     try:
-        experiment.objective(model.given(torch.zeros(2, dtype=torch.int64, device="meta")), x, 0)
+        step = Step(model, x, torch.zeros(2, dtype=torch.int64, device="meta"))
+        experiment.objective(step)
+        experiment.objective.critic_losses(step)
     except NotImplementedError:
         return
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
@@ -96,6 +105,35 @@ def _require_loss(experiment: Experiment, model: Autoencoder) -> None:
         where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}"
         message = f"the loss cannot be computed of images {experiment.data.shape}: {_first_line(error)} ({where})"
         raise ConfigError([message]) from error
+
+
+def _require_shapes(model: Autoencoder) -> None:
+    """Refuse parts whose outputs the next part cannot take, of a model on the meta device, in evaluation mode."""
+    posterior, decoder = model.posterior, model.decoder
+    for grid in (module for module in decoder.modules() if isinstance(module, Grid)):
+        if isinstance(posterior, CodePosterior) and posterior.codes != grid.height * grid.width:
+            raise ValueError(
+                f"decoder.features=null has a grid of {grid.height} x {grid.width} places, and the posterior has "
+                f"{posterior.codes} codes: as many decoder.channels as encoder.channels make the grids the same"
+            )
+    size, wanted = posterior.latent_dim, tuple(model.likelihood.parameter_shape)
+    y = torch.zeros(2, dtype=torch.int64, device="meta")
+    try:
+        q = model.encode(torch.zeros(2, *model.likelihood.shape, device="meta"), y)
+        z = torch.zeros(2, size, device="meta")
+        parameters = decoder(z) if model.classes is None else decoder(z, y)
+    except Exception:  # a part of somebody's own may look at values: if it is wrong, training says how
+        return
+    if (q.batch_shape, q.event_shape) != ((2,), (size,)):
+        raise UnsuitableError(
+            f"{{}} gives a distribution of batch shape {tuple(q.batch_shape)} and event shape {tuple(q.event_shape)} "
+            f"for 2 images: with its latent_dim they should be (2,) and ({size},)",
+            posterior,
+        )
+    if tuple(parameters.shape) != (2, *wanted):
+        raise UnsuitableError(
+            f"{{}} gives {tuple(parameters.shape[1:])} for a latent, and {{}} takes {wanted}", decoder, model.likelihood
+        )
 
 
 def _first_line(error: Exception) -> str:
@@ -234,7 +272,7 @@ def shipped_targets() -> Mapping[str, frozenset[str]]:
     """The names that a `_target_` may have without anybody's trust, and where: as conf/ itself has them.
 
     Where is a key, such as "encoder"; "callbacks." stands for all below that key. The options of a group that is no
-    key, such as regularizer, stand below the keys under which the presets put them.
+    key, such as term, stand below the keys under which the presets put them.
     """
     keys = inspect.signature(Experiment).parameters
     target = re.compile(r"^([ -]*)_target_:\s*(\S+)", re.MULTILINE)
@@ -247,7 +285,8 @@ def shipped_targets() -> Mapping[str, frozenset[str]]:
     for group, _, text in sources():
         own = {group} if group in keys or "." in group else set()
         for indent, name in target.findall(text):
-            places.setdefault(name, set()).update({f"{group}."} if indent else own | within.get(group, set()))
+            below = {f"{group}."} if group in keys else within.get(group, set())
+            places.setdefault(name, set()).update(below if indent else own | within.get(group, set()))
     return {name: frozenset(found) for name, found in places.items()}
 
 

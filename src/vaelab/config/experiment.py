@@ -10,9 +10,9 @@ import torch
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from vaelab.config.names import config_name
 from vaelab.data import ImageData
 from vaelab.losses import Objective
-from vaelab.losses.requirements import option
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.networks import ConditionalDecoder, ConditionalEncoder
 from vaelab.seeding import derive_seed
@@ -69,14 +69,11 @@ class Experiment:
             raise ValueError("callbacks=early_stopping waits for validations, and trainer.limit_val_batches=0 has none")
         if self.conditional and not self.data.classes:
             raise ValueError(
-                f"conditional=true needs labels, and data={option(self.data)} has none: conditional=false or, with "
+                f"conditional=true needs labels, and {config_name(self.data)} has none: conditional=false or, with "
                 "data=array, a labels.npy beside images.npy"
             )
-        for name, part in getattr(self.objective, "regularizers", {}).items():
-            if self.compile and getattr(part, "differentiates_twice", False):
-                raise ValueError(
-                    f"compile=true has no gradients of gradients, which the regularizer {name} takes: compile=false"
-                )
+        if self.compile and (name := self.objective.taking_gradients()) is not None:
+            raise ValueError(f"compile=true has no gradients of gradients, which {name} takes: compile=false")
 
     def model(self) -> Autoencoder:
         """A new autoencoder, whose weights are f(seed)."""

@@ -15,7 +15,7 @@ from vaelab.data import Batch, Batches, ImageData, Images, rows_at_once
 from vaelab.errors import RunError, unwritten
 from vaelab.looking.chosen import split_images
 from vaelab.looking.load import opened
-from vaelab.losses import Objective
+from vaelab.losses import Objective, Step
 from vaelab.metrics import images, labels, latents, likelihood
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.distributions import OneHotCodes, VonMisesFisher
@@ -146,7 +146,7 @@ def evaluation_of(
         "split": split,
         "images": len(chosen),
         "binarize": data.binarize,
-        "normalized_over": likelihood.normalized_over(trained.model),
+        "normalized_over": trained.model.likelihood.normalized_over,
         "given": "nothing" if trained.model.classes is None else "labels",
         "step": trained.step,
         "seed": subject.seed,
@@ -207,7 +207,7 @@ class _Subject:
 
     def encode(self, batch: Batch) -> Distribution:
         """q(z|x), or of a conditional model q(z|x, y), (B,)."""
-        return self.model.given(batch.labels).encode(batch.images)
+        return self.model.encode(batch.images, batch.labels)
 
 
 Found = Iterator[tuple[str, Metric | str]]
@@ -219,7 +219,8 @@ def _terms(subject: _Subject) -> Found:
     terms, sizes = [], []
     for number, batch in enumerate(subject.batches(subject.images, "ELBO")):
         seed_noise(subject.device, derive_seed(subject.seed, PREFIX[subject.split], number))
-        terms.append(likelihood.evaluation_terms(subject.model.given(batch.labels), subject.objective, batch.images))
+        step = Step(subject.model, batch.images, batch.labels, training=False)
+        terms.append(likelihood.evaluation_terms(subject.objective, step))
         sizes.append(len(batch.images))
     weights = torch.tensor(sizes, dtype=torch.float64)
     means = weights @ torch.stack([torch.stack(list(of_batch.values())) for of_batch in terms]).cpu().double()
@@ -239,7 +240,7 @@ def _pictures(subject: _Subject) -> Found:
     decibels, similarities = [], []
     too_small = None
     for batch in subject.batches(subject.images, "reconstructions"):
-        reconstructions = subject.model.given(batch.labels).reconstruct(batch.images)
+        reconstructions = subject.model.reconstruct(batch.images, batch.labels)
         decibels.append(images.psnr(batch.images, reconstructions))
         try:
             similarities.append(images.ssim(batch.images, reconstructions))
@@ -280,7 +281,7 @@ def _latents(subject: _Subject) -> Found:
     if found.means is None:
         yield names[1], "z is codes: codes_in_use says how many"
     else:
-        yield names[1], _active(found.means, getattr(subject.model.posterior, "sizes", []))
+        yield names[1], _active(found.means, subject.model.posterior.layers)
     formula = isinstance(q, FORMULAS)
     chosen = subject.some(subject.images, "information", CODES if formula else COSTLY)
     posteriors = [subject.encode(batch) for batch in subject.batches(chosen, "information")]

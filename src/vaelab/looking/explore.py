@@ -76,9 +76,9 @@ def reconstruct(
     targets = _targets("reconstruct", run, [".png"], output, force)
     trained = opened(run, trust=trust)
     chosen = choose(trained.experiment.data, own, split, images, invert, "10")
-    model = trained.model.given(labels_for(trained.model, len(chosen.images), chosen.labels, label))
+    model, told = trained.model, labels_for(trained.model, len(chosen.images), chosen.labels, label)
     with _seeded(trained, seed), torch.no_grad():
-        reconstructed = model.reconstruct(chosen.images, stochastic=stochastic)
+        reconstructed = model.reconstruct(chosen.images, told, stochastic=stochastic)
     view = figures.View.of(trained.experiment.data.form)
     error = mse_loss(reconstructed, chosen.images).item()
     notes = [*chosen.notes, f"mean squared error {error:.5f} a pixel"]
@@ -184,7 +184,7 @@ def interpolate(
     if model.space != "the unit sphere":
         _require_real_vectors(model)
     with _seeded(trained, seed):
-        path = model.given(told[:-1]).interpolate(first, last, steps, spherical=spherical, stochastic=stochastic)
+        path = model.interpolate(first, last, steps, told[:-1], spherical=spherical, stochastic=stochastic)
     view = figures.View.of(trained.experiment.data.form)
     spherical = spherical or model.space == "the unit sphere"
     kind = "spherical" if spherical else "linear"
@@ -253,7 +253,7 @@ def traverse(
         weights, sorted_by, unit = _information(model, pixels, found.labels, codes)
         offsets = torch.linspace(-reach, reach, steps)
         held = centre if number is None else codes[number]
-        rows = model.given(told).traverse(held, centre[:, None] + spread[:, None] * offsets)  # (Z, steps, C, H, W)
+        rows = model.traverse(held, centre[:, None] + spread[:, None] * offsets, told)  # (Z, steps, C, H, W)
     order = weights.argsort(descending=True, stable=True)
     order = order[changing(rows)[order]]
     notes = []
@@ -330,9 +330,8 @@ def manifold(
         "columns": [f"{value:.2f}" for value in lines[:, 0].tolist()],
         "corner": "z1 \\ z0",
     }
-    picture = figures.manifold(
-        figures.View.of(trained.experiment.data.form)(model.given(told).manifold(steps, codes=codes))
-    )
+    view = figures.View.of(trained.experiment.data.form)
+    picture = figures.manifold(view(model.manifold(steps, told, codes=codes)))
     return _write(targets, {".png": lambda path: figures.save(picture, path, **labels)}, [])
 
 
@@ -388,7 +387,7 @@ def _posteriors(model: Autoencoder, images: Tensor, labels: Tensor) -> Iterator[
     """Q(z|x) of images with their labels, some at a time."""
     size = rows_at_once(images.shape[1:])
     for x, y in zip(torch.split(images, size), torch.split(labels, size), strict=True):
-        yield model.given(y).encode(x)
+        yield model.encode(x, y)
 
 
 @torch.no_grad()

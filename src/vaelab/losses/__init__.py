@@ -1,37 +1,62 @@
-"""Objectives: what is minimised.
+"""Losses: what is minimized.
 
-An objective is called as `objective(model, x, step)` with images x (B, C, H, W) and returns a dict of scalar
-tensors: "loss", which is minimised, and every term by its name, unweighted. One reduction everywhere: sum over
-the dimensions of an event, mean over the batch, in nats.
+An objective is called with a `Step`, which holds what its terms look at, and returns a dict of scalar tensors: "loss",
+which is minimized, and every term by its name, unweighted. One reduction everywhere: sum over the dimensions of an
+event, mean over the batch, in nats. Most objectives are a `SumOfTerms`: the reconstruction and any terms, each with a
+weight and, where it wants them, critics of its own. The importance-weighted bounds are objectives by themselves.
 
-`step` is the optimizer's step, which schedules read. Evaluation passes `math.inf`: weights at their final
-values, and nothing that serves training alone, such as free bits or the corruption of images.
-
-`requires(model)` says with a ValueError, before training starts, that a model cannot have this objective.
+`requires(model)` says with an UnsuitableError, before training starts, that a model cannot have this objective.
 """
 
-from vaelab.losses.adversarial import Adversarial, AdversarialAutoencoder, FactorVAE
-from vaelab.losses.elbo import ELBO, Capacity, Reconstruction, kl_per_dimension
+from vaelab.losses.adversaries import CriticFeatures, DensityRatioTotalCorrelation, ImageAdversary, LatentAdversary
+from vaelab.losses.divergences import KL, MMD, TotalCorrelation
 from vaelab.losses.importance import CIWAE, IWAE, MIWAE, PIWAE
-from vaelab.losses.objective import KnowsDataset, Objective, Terms
-from vaelab.losses.quantization import VectorQuantization
-from vaelab.losses.regularized import Regularized
+from vaelab.losses.objective import Objective, SumOfTerms, Term, Terms
+from vaelab.losses.objectives import adversarial, capacity, elbo, factor_vae, reconstruction, vector_quantization
+from vaelab.losses.penalties import (
+    DIP,
+    CodeLength,
+    CodeNorm,
+    CodeUse,
+    Commitment,
+    DecoderJacobian,
+    DecoderNorm,
+    EncoderJacobian,
+    Sparsity,
+)
+from vaelab.losses.step import Step, kl_per_dimension
 
 __all__ = [
     "CIWAE",
-    "ELBO",
+    "DIP",
     "IWAE",
+    "KL",
     "MIWAE",
+    "MMD",
     "PIWAE",
-    "Adversarial",
-    "AdversarialAutoencoder",
-    "Capacity",
-    "FactorVAE",
-    "KnowsDataset",
+    "CodeLength",
+    "CodeNorm",
+    "CodeUse",
+    "Commitment",
+    "CriticFeatures",
+    "DecoderJacobian",
+    "DecoderNorm",
+    "DensityRatioTotalCorrelation",
+    "EncoderJacobian",
+    "ImageAdversary",
+    "LatentAdversary",
     "Objective",
-    "Reconstruction",
-    "Regularized",
+    "Sparsity",
+    "Step",
+    "SumOfTerms",
+    "Term",
     "Terms",
-    "VectorQuantization",
+    "TotalCorrelation",
+    "adversarial",
+    "capacity",
+    "elbo",
+    "factor_vae",
     "kl_per_dimension",
+    "reconstruction",
+    "vector_quantization",
 ]

@@ -15,15 +15,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vaelab.losses.objective import Samples, Terms
-from vaelab.losses.requirements import require_density, require_density_of_samples, require_differentiable_density
+from vaelab.losses.needs import need_density, need_density_of_samples, need_differentiable_density
+from vaelab.losses.objective import Objective, Terms
+from vaelab.losses.step import Step
 from vaelab.models.autoencoder import Autoencoder
+from vaelab.models.parts import UnsuitableError
 
 Gradient = Literal["reparameterized", "doubly_reparameterized"]
+Samples = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class IWAE:
+class IWAE(Objective):
     """loss = -E[log 1/k sum_i w_i], w_i = p(x|z_i) p(z_i) / q(z_i|x) (Burda et al. 2015, equation 8).
 
     For k = 1 it is the negative Monte Carlo ELBO, for more it is tighter.
@@ -34,25 +37,26 @@ class IWAE:
     """
 
     def __init__(self, *, samples: Samples, gradient: Gradient = "reparameterized") -> None:
+        super().__init__()
         self.samples = samples
         self.gradient = gradient
 
     def requires(self, model: Autoencoder) -> None:
         """Refuse a model without densities."""
-        _require("iwae", self.gradient, model)
+        _need_weights(self, model, self.gradient)
 
-    def __call__(self, model: Autoencoder, x: Tensor, step: float) -> Terms:
+    def forward(self, step: Step) -> Terms:
         """`loss`, `reconstruction` and `kl`."""
         if self.gradient == "reparameterized":
-            drawn = _draw(model, x, self.samples)
+            drawn = _draw(step, self.samples)
             return _terms(_log_mean(drawn.log_weight, 0), drawn)
-        drawn = _draw(model, x, self.samples, apart=True)
+        drawn = _draw(step, self.samples, apart=True)
         share = drawn.log_weight.softmax(0)
         bound = _log_mean(drawn.log_weight, 0)
         return _terms(drawn.with_gradients(bound, of_model=share, through_z=share.square()), drawn)
 
 
-class MIWAE:
+class MIWAE(Objective):
     """loss = -1/m sum_j log 1/k sum_i w_ij: the mean of m bounds of k samples each (Rainforth et al. 2018).
 
     With groups 1 it is IWAE's loss, with samples 1 the ELBO's of m samples.
@@ -64,28 +68,29 @@ class MIWAE:
     """
 
     def __init__(self, *, samples: Samples, groups: Samples, gradient: Gradient = "reparameterized") -> None:
+        super().__init__()
         self.samples = samples
         self.groups = groups
         self.gradient = gradient
 
     def requires(self, model: Autoencoder) -> None:
         """Refuse a model without densities."""
-        _require("miwae", self.gradient, model)
+        _need_weights(self, model, self.gradient)
 
-    def __call__(self, model: Autoencoder, x: Tensor, step: float) -> Terms:
+    def forward(self, step: Step) -> Terms:
         """`loss`, `reconstruction` and `kl`."""
         shape = (self.groups, self.samples)
         if self.gradient == "reparameterized":
-            drawn = _draw(model, x, *shape)
+            drawn = _draw(step, *shape)
             return _terms(_log_mean(drawn.log_weight, 1).mean(0), drawn)
-        drawn = _draw(model, x, *shape, apart=True)
+        drawn = _draw(step, *shape, apart=True)
         share = drawn.log_weight.softmax(1)
         bound = _log_mean(drawn.log_weight, 1).mean(0)
         through_z = share.square() / self.groups
         return _terms(drawn.with_gradients(bound, of_model=share / self.groups, through_z=through_z), drawn)
 
 
-class CIWAE:
+class CIWAE(Objective):
     """loss = -(elbo_share * ELBO + (1 - elbo_share) * log 1/k sum_i w_i) (Rainforth et al. 2018).
 
     Args:
@@ -95,18 +100,19 @@ class CIWAE:
     """
 
     def __init__(self, *, samples: Samples, elbo_share: Share = 0.5, gradient: Gradient = "reparameterized") -> None:
+        super().__init__()
         self.samples = samples
         self.elbo_share = elbo_share
         self.gradient = gradient
 
     def requires(self, model: Autoencoder) -> None:
         """Refuse a model without densities."""
-        _require("ciwae", self.gradient, model)
+        _need_weights(self, model, self.gradient)
 
-    def __call__(self, model: Autoencoder, x: Tensor, step: float) -> Terms:
+    def forward(self, step: Step) -> Terms:
         """`loss`, `reconstruction` and `kl`."""
         apart = self.gradient == "doubly_reparameterized"
-        drawn = _draw(model, x, self.samples, apart=apart)
+        drawn = _draw(step, self.samples, apart=apart)
         elbo, bound = drawn.log_weight.mean(0), _log_mean(drawn.log_weight, 0)
         mixed = self.elbo_share * elbo + (1 - self.elbo_share) * bound
         if apart:
@@ -116,7 +122,7 @@ class CIWAE:
         return _terms(mixed, drawn)
 
 
-class PIWAE:
+class PIWAE(Objective):
     """IWAE's loss of all m k samples for what decodes, MIWAE's of m groups of k for what encodes.
 
     (Rainforth et al. 2018.) The loss that is reported is IWAE's. What encodes is what acts through z and
@@ -129,19 +135,18 @@ class PIWAE:
     """
 
     def __init__(self, *, samples: Samples, groups: Samples, gradient: Gradient = "reparameterized") -> None:
+        super().__init__()
         self.samples = samples
         self.groups = groups
         self.gradient = gradient
 
     def requires(self, model: Autoencoder) -> None:
         """Refuse a model without densities, or whose density is not known at any z."""
-        require_density("piwae", model)
-        require_density_of_samples("objective=piwae", model)
-        require_differentiable_density("objective=piwae", model)
+        _need_weights(self, model, "doubly_reparameterized")  # samples are weighed one by one whatever the gradient is
 
-    def __call__(self, model: Autoencoder, x: Tensor, step: float) -> Terms:
+    def forward(self, step: Step) -> Terms:
         """`loss`, `reconstruction` and `kl`."""
-        drawn = _draw(model, x, self.groups, self.samples, apart=True)
+        drawn = _draw(step, self.groups, self.samples, apart=True)
         log_weight = drawn.log_weight  # (m, k, B)
         bound = _log_mean(log_weight.flatten(0, 1), 0)
         of_model = log_weight.flatten(0, 1).softmax(0).view_as(log_weight)
@@ -185,14 +190,12 @@ class _Drawn(NamedTuple):
         return bound.detach() + surrogate - surrogate.detach()
 
 
-def _draw(model: Autoencoder, x: Tensor, *samples: int, apart: bool = False) -> _Drawn:
+def _draw(step: Step, *samples: int, apart: bool = False) -> _Drawn:
     """Samples (*samples, B, Z); `apart`, the densities do not pass gradients to z, for which there is the score."""
-    assert model.prior is not None  # `requires` saw to it
-    q = model.encode(x)
-    z = q.rsample(torch.Size(samples))
+    z = step.q.rsample(torch.Size(samples))
     apart = apart and torch.is_grad_enabled()
     at = z.detach().requires_grad_() if apart else z
-    densities = model.decode(at).log_prob(x), model.prior().log_prob(at), q.log_prob(at)
+    densities = step.model.decode(at, step.y).log_prob(step.x), step.p_z.log_prob(at), step.q.log_prob(at)
     score = None
     if apart:
         log_weight = densities[0] + densities[1] - densities[2]
@@ -211,8 +214,11 @@ def _terms(bound: Tensor, drawn: _Drawn) -> Terms:
     return {"loss": -bound.mean(), "reconstruction": -drawn.log_likelihood.mean(), "kl": kl.mean()}
 
 
-def _require(objective: str, gradient: Gradient, model: Autoencoder) -> None:
-    require_density(objective, model)
-    require_density_of_samples(f"objective={objective}", model)
-    if gradient == "doubly_reparameterized":
-        require_differentiable_density("objective.gradient=doubly_reparameterized", model)
+def _need_weights(bound: Objective, model: Autoencoder, gradient: Gradient) -> None:
+    try:
+        need_density(model)
+        need_density_of_samples(model)
+        if gradient == "doubly_reparameterized":
+            need_differentiable_density(model)
+    except UnsuitableError as error:
+        raise UnsuitableError(f"{{}}: {error.message}", bound, *error.parts, fits=error.fits) from error

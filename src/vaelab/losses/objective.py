@@ -1,31 +1,226 @@
-"""What every objective is."""
+"""What is minimized: an objective, and the terms that most of them are sums of.
 
-from collections.abc import Mapping
-from typing import Annotated, Protocol, runtime_checkable
+One reduction everywhere: sum over the dimensions of an event, mean over the batch, in nats.
+"""
 
-from pydantic import Field
-from torch import Tensor
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
+import torch
+from torch import Tensor, nn
+
+from vaelab.losses.corruptions import Corruption
+from vaelab.losses.step import Step
 from vaelab.models.autoencoder import Autoencoder
+from vaelab.models.parts import CodePosterior, UnsuitableError
+from vaelab.models.schedules import Schedule, Weight, at
+from vaelab.seeding import derive_seed
 
-Samples = Annotated[int, Field(gt=0)]
 Terms = Mapping[str, Tensor]
+OptimizerOf = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+RESERVED = ("loss", "reconstruction", "elbo", "mse")  # names of what is reported besides the terms
 
 
-@runtime_checkable
-class Objective(Protocol):
-    """A loss over a model and a batch of images."""
+class Objective(nn.Module, ABC):
+    """step -> "loss", which is minimized, and each term by its name, unweighted: scalars in nats."""
 
-    def __call__(self, model: Autoencoder, x: Tensor, step: float) -> Terms:
-        """The loss and its terms, scalars in nats an image."""
+    @abstractmethod
+    def forward(self, step: Step) -> Terms:
+        """The loss and its terms."""
 
     def requires(self, model: Autoencoder) -> None:
-        """Raise ValueError where `model` lacks what this objective needs."""
+        """Raise UnsuitableError where `model` lacks what this objective needs."""
+
+    def build(self, model: Autoencoder, seed: int) -> None:
+        """Make the networks that it owns, with weights f(seed)."""
+
+    def coupling(self) -> str | None:
+        """The first term that is no mean over the images of a batch; None where all are."""
+        return None
+
+    def taking_gradients(self) -> str | None:
+        """The first term whose value is made of gradients; None where there is none."""
+        return None
+
+    def weights(self, step: float) -> dict[str, float]:
+        """The weights of its terms at an optimizer's step."""
+        return {}
+
+    def critics(self) -> dict[str, tuple[nn.Module, OptimizerOf]]:
+        """Networks that are trained against the model, each with what makes its optimizer."""
+        return {}
+
+    def critic_losses(self, step: Step) -> dict[str, Tensor]:
+        """What each critic minimizes; no gradient reaches the model."""
+        return {}
 
 
-@runtime_checkable
-class KnowsDataset(Protocol):
-    """An objective that has to know how many images its batches are drawn from."""
+class Term(nn.Module, ABC):
+    """A summand of a loss: a scalar of a step, times a weight.
 
-    def drawn_from(self, images: int) -> None:
-        """Take note of the dataset's size; training says it before its first step."""
+    A term may own critics or feature networks, made in `build`, of whatever it looks at: z, x, features.
+    """
+
+    weight: Weight | Schedule | None  # None: it is only reported
+    couples_images: bool = False  # no mean over the images of a batch
+    uses_prior: ClassVar[bool] = False  # trains or matches p(z)
+    takes_gradients: ClassVar[bool] = False  # its value is made of gradients
+    evaluated_as: ClassVar[str | None] = None  # the name of what an evaluation reports, where that is something else
+
+    @abstractmethod
+    def forward(self, step: Step) -> Tensor | None:
+        """The value in nats, unweighted; None where the model has none."""
+
+    def evaluate(self, step: Step) -> Tensor | None:
+        """What stands for it in an evaluation: comparable from one step to another. None leaves it out."""
+        value: Tensor | None = self(step)
+        return value
+
+    def contribution(self, step: Step, value: Tensor) -> Tensor | None:
+        """What the loss gets of a value; None where it is only reported."""
+        return None if self.weight is None else step.weight(self.weight) * value
+
+    def requires(self, model: Autoencoder) -> None:
+        """Raise UnsuitableError where `model` cannot have it."""
+
+    def build(self, model: Autoencoder) -> None:
+        """Make its networks."""
+
+    def bind(self, terms: Mapping[str, "Term"]) -> None:
+        """Take what it needs of the other terms of the loss, which have been built."""
+
+    def critics(self) -> dict[str, tuple[nn.Module, OptimizerOf]]:
+        """Its critics by name, each with what makes its optimizer."""
+        return {}
+
+    def critic_losses(self, step: Step) -> dict[str, Tensor]:
+        """What each critic minimizes; no gradient reaches the model."""
+        return {}
+
+
+class SumOfTerms(Objective):
+    """loss = reconstruction_weight * E_q[-log p(x|z)] + sum_i w_i(step) T_i, q = q(z|c(x)), c a corruption or nothing.
+
+    An evaluation takes the reconstruction at weight 1, and of a term that depends on a critic what stands for it: a
+    critic's opinion of one step cannot be compared with that of another.
+
+    Args:
+        terms: name -> T_i; null stands for none.
+        corruption: what the encoder's images go through in training (Vincent et al. 2010).
+        reconstruction_weight: of -log p(x|z) in training.
+
+    Raises:
+        ValueError: a term has a name that cannot be one, or two have the same.
+    """
+
+    def __init__(
+        self,
+        terms: Mapping[str, Term],
+        more: Mapping[str, Term | None] | None = None,
+        *,
+        corruption: Corruption | None = None,
+        reconstruction_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.terms = nn.ModuleDict()
+        self.corruption = corruption
+        self.reconstruction_weight = reconstruction_weight
+        for name, term in [*terms.items(), *(more or {}).items()]:
+            if name in self.terms:
+                raise ValueError(f"there are two terms {name}: give the one that you add, terms.{name}, another name")
+            if name in RESERVED or not name.isidentifier() or hasattr(self.terms, name):
+                raise ValueError(f"terms.{name}: no term can have this name; take another, such as my_{name}")
+            if term is not None:
+                self.terms[name] = term
+
+    def _named(self) -> Iterable[tuple[str, Term]]:
+        return self.terms.items()  # type: ignore[return-value]
+
+    def forward(self, step: Step) -> Terms:
+        """`loss`, `reconstruction` and every term by its name."""
+        if step.training and self.corruption is not None:
+            step.seen = self.corruption(step.x)
+        loss, values = step.reconstruction, {"reconstruction": step.reconstruction}
+        if step.training and self.reconstruction_weight != 1:
+            loss = self.reconstruction_weight * loss
+        for name, term in self._named():
+            value = term(step) if step.training else term.evaluate(step)
+            if value is None:
+                continue
+            values[name if step.training else self._evaluated_as(name, term, values)] = value
+            contribution = term.contribution(step, value)
+            loss = loss if contribution is None else loss + contribution
+        return {"loss": loss, **values}
+
+    def _evaluated_as(self, name: str, term: Term, taken: Terms) -> str:
+        """What an evaluation calls a term's value: by its own name, where another has the one that it would take."""
+        other = term.evaluated_as
+        return name if other is None or other in self.terms or other in taken else other
+
+    def requires(self, model: Autoencoder) -> None:
+        """Refuse what each term refuses, and a prior or codes that nothing trains."""
+        for name, term in self._named():
+            with _of_term(name):
+                term.requires(model)
+            if term.takes_gradients and (coupling := model.coupling()) is not None:
+                raise UnsuitableError(
+                    f"the term {name} takes the gradient of each image by itself, and {{}} makes it depend on the "
+                    "others of its batch: normalization=layer or group does not",
+                    coupling,
+                )
+        terms = dict(self._named())
+        if isinstance(model.posterior, CodePosterior) and not model.posterior.has_density and "commitment" not in terms:
+            raise UnsuitableError(
+                "nothing trains the codes of {}: take the objective vector_quantization", model.posterior
+            )
+        if model.prior is not None and not any(term.uses_prior for term in terms.values()):
+            raise UnsuitableError(
+                f"no term ({', '.join(terms) or 'there is none'}) trains {{}} or anything against it: add one that "
+                "does, such as kl or mmd, or leave the prior out",
+                model.prior,
+            )
+
+    def build(self, model: Autoencoder, seed: int) -> None:
+        """Make the terms' networks."""
+        for name, term in self._named():
+            torch.manual_seed(derive_seed(seed, f"term {name}"))
+            with _of_term(name):
+                term.build(model)
+        for name, term in self._named():
+            with _of_term(name):
+                term.bind(dict(self._named()))
+
+    def coupling(self) -> str | None:
+        """The first term that is no mean over the images of a batch."""
+        return next((f"the term {name}" for name, term in self._named() if term.couples_images), None)
+
+    def taking_gradients(self) -> str | None:
+        """The first term whose value is made of gradients."""
+        return next((f"the term {name}" for name, term in self._named() if term.takes_gradients), None)
+
+    def weights(self, step: float) -> dict[str, float]:
+        """`<term>_weight` of each term."""
+        weighted = [(name, term.weight) for name, term in self._named() if term.weight is not None]
+        return {f"{name}_weight": at(weight, step) for name, weight in weighted}
+
+    def critics(self) -> dict[str, tuple[nn.Module, OptimizerOf]]:
+        """`<term>_<critic>`."""
+        return self._of_critics(lambda term: term.critics())
+
+    def critic_losses(self, step: Step) -> dict[str, Tensor]:
+        """`<term>_<critic>`."""
+        return self._of_critics(lambda term: term.critic_losses(step))
+
+    def _of_critics(self, of: Callable[[Term], Mapping[str, Any]]) -> dict[str, Any]:
+        return {f"{name}_{critic}": found for name, term in self._named() for critic, found in of(term).items()}
+
+
+@contextmanager
+def _of_term(name: str) -> Iterator[None]:
+    """Have what is refused name its term."""
+    try:
+        yield
+    except UnsuitableError as error:
+        raise UnsuitableError(f"the term {name}: {error.message}", *error.parts, fits=error.fits) from error

@@ -1,6 +1,5 @@
 """The ELBO and the log-likelihood of images, in nats an image."""
 
-import copy
 import math
 from collections.abc import Iterable, Iterator
 
@@ -8,50 +7,45 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaelab.losses import ELBO, Objective
+from vaelab.losses import Objective, Step
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.distributions.elementary import rows_at_once
+from vaelab.models.parts import CodePosterior
 from vaelab.seeding import derive_seed, seed_noise
 
 DRAWN_AT_ONCE = 10_000  # samples of z of an image
 
 
-def evaluation_terms(model: Autoencoder, objective: Objective, x: Tensor) -> dict[str, Tensor]:
-    """What training's evaluations report of a batch of images (B, C, H, W): scalars, means over the batch.
+def evaluation_terms(objective: Objective, step: Step) -> dict[str, Tensor]:
+    """What training's evaluations report of a batch of images: scalars, means over the batch.
 
     The objective's `loss` and terms at their final weights, with z sampled; `elbo`, -(reconstruction + kl), of a model
     that has one; and `mse`, the squared error a pixel of the mean of p(x|z) at the mean of q(z|x).
     """
-    model = encoding_once(model, x)
-    terms = dict(objective(model, x, math.inf))
-    if "kl" not in terms and not why_no_densities(model):
-        terms |= {name: term for name, term in _elbo_terms(model, x).items() if name != "loss"}
+    terms = dict(objective(step))
+    if "kl" not in terms and not why_no_densities(step.model):
+        try:
+            terms["kl"] = step.kl()
+        except NotImplementedError:  # torch knows no closed form
+            terms["kl"] = step.kl("monte_carlo")
     if "kl" in terms:
         terms["elbo"] = -(terms["reconstruction"] + terms["kl"])
-    terms["mse"] = nn.functional.mse_loss(model.reconstruct(x), x)
+    terms["mse"] = nn.functional.mse_loss(step.model.decode(step.q.mean, step.y).mean, step.x)
     return terms
-
-
-def encoding_once(model: Autoencoder, x: Tensor) -> Autoencoder:
-    """The same model, whose `encode` of this very x, (B, C, H, W), has been done and is never done again."""
-    q = model.encode(x)
-    once = copy.copy(model)  # with the same parts
-    once.encode = lambda images: q if images is x else model.encode(images)  # type: ignore[assignment,method-assign]
-    return once
 
 
 def why_no_densities(model: Autoencoder) -> str | None:
     """The reason why q(z|x) or p(z) has no density, of which weights could be made; None where both have one."""
     if model.posterior.has_density and model.prior is not None:
         return None
-    if hasattr(model.posterior, "codebook_size"):
+    if isinstance(model.posterior, CodePosterior):
         return "z is codes that are sure given x: there is one z to weigh, and `elbo` is all that it says"
     return "there is no density q(z|x) or p(z): a plain autoencoder has none"
 
 
 def why_no_likelihood(model: Autoencoder, pixels: Iterable[Tensor]) -> str | None:
     """The reason why p(x|z) is no probability or density of images with such uint8 pixels; None where it is one."""
-    over = normalized_over(model)
+    over = model.likelihood.normalized_over
     if over is None:
         return f"{type(model.likelihood).__name__} does not say what it is normalized over (`normalized_over`)"
     if over == "binary" and not is_binary(pixels):
@@ -67,15 +61,9 @@ def why_no_bits(model: Autoencoder, pixels: Iterable[Tensor]) -> str | None:
 
     Bits encode values of a countable set: p(x|z) has to be a probability of the pixels' levels.
     """
-    if normalized_over(model) in ("interval", "line"):
+    if model.likelihood.normalized_over in ("interval", "line"):
         return "p(x|z) is a density over continuous pixels, and no number of bits encodes one of those"
     return why_no_likelihood(model, pixels)
-
-
-def normalized_over(model: Autoencoder) -> str | None:
-    """What p(x|z) sums to one over: "binary" or "levels" of a pixel, or an "interval" or the "line" of values."""
-    over = getattr(model.likelihood, "normalized_over", None)
-    return over if over is None else str(over)
 
 
 def is_binary(pixels: Iterable[Tensor]) -> bool:
@@ -105,31 +93,26 @@ def log_likelihoods(
     prior = model.prior()
     for number, x in enumerate(images):
         seed_noise(x.device, derive_seed(seed, "importance weights", number))
-        given = model if labels is None else model.given(labels[number : number + 1])
-        yield importance_weighted_log_likelihood(given, prior, x[None], samples)[0]
+        y = None if labels is None else labels[number : number + 1]
+        yield importance_weighted_log_likelihood(model, prior, x[None], samples, y)[0]
 
 
 @torch.no_grad()
-def importance_weighted_log_likelihood(model: Autoencoder, prior: Distribution, x: Tensor, samples: int) -> Tensor:
+def importance_weighted_log_likelihood(
+    model: Autoencoder, prior: Distribution, x: Tensor, samples: int, y: Tensor | None = None
+) -> Tensor:
     """Log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x), z_i ~ q(z|x), of images (B, C, H, W): (B,), float64 on the CPU.
 
     With k samples it is in expectation a lower bound of log p(x), not below the ELBO, which it is for k = 1, and rises
     to log p(x) with k (Burda et al. 2015, theorem 1). z and p(x|z) are made in chunks; the weights of an image are
     added up by their logarithms, in float64, and never those of different images.
     """
-    q = model.encode(x)
+    q = model.encode(x, y)
     total = torch.full((len(x),), -math.inf, dtype=torch.float64)
     for start in range(0, samples, DRAWN_AT_ONCE):
         z = q.rsample(torch.Size([min(DRAWN_AT_ONCE, samples - start)]))  # (k, B, Z)
         log_ratio = prior.log_prob(z) - q.log_prob(z)  # (k, B)
         parts = z.split(rows_at_once(x, x.numel()))
-        log_p = torch.cat([model.decode(part).log_prob(x) for part in parts])
+        log_p = torch.cat([model.decode(part, y).log_prob(x) for part in parts])
         total = total.logaddexp((log_p + log_ratio).cpu().double().logsumexp(0))
     return total - math.log(samples)
-
-
-def _elbo_terms(model: Autoencoder, x: Tensor) -> dict[str, Tensor]:
-    try:
-        return dict(ELBO()(model, x, math.inf))
-    except NotImplementedError:  # torch knows no closed form of this KL
-        return dict(ELBO(kl="monte_carlo")(model, x, math.inf))

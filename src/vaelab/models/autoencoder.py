@@ -1,47 +1,19 @@
 """The autoencoder: five parts that a config swaps."""
 
-from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaelab.models.latents import arc, grid_lines, line, plane
+from vaelab.models.parts import Conditional, Likelihood, Posterior, Prior, Space, coupling_module
 from vaelab.models.precision import is_mixed
 
 NOTHING_BETWEEN_CODES = (
     "z is codes out of a finite set, and between two of them there is nothing that the decoder knows: "
     "reconstructions, samples and embeddings show what they hold"
 )
-
-
-class Posterior(Protocol):
-    """Features (B, F) -> q(z|x), batch (B,), event (Z,)."""
-
-    has_density: bool
-    latent_dim: int  # Z
-
-    def __call__(self, features: Tensor, /) -> Distribution:
-        """q(z|x)."""
-
-
-@runtime_checkable
-class Joined(Protocol):
-    """A posterior or prior that is made of the model's other parts too, such as a VampPrior."""
-
-    def join(self, model: "Autoencoder") -> None:
-        """Take what it needs of `model`, which is otherwise complete; raise ValueError where that is missing."""
-
-
-@runtime_checkable
-class Conditional(Protocol):
-    """An encoder or decoder that has to know the labels of its images."""
-
-    classes: int
-
-    def given(self, labels: Tensor) -> Callable[[Tensor], Tensor]:
-        """The network for images with these labels (B,)."""
 
 
 class Autoencoder(nn.Module):
@@ -57,24 +29,18 @@ class Autoencoder(nn.Module):
         likelihood: those parameters -> p(x|z), batch (*batch), event (C, H, W).
         prior: () -> p(z), batch (), event (Z,); None for a model that has none.
 
-    With a conditional encoder or decoder, q(z|x, y) and p(x|z, y), it is used through `given(labels)`.
+    Where encoder or decoder is `Conditional`, the model is q(z|x, y) and p(x|z, y), and wants labels y (B,) wherever
+    it takes them; another model ignores them.
     """
-
-    encoder: Callable[[Tensor], Tensor]
-    posterior: Posterior
-    decoder: Callable[[Tensor], Tensor]
-    likelihood: Callable[[Tensor], Distribution]
-    prior: Callable[[], Distribution] | None
-    classes: int | None  # of the labels that the model is conditional on
 
     def __init__(
         self,
         *,
-        encoder: Callable[[Tensor], Tensor],
+        encoder: nn.Module,
         posterior: Posterior,
-        decoder: Callable[[Tensor], Tensor],
-        likelihood: Callable[[Tensor], Distribution],
-        prior: Callable[[], Distribution] | None = None,
+        decoder: nn.Module,
+        likelihood: Likelihood,
+        prior: Prior | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -82,47 +48,52 @@ class Autoencoder(nn.Module):
         self.decoder = decoder
         self.likelihood = likelihood
         self.prior = prior
-        networks: list[object] = [encoder, decoder]
-        self.classes = next((network.classes for network in networks if isinstance(network, Conditional)), None)
-        others: list[object] = [posterior, prior]
-        for part in others:
-            if isinstance(part, Joined):
-                part.join(self)
-
-    def given(self, labels: Tensor) -> "Autoencoder":
-        """The same model for images with these labels (B,), where it is conditional; else itself."""
-        if self.classes is None:
-            return self
-        return Autoencoder(
-            encoder=self.encoder.given(labels) if isinstance(self.encoder, Conditional) else self.encoder,
-            posterior=self.posterior,
-            decoder=self.decoder.given(labels) if isinstance(self.decoder, Conditional) else self.decoder,
-            likelihood=self.likelihood,
-            prior=self.prior,
-        )
+        networks = [network for network in (encoder, decoder) if isinstance(network, Conditional)]
+        self.classes: int | None = networks[0].classes if networks else None  # of the labels it is conditional on
+        posterior.bind(self)
+        if prior is not None:
+            prior.bind(self)
 
     @property
-    def space(self) -> str:
-        """Where z is: "real vectors", "the unit sphere" or "codes"."""
-        return str(getattr(self.posterior, "space", "real vectors"))
+    def space(self) -> Space:
+        """Where z is."""
+        return self.posterior.space
 
-    def encode(self, x: Tensor) -> Distribution:
-        """q(z|x) of images (B, C, H, W): batch (B,), event (Z,)."""
-        return self.posterior(self.encoder(x))
+    def coupling(self) -> nn.Module | None:
+        """The first part that makes what becomes of an image in training depend on its batch; None where none does."""
+        return coupling_module(self)
 
-    def decode(self, z: Tensor) -> Distribution:
-        """p(x|z) of latents (*batch, Z): batch (*batch), event (C, H, W)."""
-        parameters = self.decoder(z)
-        return self.likelihood(parameters.float() if is_mixed(parameters) else parameters)
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
+        """q(z|x), or q(z|x, y), of images (B, C, H, W) with labels (B,): batch (B,), event (Z,)."""
+        q: Distribution = self.posterior(self._of(self.encoder, x, y))
+        return q
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The same as `reconstruct(x)`."""
-        return self.reconstruct(x)
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
+        """p(x|z), or p(x|z, y), of latents (*batch, Z): batch (*batch), event (C, H, W).
 
-    def reconstruct(self, x: Tensor, *, stochastic: bool = False) -> Tensor:
+        Labels are (B,), or (1,) where they are the same for all.
+        """
+        parameters = self._of(self.decoder, z, y)
+        p: Distribution = self.likelihood(parameters.float() if is_mixed(parameters) else parameters)
+        return p
+
+    def _of(self, network: nn.Module, given: Tensor, y: Tensor | None) -> Tensor:
+        if self.classes is None or not isinstance(network, Conditional):
+            result: Tensor = network(given)
+        elif y is None:
+            raise ValueError("this model is conditional on labels: give those of the images, (B,), too")
+        else:
+            result = network(given, y)
+        return result
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The same as `reconstruct(x, y)`."""
+        return self.reconstruct(x, y)
+
+    def reconstruct(self, x: Tensor, y: Tensor | None = None, *, stochastic: bool = False) -> Tensor:
         """The mean of p(x|z), (B, C, H, W), at the mean of q(z|x) or, `stochastic`, at a sample of it."""
-        q = self.encode(x)
-        return self.decode(q.rsample() if stochastic else q.mean).mean
+        q = self.encode(x, y)
+        return self.decode(q.rsample() if stochastic else q.mean, y).mean
 
     @torch.no_grad()
     def sample(
@@ -147,16 +118,23 @@ class Autoencoder(nn.Module):
             )
         if labels is not None and self.classes is None:
             raise ValueError("this model is not conditional on labels: train one with conditional=true")
-        p_z = prior or self.prior()  # type: ignore[misc]  # one of them is there
+        p_z: Distribution = prior or self.prior()  # type: ignore[misc]  # one of them is there
         z = p_z.sample(torch.Size([n]))
         if labels is None and self.classes is not None:
             labels = torch.arange(n, device=z.device) % self.classes
-        p_x = (self if labels is None else self.given(labels)).decode(z)
+        p_x = self.decode(z, labels)
         return p_x.sample() if stochastic else p_x.mean
 
     @torch.no_grad()
     def interpolate(
-        self, first: Tensor, last: Tensor, steps: int, *, spherical: bool = False, stochastic: bool = False
+        self,
+        first: Tensor,
+        last: Tensor,
+        steps: int,
+        y: Tensor | None = None,
+        *,
+        spherical: bool = False,
+        stochastic: bool = False,
     ) -> Tensor:
         """Images (steps, B, C, H, W) on the way from images `first` to images `last`, (B, C, H, W).
 
@@ -169,12 +147,12 @@ class Autoencoder(nn.Module):
         """
         if self.space == "codes":
             raise ValueError(NOTHING_BETWEEN_CODES)
-        a, b = (q.sample() if stochastic else q.mean for q in (self.encode(first), self.encode(last)))
+        a, b = (q.sample() if stochastic else q.mean for q in (self.encode(first, y), self.encode(last, y)))
         along = arc if spherical or self.space == "the unit sphere" else line
-        return self.decode(along(a, b, steps)).mean
+        return self.decode(along(a, b, steps), y).mean
 
     @torch.no_grad()
-    def traverse(self, z: Tensor, values: Tensor) -> Tensor:
+    def traverse(self, z: Tensor, values: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (Z, K, C, H, W): the means of p(x|z) where dimension j of z, (Z,), is values[j, k], (Z, K).
 
         Raises:
@@ -182,10 +160,10 @@ class Autoencoder(nn.Module):
         """
         self.require_real_vectors()
         own = torch.eye(len(z), dtype=torch.bool, device=z.device)[:, None]  # (Z, 1, Z)
-        return self.decode(torch.where(own, values[..., None], z)).mean
+        return self.decode(torch.where(own, values[..., None], z), y).mean
 
     @torch.no_grad()
-    def manifold(self, n: int, *, codes: Tensor | None = None) -> Tensor:
+    def manifold(self, n: int, y: Tensor | None = None, *, codes: Tensor | None = None) -> Tensor:
         """Images (n, n, C, H, W): the means of p(x|z) over a plane of two latent dimensions.
 
         z is on a grid that has the same probability between any two of its lines: the prior's inverse CDF at
@@ -193,11 +171,11 @@ class Autoencoder(nn.Module):
         Dimension 0 grows from left to right, dimension 1 from bottom to top.
 
         Raises:
-            ValueError: z has not two dimensions, or no codes are given and the prior has no inverse CDF; or z is codes,
-                or on the unit sphere.
+            ValueError: z does not have two dimensions, or no codes are given and the prior has no inverse CDF; or z is
+                codes, or on the unit sphere.
         """
         self.require_real_vectors()
-        return self.decode(plane(grid_lines(n, prior=self.prior() if self.prior else None, codes=codes))).mean
+        return self.decode(plane(grid_lines(n, prior=self.prior() if self.prior else None, codes=codes)), y).mean
 
     def require_real_vectors(self) -> None:
         """Refuse to give each dimension a value of its own where z cannot be any vector.

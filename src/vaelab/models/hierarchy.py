@@ -2,7 +2,8 @@
 
 The layers stand one after the other in one vector z, and posterior and prior are distributions over all of it, so that
 every objective takes them as it takes any others. `latent_dim` is the size of z_1; the sizes of the layers above it are
-the knob `above` of posterior, prior and decoder. The KL divergence has no closed form: objective.kl=monte_carlo.
+the knob `above` of posterior, prior and decoder. The KL divergence has no closed form: it is
+estimated by samples (kl=monte_carlo).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,11 +15,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaelab.losses.requirements import option
 from vaelab.models.distributions import GaussianChain, Normal, product
 from vaelab.models.networks.activations import Activation, activation_module
 from vaelab.models.networks.mlp import Widths, dense_layers
 from vaelab.models.networks.projections import Features, linear
+from vaelab.models.parts import Posterior, Prior, UnsuitableError
 
 if TYPE_CHECKING:
     from vaelab.models.autoencoder import Autoencoder
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 Sizes = Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=1)]
 
 
-class BottomUp(nn.Module):
+class BottomUp(Posterior):
     """q(z|x) = q(z_1|x) q(z_2|z_1) ...: every layer from the one below it (Burda et al. 2015, section 5).
 
     Args:
@@ -36,8 +37,6 @@ class BottomUp(nn.Module):
         hidden: widths of the hidden layers from one latent layer to the next.
         activation: applied after every hidden layer.
     """
-
-    has_density = True
 
     def __init__(
         self,
@@ -49,22 +48,22 @@ class BottomUp(nn.Module):
         activation: Activation = "tanh",
     ) -> None:
         super().__init__()
-        self.sizes = [latent_dim, *above]
-        self.latent_dim = sum(self.sizes)
+        self.layers = [latent_dim, *above]
+        self.latent_dim = sum(self.layers)
         self.first = NormalOf(features, latent_dim)
         self.upwards = nn.ModuleList(
             [
                 NormalGiven(below, layer, hidden=hidden or [100, 100], activation=activation)
-                for below, layer in pairwise(self.sizes)
+                for below, layer in pairwise(self.layers)
             ]
         )
 
     def forward(self, features: Tensor) -> Distribution:
         """q(z|x): batch (B,), event (Z_1 + Z_2 + ...,)."""
-        return GaussianChain(self.first(features), list(self.upwards), sizes=self.sizes, downwards=False)
+        return GaussianChain(self.first(features), list(self.upwards), sizes=self.layers, downwards=False)
 
 
-class TopDown(nn.Module):
+class TopDown(Prior):
     """p(z) = p(z_L) ... p(z_1|z_2), p(z_L) = N(0, I): every layer from the one above it.
 
     Args:
@@ -84,7 +83,7 @@ class TopDown(nn.Module):
         self, latent_dim: int, *, above: Sizes, hidden: Widths | None = None, activation: Activation = "tanh"
     ) -> None:
         super().__init__()
-        self.sizes = [_first(latent_dim, above, "prior=top_down"), *above]
+        self.sizes = [_first(latent_dim, above, self), *above]
         self.downwards = nn.ModuleList(
             [
                 NormalGiven(layer, below, hidden=hidden or [100, 100], activation=activation)
@@ -104,7 +103,7 @@ class TopDown(nn.Module):
         return list(self.downwards)  # type: ignore[arg-type]
 
 
-class Ladder(nn.Module):
+class Ladder(Posterior):
     """q(z|x) = q(z_L|x) ... q(z_1|z_2, x): the prior's way down, corrected by the image (Sonderby et al. 2016).
 
     On the way up each layer has an estimate N(m_l(d_l), s_l(d_l)^2) from deterministic features d_l; on the way down,
@@ -118,7 +117,6 @@ class Ladder(nn.Module):
         activation: applied after every hidden layer.
     """
 
-    has_density = True
     conditionals: Callable[[], list["NormalGiven"]]  # of the prior, from the top down
 
     def __init__(
@@ -131,11 +129,11 @@ class Ladder(nn.Module):
         activation: Activation = "leaky_relu",
     ) -> None:
         super().__init__()
-        self.sizes = [latent_dim, *above]
-        self.latent_dim = sum(self.sizes)
+        self.layers = [latent_dim, *above]
+        self.latent_dim = sum(self.layers)
         widths = hidden or [100, 100]
         below: list[Features] = [features, *[widths[-1]] * len(above)]  # sizes of d_1, d_2, ...
-        self.estimates = nn.ModuleList([NormalOf(d, size) for d, size in zip(below, self.sizes, strict=True)])
+        self.estimates = nn.ModuleList([NormalOf(d, size) for d, size in zip(below, self.layers, strict=True)])
         self.upwards = nn.ModuleList(
             [
                 nn.Sequential(linear(d, widths[0]), activation_module(activation), *dense_layers(widths, activation))
@@ -143,14 +141,16 @@ class Ladder(nn.Module):
             ]
         )
 
-    def join(self, model: "Autoencoder") -> None:
+    def bind(self, model: "Autoencoder") -> None:
         """Take the prior's conditionals."""
         prior = model.prior
-        if not isinstance(prior, TopDown) or prior.sizes != self.sizes:
+        if not isinstance(prior, TopDown) or prior.sizes != self.layers:
             sizes = f" of layers {prior.sizes}" if isinstance(prior, TopDown) else ""
-            raise ValueError(
-                f"posterior=ladder shares its way down with prior=top_down of the same layers {self.sizes}; "
-                f"the prior is {option(prior)}{sizes}"
+            raise UnsuitableError(
+                f"{{}} shares its way down with a prior of the same layers {self.layers}, and the prior is {{}}{sizes}",
+                self,
+                prior if prior is not None else "none",
+                fits=[TopDown],
             )
         self.conditionals = prior.conditionals  # a method and no submodule: its parameters are the model's once
 
@@ -165,7 +165,7 @@ class Ladder(nn.Module):
             return lambda layer: product(estimate, prior(layer))
 
         ways = [corrected(p, estimate) for p, estimate in zip(self.conditionals(), estimates[-2::-1], strict=True)]
-        return GaussianChain(estimates[-1], ways, sizes=self.sizes, downwards=True)
+        return GaussianChain(estimates[-1], ways, sizes=self.layers, downwards=True)
 
 
 class FirstLayer(nn.Module):
@@ -183,7 +183,7 @@ class FirstLayer(nn.Module):
 
     def __init__(self, latent_dim: int, shape: Sequence[int], *, above: Sizes, network: Callable[..., Any]) -> None:
         super().__init__()
-        self.size = _first(latent_dim, above, "decoder=first_layer")
+        self.size = _first(latent_dim, above, self)
         self.network = network(self.size, shape)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -219,11 +219,13 @@ class NormalOf(nn.Module):
         return Normal(self.mean(h), (0.5 * self.log_variance(h)).exp(), validate_args=False)
 
 
-def _first(latent_dim: int, above: Sequence[int], part: str) -> int:
+def _first(latent_dim: int, above: Sequence[int], part: nn.Module) -> int:
     """The size of z_1."""
     if latent_dim <= sum(above):
-        raise ValueError(
-            f"{part} has layers of {list(above)} above z_1, and z has {latent_dim} numbers: it goes with "
-            "posterior=bottom_up or ladder with the same `above`"
+        raise UnsuitableError(
+            f"{{}} has layers of {list(above)} above z_1, and z has {latent_dim} numbers: it goes with a "
+            "posterior of the same `above`",
+            part,
+            fits=[BottomUp, Ladder],
         )
     return latent_dim - sum(above)

@@ -1,7 +1,7 @@
 """Priors p(z): what the latent variable is like before an image is seen.
 
 A prior is made with the size Z of z. It is called without arguments and returns a distribution with batch shape () and
-event shape (Z,). One that is made of the model's other parts has a method `join(model)`, called once they are there.
+event shape (Z,). One that is made of the model's other parts takes them in `bind(model)`, called once they are there.
 """
 
 from collections.abc import Callable
@@ -12,12 +12,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
-from vaelab.losses.requirements import option
 from vaelab.models.distributions import HypersphericalUniform as HypersphericalUniformDistribution
 from vaelab.models.distributions import Mixture as MixtureDistribution
 from vaelab.models.distributions import UniformCodes as UniformCodesDistribution
 from vaelab.models.networks.flows import FlowKind
 from vaelab.models.networks.flows import flow as make_flow
+from vaelab.models.parts import CodePosterior, Prior, UnsuitableError, coupling_module
+from vaelab.models.posteriors import FiniteScalarQuantizer, Gaussian, GumbelSoftmax, VectorQuantizer
 
 if TYPE_CHECKING:
     from vaelab.models.autoencoder import Autoencoder
@@ -26,7 +27,7 @@ Positive = Annotated[int, Field(gt=0)]
 Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class StandardNormal(nn.Module):
+class StandardNormal(Prior):
     """p(z) = N(0, I) over `latent_dim` dimensions."""
 
     zero: Tensor
@@ -48,7 +49,7 @@ class StandardNormal(nn.Module):
         return f"latent_dim={self.latent_dim}"
 
 
-class Mixture(nn.Module):
+class Mixture(Prior):
     """p(z) = sum_k w_k N(m_k, diag(s_k^2)), all of it learned.
 
     Args:
@@ -69,7 +70,7 @@ class Mixture(nn.Module):
         return _mixture(self.logits, Independent(components, 1, validate_args=False))
 
 
-class VampPrior(nn.Module):
+class VampPrior(Prior):
     """p(z) = 1/K sum_k q(z|u_k), q the model's own posterior, u_k learned images (Tomczak & Welling 2018, equation 9).
 
     Args:
@@ -93,21 +94,23 @@ class VampPrior(nn.Module):
         self.components = components
         self.start_mean, self.start_scale = start_mean, start_scale
 
-    def join(self, model: "Autoencoder") -> None:
+    def bind(self, model: "Autoencoder") -> None:
         """Make the pseudo-inputs, and take the model's encoder and posterior."""
         if model.classes is not None:
-            raise ValueError("prior=vamp_prior has pseudo-inputs without labels, and conditional=true wants them")
+            raise UnsuitableError("{} has pseudo-inputs without labels, and the model is conditional on labels", self)
         if not model.posterior.has_density:
-            raise ValueError(
-                "prior=vamp_prior is a mixture of the posterior's densities, and "
-                f"posterior={option(model.posterior)} has none: posterior=gaussian"
+            raise UnsuitableError(
+                "{} is a mixture of the posterior's densities, and {} has none", self, model.posterior, fits=[Gaussian]
             )
-        if any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in model.encoder.modules()):  # type: ignore[attr-defined]
-            raise ValueError(
-                "prior=vamp_prior encodes its pseudo-inputs apart from the images, and batch normalization would make "
-                "what an image becomes depend on which of the two it is among: encoder.normalization=layer or group"
+        if (coupling := coupling_module(model.encoder)) is not None:
+            raise UnsuitableError(
+                "{} encodes its pseudo-inputs apart from the images, and {} would make the code of an image depend on "
+                "which of the two it is among: normalization=layer or group does not",
+                self,
+                coupling,
             )
-        noise = torch.randn(self.components, *model.likelihood.shape)  # type: ignore[attr-defined]
+        noise = torch.randn(self.components, *model.likelihood.shape)
+        self.space = model.space
         self.pseudo_inputs = nn.Parameter(self.start_mean + self.start_scale * noise)
         self.encode = model.encode
 
@@ -117,7 +120,7 @@ class VampPrior(nn.Module):
         return _mixture(self.pseudo_inputs.new_zeros(self.components), components)
 
 
-class FlowPrior(nn.Module):
+class FlowPrior(Prior):
     """p(z): what a learned invertible map makes of N(0, I).
 
     Args:
@@ -144,9 +147,10 @@ class FlowPrior(nn.Module):
         return p
 
 
-class HypersphericalUniform(nn.Module):
+class HypersphericalUniform(Prior):
     """The uniform distribution over the unit sphere of R^Z. Goes with posterior=von_mises_fisher."""
 
+    space = "the unit sphere"
     like: Tensor
 
     def __init__(self, latent_dim: int) -> None:
@@ -163,9 +167,10 @@ class HypersphericalUniform(nn.Module):
         return f"latent_dim={self.latent_dim}"
 
 
-class UniformCodes(nn.Module):
+class UniformCodes(Prior):
     """Each of the posterior's codes with the same probability. Goes with posteriors over codes."""
 
+    space = "codes"
     like: Tensor
     vectors: Callable[[Tensor], Tensor]  # of the posterior
 
@@ -173,16 +178,18 @@ class UniformCodes(nn.Module):
         super().__init__()
         self.register_buffer("like", torch.zeros(()), persistent=False)
 
-    def join(self, model: "Autoencoder") -> None:
+    def bind(self, model: "Autoencoder") -> None:
         """Take the posterior's codebook."""
         posterior = model.posterior
-        if not hasattr(posterior, "codebook_size"):
-            raise ValueError(
-                f"prior=uniform_codes needs a posterior over codes, and posterior={option(posterior)} is none: "
-                "posterior=vector_quantizer, finite_scalar_quantizer or gumbel_softmax"
+        if not isinstance(posterior, CodePosterior):
+            raise UnsuitableError(
+                "{} needs a posterior over codes, and {} is none",
+                self,
+                posterior,
+                fits=[VectorQuantizer, FiniteScalarQuantizer, GumbelSoftmax],
             )
-        self.codes, self.codebook_size = posterior.codes, posterior.codebook_size  # type: ignore[attr-defined]
-        self.vectors = posterior.vectors  # type: ignore[attr-defined]
+        self.codes, self.codebook_size = posterior.codes, posterior.codebook_size
+        self.vectors = posterior.vectors
 
     def forward(self) -> Distribution:
         """p(z): batch (), event (L D,)."""

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from vaelab import figures
 from vaelab.config.check import check
 from vaelab.config.experiment import Experiment
+from vaelab.config.names import config_name
 from vaelab.data import Form, rows_at_once, why_not_of
 from vaelab.errors import ConfigError, RunError, UserError
 from vaelab.looking.load import folder_of
@@ -33,7 +34,6 @@ from vaelab.runs.processes import companions
 from vaelab.runs.surroundings import quiet_lightning, recorded, room_for, threads
 from vaelab.seeding import derive_seed
 from vaelab.training import events
-from vaelab.training.adversarial import module_for, why_not_trained_by
 from vaelab.training.checkpoints import LAST, PREVIOUS, Checkpoints
 from vaelab.training.datamodule import ImageDataModule
 from vaelab.training.module import AutoencoderModule, plain
@@ -266,13 +266,14 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     checkpoint = _newest_checkpoint(folder)
     if checkpoint is not None:
         load_weights(model, checkpoint)  # says what does not fit
-    module = module_for(experiment.objective)(
+    module = AutoencoderModule(
         model,
         experiment.objective,
         experiment.optimizer,
         experiment.scheduler,
         seed=experiment.seed,
         log_every=trainer.log_every_n_steps,
+        **trainer.updates,
     )
     log.info("%s", model)
     if not len(experiment.data.splits.validation):
@@ -308,7 +309,7 @@ def _validation(trainer: pl.Trainer) -> dict[str, float]:
 def _test(experiment: Experiment, model: Autoencoder, trainer: pl.Trainer) -> dict[str, float]:
     if not len(experiment.data.splits.test):
         return {}
-    module = module_for(experiment.objective)(model, experiment.objective, experiment.optimizer, seed=experiment.seed)
+    module = AutoencoderModule(model, experiment.objective, experiment.optimizer, seed=experiment.seed)
     trainer.test(module, ImageDataModule(experiment.data, seed=experiment.seed), verbose=False)
     metrics: dict[str, float] = plain(trainer.callback_metrics)
     return {name: value for name, value in metrics.items() if name.startswith("test/")}
@@ -321,13 +322,12 @@ def _draw(experiment: Experiment, model: Autoencoder, folder: RunFolder) -> list
     splits = experiment.data.splits
     shown = splits.shown.first(10)
     originals = shown.x.cpu()
-    given = model.given(shown.labels.cpu())
     view = figures.View.of(experiment.data.form)
     what = "test images" if len(splits.test) else "images"
     torch.manual_seed(derive_seed(experiment.seed, "figures"))
     paths = [
         figures.save(
-            figures.reconstructions(view(originals), view(given.reconstruct(originals))),
+            figures.reconstructions(view(originals), view(model.reconstruct(originals, shown.labels.cpu()))),
             folder.figures / "reconstructions.png",
             title=f"{experiment.name}: {what} and their reconstructions",
             rows=("original", "reconstructed"),
@@ -374,9 +374,8 @@ def _ask_devices(experiment: Experiment) -> pl.Trainer:
     except (MisconfigurationException, RuntimeError, ValueError, TypeError, ImportError) as error:
         message = f"trainer: {' '.join(str(error).split())}; trainer.accelerator=auto takes what this machine has"
         raise ConfigError([message]) from error
-    why_not = why_not_trained_by(trainer, experiment.objective, experiment.likelihood())
-    if why_not is not None:
-        raise ConfigError([why_not])
+    if trainer.world_size > 1:
+        _require_uncoupled(experiment, trainer.world_size)
     wanted = getattr(experiment.trainer, "keywords", {}).get("precision")
     if wanted == "16-mixed" and trainer.strategy.root_device.type == "cpu":
         raise ConfigError(["trainer.precision=16-mixed needs a GPU: bf16-mixed, which a CPU has too, or 32-true"])
@@ -394,6 +393,20 @@ def _require_values(experiment: Experiment) -> None:
         raise ConfigError([reason])
     for note in experiment.data.notes:
         log.warning(note)
+
+
+def _require_uncoupled(experiment: Experiment, processes: int) -> None:
+    """Refuse to share batches between processes where anything looks at all images of one."""
+    with torch.device("meta"):
+        coupling = experiment.model().coupling()
+    what = experiment.objective.coupling() or (config_name(coupling) if coupling is not None else None)
+    if what is not None:
+        raise ConfigError(
+            [
+                f"{what} looks at all images of a batch together, which {processes} processes do not see: "
+                "trainer.devices=1 trainer.num_nodes=1"
+            ]
+        )
 
 
 def _require_batches(trainer: pl.Trainer, experiment: Experiment) -> None:

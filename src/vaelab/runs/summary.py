@@ -48,7 +48,7 @@ def close_with(loggers: Iterable[Logger], experiment: Experiment, model: Autoenc
                 shown = rows.first(logger.projector)
                 batches = Batches(shown, batch_size=rows_at_once(shown.shape), device=torch.device("cpu"))
                 with torch.no_grad():
-                    latents = torch.cat([model.given(batch.labels).encode(batch.images).mean for batch in batches])
+                    latents = torch.cat([model.encode(batch.images, batch.labels).mean for batch in batches])
                 thumbnails = torch.cat([figures.thumbnails(view(batch.images)) for batch in batches])
                 names = experiment.data.names_of(shown.labels)
                 logger.log_embedding(latents, thumbnails, names, step)

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from vaelab.training import events
+from vaelab.training.module import AutoencoderModule
 from vaelab.training.reading import read
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -121,8 +122,10 @@ def resumes_after(trainer: pl.Trainer, batch_idx: int) -> bool:
 
     After an epoch's last batch comes the validation, and the checkpoint after it.
     """
+    module = trainer.lightning_module
+    assert isinstance(module, AutoencoderModule)
     return (
-        (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        (batch_idx + 1) % module.accumulate_grad_batches == 0
         and batch_idx + 1 < trainer.num_training_batches
         and not 0 <= trainer.max_steps <= trainer.global_step
     )

@@ -71,7 +71,7 @@ def trainer(
     # Deterministic kernels come with a debugging aid: NaN is written to all memory before anything else is, 3 MB in a
     # step of a small model. What is not read before it is written is the same without.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return pl.Trainer(
+    made = pl.Trainer(
         callbacks=list(callbacks),
         logger=list(loggers),
         plugins=[AtomicCheckpointIO()],
@@ -83,9 +83,6 @@ def trainer(
         num_nodes=num_nodes,
         strategy=strategy,
         precision=precision,
-        gradient_clip_val=gradient_clip_val,
-        gradient_clip_algorithm=gradient_clip_algorithm,
-        accumulate_grad_batches=accumulate_grad_batches,
         limit_train_batches=limit_train_batches,
         limit_val_batches=limit_val_batches,
         limit_test_batches=limit_test_batches,
@@ -99,6 +96,12 @@ def trainer(
         enable_checkpointing=any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
         enable_progress_bar=any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks),
     )
+    made.updates = {  # type: ignore[attr-defined]  # the module, which owns its step, takes them
+        "accumulate_grad_batches": accumulate_grad_batches,
+        "gradient_clip_val": gradient_clip_val,
+        "gradient_clip_algorithm": gradient_clip_algorithm,
+    }
+    return made
 
 
 def checkpoints(folder: Path, /, *, monitor: Text = "val/loss", every_n_steps: Positive | None = None) -> "pl.Callback":

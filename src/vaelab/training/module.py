@@ -1,20 +1,22 @@
-"""The one LightningModule: an autoencoder, its objective and its optimizer."""
+"""The one LightningModule: an autoencoder, its objective and their optimizers."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import ParallelStrategy, Strategy
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.nn.parallel import DistributedDataParallel
 
 from vaelab.data import Batch, Batches
 from vaelab.errors import ConfigError, DivergenceError, did_you_mean
-from vaelab.losses import KnowsDataset, Objective, Terms
-from vaelab.metrics.likelihood import encoding_once, evaluation_terms
+from vaelab.losses import Objective, Step, Terms
+from vaelab.metrics.likelihood import evaluation_terms
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.seeding import derive_seed, seed_noise, sharing
 from vaelab.training.reading import tensors
@@ -25,22 +27,27 @@ FactorOf = Callable[[int, int], Callable[[int], float]]
 
 
 class AutoencoderModule(pl.LightningModule):
-    """Minimises `objective` over `model`.
+    """Minimizes `objective` over `model`, and the losses of the objective's critics over the critics.
 
     The noise of a training batch is f(seed, number of the batch), that of an evaluation f(seed, split, batch), so
     that neither depends on what ran before. Terms stay on the device; their means over the images of the last
     `log_every` batches are logged together, as `train/<term>` at the optimizer's step.
 
+    It owns its step: every optimizer takes one a batch, or one for every `accumulate_grad_batches`, first the model's,
+    then each critic's, all from the same latents. Steps are counted by the model's. Processes that share a batch add
+    up their gradients.
+
     Args:
         model: what is trained.
-        objective: the loss and its terms.
+        objective: the loss and its terms; its critics are made here.
         optimizer: parameters -> optimizer.
         scheduler: (steps of the run, steps of an epoch) -> factor of the learning rate at a step.
         seed: the run's.
         log_every: batches whose terms are logged together.
+        accumulate_grad_batches: batches whose gradients an optimizer's step takes the mean of.
+        gradient_clip_val: what the gradients of each optimizer are clipped to; None leaves them.
+        gradient_clip_algorithm: by their norm together, or by value.
     """
-
-    optimizers_kept = 1  # in a checkpoint
 
     def __init__(
         self,
@@ -51,17 +58,27 @@ class AutoencoderModule(pl.LightningModule):
         *,
         seed: int = 0,
         log_every: int = 50,
+        accumulate_grad_batches: int = 1,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: Literal["norm", "value"] = "norm",
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False
+        objective.build(model, seed)
         self.model = model
         self.objective = objective
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.seed = seed
         self.log_every = log_every
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.gradient_clip_val = gradient_clip_val
+        self.gradient_clip_algorithm = gradient_clip_algorithm
         self.shown: dict[str, float] = {}  # the newest terms, for the progress bar
         self._window = TermMeans()
         self._evaluation = TermMeans()
+        self._dataset_size: int | None = None
+        self._critic_parameters = [p for critic, _ in objective.critics().values() for p in critic.parameters()]
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute: of Lightning's note of the hook it is in, without asking whether it is a parameter.
@@ -74,48 +91,109 @@ class AutoencoderModule(pl.LightningModule):
             super().__setattr__(name, value)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, and the learning rate's factor at every step."""
-        optimizer = self.optimizer(self.model.parameters())
+        """The model's optimizer, with its learning rate's factor at every step, and the critics'."""
+        optimizers = [self.optimizer(self.model.parameters())]
+        optimizers += [make(critic.parameters()) for critic, make in self.objective.critics().values()]
         if self.scheduler is None:
-            return optimizer
-        total = int(self.trainer.estimated_stepping_batches)
-        per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        factor = self.scheduler(total, per_epoch)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+            return optimizers
+        batches = self.trainer.estimated_stepping_batches  # which reads how many there are
+        per_epoch = math.ceil(self.trainer.num_training_batches / self.accumulate_grad_batches)
+        if self.trainer.max_epochs is not None and self.trainer.max_epochs >= 0:
+            batches = min(batches, per_epoch * self.trainer.max_epochs)
+        factor = self.scheduler(int(batches), per_epoch)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizers[0], factor)
+        return optimizers, [{"scheduler": schedule, "interval": "step"}]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch, under the noise of its number."""
+        """One batch, under the noise of its number: the model's step, then each critic's."""
         number = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        purpose = f"noise/{self.global_rank}" if self.global_rank else "noise"
-        seed_noise(self.device, derive_seed(self.seed, purpose, number))
-        if self.trainer.world_size > 1:
-            return self._shared_step(batch, batch_idx, derive_seed(self.seed, "noise", number))
-        terms = self.objective(self.model.given(batch.labels), batch.images, self.global_step)
-        self._window.add(terms, len(batch.images), self.global_step)
-        return terms["loss"]
+        with self._sharing(number, batch_idx) as (share, images):
+            step = Step(
+                self.model, batch.images, batch.labels, number=self.global_step, dataset_size=self._dataset_size
+            )
+            self._train_critics(False)  # the terms ask them, and train them no further
+            terms = dict(self.objective(step))
+            due = (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
+            self._minimize(0, terms["loss"] * share if share != 1 else terms["loss"], due)
+            if self._critic_parameters:
+                self._train_critics(True)
+                losses = self.objective.critic_losses(step)
+                for index, name in enumerate(self.objective.critics(), 1):
+                    self._minimize(index, losses[name] * share, due)
+                terms |= losses
+        if due:
+            self._step_schedules("step", self.global_step)
+        self._window.add(terms, images, step.number)
+        loss: Tensor = terms["loss"].detach()
+        return loss
 
-    def _shared_step(self, batch: Batch, batch_idx: int, seed: int) -> Tensor:
-        """The same, for this process's part of a batch."""
+    @contextmanager
+    def _sharing(self, number: int, batch_idx: int) -> Iterator[tuple[float, int]]:
+        """Seed the noise of a batch; this process's share in its loss, and images of its own.
+
+        The sum of the processes' gradients, each of a mean over its own images times its share, is that of the mean
+        over all images of the batch.
+        """
         batches = self.trainer.train_dataloader
+        if self.trainer.world_size == 1:
+            seed_noise(self.device, derive_seed(self.seed, "noise", number))
+            assert isinstance(batches, Batches)
+            yield 1.0, batches.size(batch_idx)
+            return
         assert isinstance(batches, Batches)
-        rank, world_size = self.global_rank, self.trainer.world_size
-        size = batches.size(batch_idx)
-        with sharing(size, rank=rank, world_size=world_size, seed=seed, device=self.device):
-            terms = self.objective(self.model.given(batch.labels), batch.images, self.global_step)
-        own = batches.own(batch_idx)
-        self._window.add(terms, own, self.global_step)
-        # The gradients' plain mean over the processes is then the mean over all images of the batch.
-        return terms["loss"] * (own * world_size / size)
+        rank, size = self.global_rank, batches.size(batch_idx)
+        seed_noise(self.device, derive_seed(self.seed, f"noise/{rank}" if rank else "noise", number))
+        seed = derive_seed(self.seed, "noise", number)
+        with sharing(size, rank=rank, world_size=self.trainer.world_size, seed=seed, device=self.device):
+            own = batches.own(batch_idx)
+            yield own / size, own
 
-    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+    def _train_critics(self, on: bool) -> None:
+        for parameter in self._critic_parameters:
+            parameter.requires_grad_(on)
+
+    def _minimize(self, index: int, loss: Tensor, due: bool) -> None:
+        """Add the gradients of a batch's loss and, where it is `due`, take the optimizer's step with them."""
+        self.manual_backward(loss / self.accumulate_grad_batches if self.accumulate_grad_batches > 1 else loss)
+        if not due:
+            return
+        optimizer = self.trainer.optimizers[index]
+        if isinstance(self.trainer.strategy.model, DistributedDataParallel):
+            _add_up([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
+        if index == 0:
+            counted = self.optimizers()
+            (counted[0] if isinstance(counted, list) else counted).step()
+        else:
+            self.trainer.precision_plugin.optimizer_step(optimizer, model=self, closure=_nothing)
+        optimizer.zero_grad()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip its gradients."""
+        if self.gradient_clip_val is None:
+            return
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)  # fused kernels would do so themselves, afterwards
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if self.gradient_clip_algorithm == "norm":
+            nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
+        else:
+            nn.utils.clip_grad_value_(parameters, self.gradient_clip_val)
+
+    def _step_schedules(self, interval: str, count: int) -> None:
+        """Move the learning rates that change at this `interval`, after `count` of those."""
+        for config in self.trainer.lr_scheduler_configs:
+            if config.interval == interval and count % config.frequency == 0:
+                config.scheduler.step()  # type: ignore[call-arg]  # a plateau's takes a metric, and is none of ours
+
+    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """The gradients; trainer.detect_anomaly has torch look at each of them.
 
         Raises:
             DivergenceError: torch found one that is NaN.
         """
         try:
-            super().backward(loss, *args, **kwargs)
+            super().manual_backward(loss, *args, **kwargs)
         except RuntimeError as error:
             if "returned nan values" not in str(error):
                 raise
@@ -123,10 +201,12 @@ class AutoencoderModule(pl.LightningModule):
             raise DivergenceError(f"a gradient is NaN at step {self.global_step}: {error}") from error
 
     def on_train_start(self) -> None:
-        """Say how many images there are; log what a checkpoint caught between the end of a batch and its logging."""
+        """Count the images; log the terms restored from a checkpoint between a batch's end and its logging."""
         batches = self.trainer.train_dataloader
-        if isinstance(self.objective, KnowsDataset) and isinstance(batches, Batches):
-            self.objective.drawn_from(len(batches.images))
+        assert isinstance(batches, Batches)
+        self._dataset_size = len(batches.images)
+        if isinstance(wrapped := self.trainer.strategy.model, DistributedDataParallel):
+            wrapped.require_backward_grad_sync = False  # each optimizer's gradients are added up before its step
         if len(self._window) >= self.log_every:
             self._log_window()
 
@@ -170,15 +250,14 @@ class AutoencoderModule(pl.LightningModule):
         checkpoint["window"] = [window.state() for window in windows]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the terms that had not been logged yet.
+        """Restore the terms that had not been logged yet.
 
         Raises:
             ValueError: Lightning would find no state for an optimizer, and go on without.
         """
-        if len(checkpoint["optimizer_states"]) != self.optimizers_kept:
-            raise ValueError(
-                f"it has not the state of {'one optimizer' if self.optimizers_kept == 1 else 'two optimizers'}"
-            )
+        expected, found = 1 + len(self.objective.critics()), len(checkpoint["optimizer_states"])
+        if found != expected:
+            raise ValueError(f"expected the state of {expected} optimizer{'s' * (expected > 1)}, found {found}")
         windows = checkpoint["window"]
         if len(windows) == self.trainer.world_size:  # else they are not this process's images
             device = self.trainer.strategy.root_device  # where those to come will be
@@ -189,9 +268,9 @@ class AutoencoderModule(pl.LightningModule):
 
     def _evaluate(self, batch: Batch, split: str, number: int) -> Distribution:
         seed_noise(self.device, derive_seed(self.seed, split, number))
-        model = encoding_once(self.model.given(batch.labels), batch.images)
-        self._evaluation.add(evaluation_terms(model, self.objective, batch.images), len(batch.images), self.global_step)
-        return model.encode(batch.images)
+        step = Step(self.model, batch.images, batch.labels, number=self.global_step, training=False)
+        self._evaluation.add(evaluation_terms(self.objective, step), len(batch.images), self.global_step)
+        return step.q
 
     def _log_window(self) -> None:
         self.shown = self._window.means("train/", self.trainer.strategy)
@@ -296,6 +375,18 @@ class TermMeans:
     def state(self) -> list[TermsOfBatch]:
         """What a new one can be made from."""
         return self._batches
+
+
+def _add_up(gradients: list[Tensor]) -> None:
+    """Sum gradients over the processes, in place."""
+    together = torch.cat([gradient.flatten() for gradient in gradients])
+    torch.distributed.all_reduce(together)
+    sums = together.split([gradient.numel() for gradient in gradients])
+    torch._foreach_copy_(gradients, [part.view_as(like) for part, like in zip(sums, gradients, strict=True)])
+
+
+def _nothing() -> None:
+    """What Lightning calls before a step whose gradients are there already."""
 
 
 def plain(metrics: Mapping[str, Tensor]) -> dict[str, float]:

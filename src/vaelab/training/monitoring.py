@@ -11,7 +11,6 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from vaelab.data import Batches
-from vaelab.losses.schedules import at
 from vaelab.metrics.latents import LatentsOfImages, active_units
 from vaelab.models.distributions import Codes
 from vaelab.training.module import AutoencoderModule
@@ -43,11 +42,8 @@ class Rates(pl.Callback):
         if not (trainer.is_last_batch or (number + 1) % pl_module.log_every == 0):
             return
         metrics = {"train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
-        for name, weight in vars(pl_module.objective).items():
-            if name.endswith("_weight"):
-                metrics[f"train/{name}"] = at(weight, trainer.global_step)
-        for name, part in getattr(pl_module.objective, "regularizers", {}).items():
-            metrics[f"train/{name}_weight"] = at(part.weight, trainer.global_step)
+        weights = pl_module.objective.weights(trainer.global_step)
+        metrics |= {f"train/{name}": weight for name, weight in weights.items()}
         if trainer.is_last_batch:
             metrics[IMAGES_PER_SECOND] = self._speed(trainer, number)
         for logger in trainer.loggers:

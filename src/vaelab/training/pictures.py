@@ -76,9 +76,8 @@ def portrait(model: Autoencoder, images: Images, view: figures.View, *, seed: in
     training = model.training
     model.eval()
     with noise_of_its_own(parameter.device, seed):
-        latents = model.given(labels).encode(x).mean
-        first = model.given(labels[:1])
-        reconstructed = model.given(labels[:10]).reconstruct(x[:10])
+        latents = model.encode(x, labels).mean
+        reconstructed = model.reconstruct(x[:10], labels[:10])
         pictures = {"reconstructions": figures.reconstructions(view(x[:10]), view(reconstructed))}
         if model.prior is not None:
             pictures["samples"] = figures.samples(view(model.sample(64)), model.classes)
@@ -88,9 +87,9 @@ def portrait(model: Autoencoder, images: Images, view: figures.View, *, seed: in
             order = deviation.argsort(descending=True, stable=True)[: 4 * ROWS]
             z = latents[0].repeat(len(order), COLUMNS, 1)  # (rows, columns, Z)
             z[torch.arange(len(order)), :, order] = values[order]
-            rows = first.decode(z).mean
+            rows = model.decode(z, labels[:1]).mean
             pictures["traversals"] = figures.traversals(view(rows[changing(rows)][:ROWS]))
             if latents.shape[1] == 2:
-                pictures["manifold"] = figures.manifold(view(first.manifold(20, codes=latents)))
+                pictures["manifold"] = figures.manifold(view(model.manifold(20, labels[:1], codes=latents)))
     model.train(training)
     return pictures

@@ -36,7 +36,7 @@ def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Give `model` the weights of a checkpoint, which may have those of a discriminator beside them.
+    """Give `model` its weights in a checkpoint, which may hold those of critics beside them.
 
     Raises:
         RunError: it is damaged, not of this model, or holds what is NaN or infinite.
@@ -44,7 +44,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         state = read(path)["state_dict"]
         weights = {
-            name.removeprefix("model."): value for name, value in state.items() if not name.startswith("discriminator.")
+            name.removeprefix("model."): value for name, value in state.items() if not name.startswith("objective.")
         }
         for name, own in model.state_dict().items():
             if name in weights and weights[name].dtype.is_floating_point != own.dtype.is_floating_point:

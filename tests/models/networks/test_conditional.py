@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from vaelab.losses import ELBO
+from vaelab.losses import Step, elbo
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.likelihoods import Bernoulli
 from vaelab.models.networks import (
@@ -39,8 +39,8 @@ def model(encoder=MLPEncoder, decoder=MLPDecoder):
 def test_posterior_and_likelihood_depend_on_the_label(networks):
     m, x = model(*networks), torch.rand(1, *SHAPE)
     z = torch.randn(4, 1, LATENT)
-    q = [m.given(torch.tensor([label])).encode(x).mean for label in range(CLASSES)]
-    p = [m.given(torch.tensor([label])).decode(z).mean for label in range(CLASSES)]
+    q = [m.encode(x, torch.tensor([label])).mean for label in range(CLASSES)]
+    p = [m.decode(z, torch.tensor([label])).mean for label in range(CLASSES)]
 
     assert p[0].shape == (4, 1, *SHAPE)
     assert not q[0].allclose(q[1])
@@ -50,13 +50,12 @@ def test_posterior_and_likelihood_depend_on_the_label(networks):
 def test_a_batch_is_its_images_one_by_one():
     m, x, labels = model(), torch.rand(5, *SHAPE), torch.tensor([0, 2, 1, 1, 0])
     z = torch.randn(3, 5, LATENT)
-    together = m.given(labels)
 
     for number, label in enumerate(labels):
-        alone = m.given(label[None])
-        torch.testing.assert_close(together.encode(x).mean[number], alone.encode(x[number : number + 1]).mean[0])
-        one = alone.decode(z[:, number : number + 1]).mean[:, 0]
-        torch.testing.assert_close(together.decode(z).mean[:, number], one)
+        alone = m.encode(x[number : number + 1], label[None])
+        torch.testing.assert_close(m.encode(x, labels).mean[number], alone.mean[0])
+        one = m.decode(z[:, number : number + 1], label[None]).mean[:, 0]
+        torch.testing.assert_close(m.decode(z, labels).mean[:, number], one)
 
 
 def test_a_linear_first_layer_sees_the_label_as_one_hot_numbers():
@@ -67,7 +66,7 @@ def test_a_linear_first_layer_sees_the_label_as_one_hot_numbers():
     of_label = encoder.plane @ linear.weight[:, 64:].T  # (K, 6)
     expected = nn.functional.linear(x.flatten(1), linear.weight[:, :64], linear.bias) + of_label[labels]
 
-    torch.testing.assert_close(encoder.given(labels)(x), expected.relu())
+    torch.testing.assert_close(encoder(x, labels), expected.relu())
 
 
 def test_samples_are_of_the_class_that_is_asked_for():
@@ -77,14 +76,14 @@ def test_samples_are_of_the_class_that_is_asked_for():
     torch.manual_seed(1)
     z = torch.randn(4, LATENT)
 
-    assert samples.equal(m.given(torch.tensor([2, 2, 0, 1])).decode(z).mean)
+    assert samples.equal(m.decode(z, torch.tensor([2, 2, 0, 1])).mean)
     torch.manual_seed(1)
-    assert m.sample(4).equal(m.given(torch.tensor([0, 1, 2, 0])).decode(z).mean)  # every class in turn
+    assert m.sample(4).equal(m.decode(z, torch.tensor([0, 1, 2, 0])).mean)  # every class in turn
 
 
 def test_a_gradient_reaches_every_parameter():
     m = model()
-    ELBO()(m.given(torch.arange(50) % CLASSES), torch.rand(50, *SHAPE), 0)["loss"].backward()
+    elbo()(Step(m, torch.rand(50, *SHAPE), torch.arange(50) % CLASSES))["loss"].backward()
 
     for name, parameter in m.named_parameters():
         assert parameter.grad.any(), name
@@ -94,7 +93,7 @@ def test_without_labels_it_says_what_to_do():
     m = model()
 
     for call in (lambda: m.encode(torch.rand(1, *SHAPE)), lambda: m.decode(torch.zeros(1, LATENT))):
-        with pytest.raises(ValueError, match=r"model.given\(labels\)"):
+        with pytest.raises(ValueError, match="conditional on labels: give those of the images"):
             call()
 
 
@@ -108,6 +107,7 @@ def test_labels_for_a_model_that_is_not_conditional():
         prior=StandardNormal(LATENT),
     )
 
-    assert m.given(torch.zeros(3, dtype=torch.int64)) is m
+    x, labels = torch.rand(3, *SHAPE), torch.zeros(3, dtype=torch.int64)
+    assert m.reconstruct(x, labels).equal(m.reconstruct(x))  # which it ignores
     with pytest.raises(ValueError, match="conditional=true"):
         m.sample(3, labels=torch.zeros(3, dtype=torch.int64))

@@ -6,11 +6,11 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from vaelab.losses.quantization import _perplexity
-from vaelab.losses.schedules import Linear
+from vaelab.losses.penalties import perplexity
 from vaelab.models.distributions import Codes
 from vaelab.models.posteriors import FiniteScalarQuantizer, GumbelSoftmax, VectorQuantizer
 from vaelab.models.posteriors.codes import kmeans, nearest, rotated, straight_through, sums_by_code
+from vaelab.models.schedules import Linear
 
 
 @pytest.fixture(autouse=True)
@@ -129,8 +129,8 @@ def test_counts_sums_and_perplexity_are_those_of_one_hot_codes():
     assert counts.tolist() == one_hot.sum(0).tolist()
     torch.testing.assert_close(sums, one_hot.T @ vectors)
     expected = torch.special.entr(share).sum().exp().float()
-    torch.testing.assert_close(_perplexity(indices.reshape(10, 5)), expected)
-    torch.testing.assert_close(_perplexity(indices * 10**12), expected)  # numbers of a huge codebook take no memory
+    torch.testing.assert_close(perplexity(indices.reshape(10, 5)), expected)
+    torch.testing.assert_close(perplexity(indices * 10**12), expected)  # numbers of a huge codebook take no memory
 
 
 def test_moving_averages_end_at_k_means():

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaelab.models.distributions import MixedColumns
-from vaelab.models.likelihoods.images import LOWEST_LOG_SCALE, PositiveScale, Shape, Support, softly_above
+from vaelab.models.likelihoods.images import LOWEST_LOG_SCALE, PositiveScale, Shape, softly_above
+from vaelab.models.parts import Likelihood
 
 
-class Columns(nn.Module):
+class Columns(Likelihood):
     """p(x|z) of a row: a Gaussian for each number, a categorical distribution for each category.
 
     The decoder gives the mean of every number, and the logits of the values of every category, which stand in x as
@@ -25,7 +26,7 @@ class Columns(nn.Module):
         ValueError: a row is no vector.
     """
 
-    normalized_over: Support = "columns"
+    normalized_over = "columns"
     takes_columns = True  # is made with `groups`, too
 
     def __init__(self, shape: Shape, groups: Sequence[int] = (), *, start: PositiveScale = 0.3) -> None:

@@ -6,16 +6,17 @@ from torch.distributions import Distribution, Independent
 from torch.distributions import NegativeBinomial as TorchNegativeBinomial
 from torch.distributions import Poisson as TorchPoisson
 
-from vaelab.models.likelihoods.images import Shape, Support, softly_above
+from vaelab.models.likelihoods.images import Shape, softly_above
+from vaelab.models.parts import Likelihood
 
 LARGEST_LOG_MEAN = 30.0  # beyond it float32 has no counts anyway
 LOWEST_LOG_DISPERSION = -10.0
 
 
-class Poisson(nn.Module):
+class Poisson(Likelihood):
     """P(x|z) = prod_i r_i^x_i exp(-r_i) / x_i!, with rates r = exp(decoder's output); their variance is their mean."""
 
-    normalized_over: Support = "counts"
+    normalized_over = "counts"
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -27,7 +28,7 @@ class Poisson(nn.Module):
         return Independent(TorchPoisson(rate, validate_args=False), len(self.shape), validate_args=False)
 
 
-class NegativeBinomial(nn.Module):
+class NegativeBinomial(Likelihood):
     """Counts with mean m = exp(decoder's output) and variance m + m^2 / r: a Poisson whose rate varies.
 
         P(x|z) = prod_i Gamma(x_i + r_i) / (x_i! Gamma(r_i)) (r_i / (r_i + m_i))^r_i (m_i / (r_i + m_i))^x_i
@@ -35,7 +36,7 @@ class NegativeBinomial(nn.Module):
     with one learned r for each place of an event, as for genes (Lopez et al. 2018). As r grows it is a Poisson.
     """
 
-    normalized_over: Support = "counts"
+    normalized_over = "counts"
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()

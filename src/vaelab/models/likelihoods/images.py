@@ -1,6 +1,6 @@
 """Likelihoods of pixels and other bounded or continuous values."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +16,16 @@ from vaelab.models.distributions import (
     DiscretizedLogisticMixtureImage,
     OptimalGaussianImage,
 )
+from vaelab.models.parts import Likelihood
 
 Shape = tuple[int, ...]  # of an event: (C, H, W) of an image, (C, T) of a signal, (D,) of a vector
-Support = Literal["binary", "levels", "counts", "interval", "line", "columns"]
 Components = Annotated[int, Field(gt=0)]
 PositiveScale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 LOWEST_LOG_SCALE = -6.0  # of a learned scale, which else would go to 0 on images with constant pixels
 LOWEST_LOG_WIDTH = -7.0  # of a logistic: below it, all mass is on one level
 
 
-class Bernoulli(nn.Module):
+class Bernoulli(Likelihood):
     """p(x|z) = prod_i m_i^x_i (1 - m_i)^(1 - x_i), with means m = sigmoid(decoder's output).
 
     -log p is the binary cross-entropy, computed from logits. On binary images it is a likelihood. On grey
@@ -33,7 +33,7 @@ class Bernoulli(nn.Module):
     compared with other BCEs on the same images, but with no density and with nothing on binarized data.
     """
 
-    normalized_over: Support = "binary"
+    normalized_over = "binary"
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Bernoulli(nn.Module):
         return BernoulliImage(logits, len(self.shape))
 
 
-class Gaussian(nn.Module):
+class Gaussian(Likelihood):
     """p(x|z) = N(decoder's output, scale^2 I), with a scale that is fixed, not learned.
 
     -log p = sum_i (x_i - m_i)^2 / (2 scale^2) + D log(scale sqrt(2 pi)), for D = C H W pixels: squared error
@@ -53,7 +53,7 @@ class Gaussian(nn.Module):
     w KL is scale^2 = D/2 with kl_weight = w (or, the same optimum, scale^2 = w D/2 with kl_weight = 1).
     """
 
-    normalized_over: Support = "line"
+    normalized_over = "line"
 
     def __init__(self, shape: Shape, *, scale: PositiveScale = 0.1) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Gaussian(nn.Module):
         return f"scale={self.scale}"
 
 
-class SharedScaleGaussian(nn.Module):
+class SharedScaleGaussian(Likelihood):
     """p(x|z) = N(decoder's output, s^2 I), with one learned scale s for all pixels and images.
 
     Args:
@@ -78,7 +78,7 @@ class SharedScaleGaussian(nn.Module):
         start: s before training.
     """
 
-    normalized_over: Support = "line"
+    normalized_over = "line"
 
     def __init__(self, shape: Shape, *, start: PositiveScale = 0.1) -> None:
         super().__init__()
@@ -92,10 +92,10 @@ class SharedScaleGaussian(nn.Module):
         )
 
 
-class PixelScaleGaussian(nn.Module):
+class PixelScaleGaussian(Likelihood):
     """p(x|z) = prod_i N(m_i, s_i^2): the decoder gives the mean and the logarithm of the scale of every pixel."""
 
-    normalized_over: Support = "line"
+    normalized_over = "line"
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class PixelScaleGaussian(nn.Module):
         )
 
 
-class OptimalScaleGaussian(nn.Module):
+class OptimalScaleGaussian(Likelihood):
     """p(x|z) = N(decoder's output, sigma^2 I) with the maximum-likelihood sigma: sigma-VAE (Rybkin et al. 2021).
 
     While training, sigma^2 is the mean squared error of the batch's pixels (section 3.2). A sigma that is read off the
@@ -122,7 +122,7 @@ class OptimalScaleGaussian(nn.Module):
         decay: of the running mean, a batch.
     """
 
-    normalized_over: Support = "line"
+    normalized_over = "line"
     couples_images = True
     squared_error: Tensor
     weight: Tensor
@@ -154,7 +154,7 @@ class OptimalScaleGaussian(nn.Module):
         return f"decay={self.decay}"
 
 
-class Laplace(nn.Module):
+class Laplace(Likelihood):
     """p(x|z) = prod_i exp(-|x_i - m_i| / scale) / (2 scale): absolute error over the scale, plus a constant.
 
     Args:
@@ -162,7 +162,7 @@ class Laplace(nn.Module):
         scale: mean absolute error that costs one nat.
     """
 
-    normalized_over: Support = "line"
+    normalized_over = "line"
 
     def __init__(self, shape: Shape, *, scale: PositiveScale = 0.1) -> None:
         super().__init__()
@@ -178,13 +178,13 @@ class Laplace(nn.Module):
         return f"scale={self.scale}"
 
 
-class ContinuousBernoulli(nn.Module):
+class ContinuousBernoulli(Likelihood):
     """Binary cross-entropy with what it lacks to be a density over grey pixels (Loaiza-Ganem & Cunningham 2019).
 
     log p = -BCE + sum_i log C(m_i), C(m) = 2 artanh(1 - 2m) / (1 - 2m). An ELBO of it is positive and large.
     """
 
-    normalized_over: Support = "interval"
+    normalized_over = "interval"
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -195,13 +195,13 @@ class ContinuousBernoulli(nn.Module):
         return ContinuousBernoulliImage(logits, len(self.shape))
 
 
-class DiscretizedLogistic(nn.Module):
+class DiscretizedLogistic(Likelihood):
     """P(x|z) of 256 levels a pixel: a logistic's mass around each (Kingma et al. 2016, appendix A.3).
 
     The decoder gives the location and the logarithm of the scale of every pixel.
     """
 
-    normalized_over: Support = "levels"
+    normalized_over = "levels"
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ class DiscretizedLogistic(nn.Module):
         return DiscretizedLogisticImage(loc, softly_above(log_scale, LOWEST_LOG_WIDTH), len(self.shape))
 
 
-class DiscretizedLogisticMixture(nn.Module):
+class DiscretizedLogisticMixture(Likelihood):
     """P(x|z) of 256 levels a pixel: a mixture of logistics (PixelCNN++, Salimans et al. 2017, section 2.1).
 
     For each of K components and every pixel the decoder gives a logit, C locations and log-scales, and a coefficient
@@ -225,7 +225,7 @@ class DiscretizedLogisticMixture(nn.Module):
         components: K.
     """
 
-    normalized_over: Support = "levels"
+    normalized_over = "levels"
 
     def __init__(self, shape: Shape, *, components: Components = 5) -> None:
         super().__init__()

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.distributions import StudentT as TorchStudentT
 
-from vaelab.models.likelihoods.images import LOWEST_LOG_SCALE, PositiveScale, Shape, Support, softly_above
+from vaelab.models.likelihoods.images import LOWEST_LOG_SCALE, PositiveScale, Shape, softly_above
+from vaelab.models.parts import Likelihood
 
 Degrees = Annotated[float, Field(gt=1, allow_inf_nan=False)]
 
 
-class StudentT(nn.Module):
+class StudentT(Likelihood):
     """p(x|z) = prod_i t((x_i - m_i) / s) / s, Student's t with `degrees` of freedom and one learned scale s.
 
     An error e costs (degrees + 1) / 2 log(1 + e^2 / (degrees s^2)): quadratic where it is small, logarithmic where it
@@ -25,7 +26,7 @@ class StudentT(nn.Module):
         start: s before training.
     """
 
-    normalized_over: Support = "line"
+    normalized_over = "line"
 
     def __init__(self, shape: Shape, *, degrees: Degrees = 4.0, start: PositiveScale = 0.1) -> None:
         super().__init__()

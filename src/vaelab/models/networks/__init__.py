@@ -7,7 +7,7 @@ shape it has to return: (*batch, Z) -> (*batch, *shape).
 
 from vaelab.models.networks.conditional import ConditionalDecoder, ConditionalEncoder
 from vaelab.models.networks.convolutional import ConvDecoder, ConvEncoder
-from vaelab.models.networks.discriminator import Discriminator
+from vaelab.models.networks.discriminator import Discriminator, ImageDiscriminator
 from vaelab.models.networks.mlp import GatedMLPDecoder, GatedMLPEncoder, MLPDecoder, MLPEncoder
 from vaelab.models.networks.spectral import SpectralDecoder
 
@@ -19,6 +19,7 @@ __all__ = [
     "Discriminator",
     "GatedMLPDecoder",
     "GatedMLPEncoder",
+    "ImageDiscriminator",
     "MLPDecoder",
     "MLPEncoder",
     "SpectralDecoder",

@@ -1,9 +1,14 @@
-"""A network that tells two kinds of latents apart."""
+"""Critics: networks that tell two kinds of latents, or of images, apart."""
+
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from vaelab.models.networks.activations import Activation
+from vaelab.models.networks.convolutional import Channels, ConvEncoder, Width
 from vaelab.models.networks.mlp import Widths, dense_layers
+from vaelab.models.networks.normalization import Normalization
+from vaelab.models.parts import FeatureCritic
 
 
 class Discriminator(nn.Module):
@@ -23,4 +28,41 @@ class Discriminator(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Logits (B,) of latents (B, Z)."""
         logits: Tensor = self.layers(z)
+        return logits
+
+
+class ImageDiscriminator(FeatureCritic):
+    """A `ConvEncoder`, whose output are the features, then one logit: (B, C, H, W) -> (B,).
+
+    Args:
+        shape: (C, H, W).
+        channels: after each convolution of stride 2.
+        features: how many.
+        activation: applied after every layer but the last.
+        normalization: applied before every activation.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        channels: Channels | None = None,
+        features: Width = 256,
+        activation: Activation = "leaky_relu",
+        normalization: Normalization | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = ConvEncoder(
+            shape, channels=channels, features=features, activation=activation, normalization=normalization
+        )
+        self.logit = nn.Linear(features, 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Features (B, F) of images."""
+        found: Tensor = self.encoder(x)
+        return found
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B,) of images."""
+        logits: Tensor = self.logit(self.features(x)).squeeze(-1)
         return logits

@@ -1,11 +1,9 @@
 """Approximate posteriors q(z|x): the encoder's features -> a distribution over z.
 
-A posterior is made with the encoder's `features` and `latent_dim`, and owns the projection from features to its
-parameters. It says in `latent_dim` how many numbers z has, which a posterior over several codes or layers makes more of
-than it was given. Called with features (B, F), or a grid (B, C, H, W), it returns a `torch.distributions.Distribution`
-with batch shape (B,) and event shape (Z,). Its `has_density` says whether that distribution has a density (or
-probability), and so a `log_prob` and a finite KL divergence to a prior. Where z cannot be any vector of real numbers,
-its `space` says what it is: "codes", or on "the unit sphere".
+A posterior (`models.parts.Posterior`) is made with the encoder's `features` and `latent_dim`, and owns the projection
+from features to its parameters. Its own `latent_dim` says how many numbers z has: more than it was given where it is
+over several codes or layers. Called with features (B, F), or a grid (B, C, H, W), it returns a
+`torch.distributions.Distribution` with batch shape (B,) and event shape (Z,).
 """
 
 from vaelab.models.posteriors.codes import FiniteScalarQuantizer, GumbelSoftmax, VectorQuantizer

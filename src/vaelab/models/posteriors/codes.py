@@ -13,10 +13,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaelab.losses.schedules import Schedule, at
 from vaelab.models.distributions import Codes, OneHotCodes
 from vaelab.models.networks.projections import CodeProjection, Features
+from vaelab.models.parts import CodePosterior
 from vaelab.models.precision import full_precision
+from vaelab.models.schedules import Schedule, at
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -25,7 +26,7 @@ Gradient = Literal["straight_through", "rotation"]
 Update = Literal["ema", "gradient"]
 
 
-class GumbelSoftmax(nn.Module):
+class GumbelSoftmax(CodePosterior):
     """q(z|x): L independent categorical variables of K = latent_dim values each, as one-hot vectors.
 
     While training, samples are relaxed at a temperature, so that they have a gradient (Jang et al. 2017; Maddison et
@@ -41,7 +42,6 @@ class GumbelSoftmax(nn.Module):
 
     has_density = True
     relaxes_samples = True
-    space = "codes"
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class GumbelSoftmax(nn.Module):
         return F.one_hot(indices, self.codebook_size).to(torch.get_default_dtype()).flatten(-2)
 
 
-class VectorQuantizer(nn.Module):
+class VectorQuantizer(CodePosterior):
     """z = the nearest of K learned vectors, for each of L vectors of the encoder (van den Oord et al. 2017).
 
     The first training batch places the codes by k-means. They follow the encoder's vectors by moving averages,
@@ -95,8 +95,6 @@ class VectorQuantizer(nn.Module):
             (`rotation`, Fifty et al. 2024).
     """
 
-    has_density = False
-    space = "codes"
     counts: Tensor
     sums: Tensor
 
@@ -192,7 +190,7 @@ class VectorQuantizer(nn.Module):
         return f"codes={self.codes}, codebook_size={self.codebook_size}, size={self.codebook.shape[1]}"
 
 
-class FiniteScalarQuantizer(nn.Module):
+class FiniteScalarQuantizer(CodePosterior):
     """Each number of z is rounded to one of a few levels; no codebook is learned (Mentzer et al. 2024).
 
     Dimension j takes `levels[j]` values, evenly spaced from -1 to 1: z_j is the one nearest to tanh(e_j), with the
@@ -209,8 +207,6 @@ class FiniteScalarQuantizer(nn.Module):
         ValueError: there are not D levels, or their product is beyond what an index can count.
     """
 
-    has_density = False
-    space = "codes"
     steps: Tensor
     bases: Tensor
 

@@ -3,17 +3,18 @@
 from typing import Annotated
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from vaelab.models.distributions import Flowed, Normal
 from vaelab.models.networks.flows import flow
 from vaelab.models.networks.projections import Features, linear
+from vaelab.models.parts import Posterior
 
 Positive = Annotated[int, Field(gt=0)]
 
 
-class IAF(nn.Module):
+class IAF(Posterior):
     """z = f(u; h), u ~ N(mean(h), diag(variance(h))), f inverse autoregressive (Kingma et al. 2016).
 
     f is quick to apply, and so to sample from; the density of a z from elsewhere takes Z passes.
@@ -25,8 +26,6 @@ class IAF(nn.Module):
         hidden: widths of the hidden layers of their networks.
         context: size of what they are told of the features.
     """
-
-    has_density = True
 
     def __init__(
         self,

@@ -8,9 +8,10 @@ from vaelab.models.distributions import Delta, MultivariateNormal, Normal
 from vaelab.models.distributions import Laplace as LaplaceDistribution
 from vaelab.models.networks.activations import Activation, activation_module
 from vaelab.models.networks.projections import Features, linear
+from vaelab.models.parts import Posterior
 
 
-class Deterministic(nn.Module):
+class Deterministic(Posterior):
     """z = activation(W h + b): a plain autoencoder's code, as a distribution with all its mass in one point.
 
     Args:
@@ -32,15 +33,13 @@ class Deterministic(nn.Module):
         return Delta(self.activation(self.code(features)))  # (B, Z)
 
 
-class Gaussian(nn.Module):
+class Gaussian(Posterior):
     """q(z|x) = N(mean(h), diag(exp(log_variance(h)))) (Kingma & Welling 2014, appendix C.2).
 
     Args:
         features: size F of the encoder's output.
         latent_dim: size Z of the latent space.
     """
-
-    has_density = True
 
     def __init__(self, features: Features, latent_dim: int) -> None:
         super().__init__()
@@ -54,15 +53,13 @@ class Gaussian(nn.Module):
         return Independent(Normal(self.mean(features), standard_deviation, validate_args=False), 1, validate_args=False)
 
 
-class FullCovarianceGaussian(nn.Module):
+class FullCovarianceGaussian(Posterior):
     """q(z|x) = N(mean(h), L L^T), L lower triangular: (Kingma & Welling 2019, section 2.5.1).
 
     Args:
         features: size F of the encoder's output.
         latent_dim: size Z of the latent space.
     """
-
-    has_density = True
 
     def __init__(self, features: Features, latent_dim: int) -> None:
         super().__init__()
@@ -81,15 +78,13 @@ class FullCovarianceGaussian(nn.Module):
         return MultivariateNormal(mean, scale_tril=scale, validate_args=False)
 
 
-class Laplace(nn.Module):
+class Laplace(Posterior):
     """q(z|x) = prod_j Laplace(mean_j(h), exp(log_scale_j(h))).
 
     Args:
         features: size F of the encoder's output.
         latent_dim: size Z of the latent space.
     """
-
-    has_density = True
 
     def __init__(self, features: Features, latent_dim: int) -> None:
         super().__init__()

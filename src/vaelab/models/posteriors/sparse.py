@@ -4,14 +4,15 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
 from vaelab.models.distributions import Delta
 from vaelab.models.networks.projections import Features, linear
+from vaelab.models.parts import Posterior
 
 
-class KSparse(nn.Module):
+class KSparse(Posterior):
     """z = the `active` largest numbers of W h + b, and 0 for the others (Makhzani & Frey 2014, section 2).
 
     Args:

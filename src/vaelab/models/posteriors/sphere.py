@@ -1,14 +1,15 @@
 """A posterior over the unit sphere."""
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
 from vaelab.models.distributions import VonMisesFisher as VonMisesFisherDistribution
 from vaelab.models.networks.projections import Features, linear
+from vaelab.models.parts import Posterior
 
 
-class VonMisesFisher(nn.Module):
+class VonMisesFisher(Posterior):
     """q(z|x) on the unit sphere of R^Z, around a direction with a concentration (Davidson et al. 2018).
 
     direction = d(h) / |d(h)|, concentration = softplus(c(h)) + 1. Goes with prior=hyperspherical_uniform.
@@ -21,7 +22,6 @@ class VonMisesFisher(nn.Module):
         ValueError: Z is 1.
     """
 
-    has_density = True
     space = "the unit sphere"
 
     def __init__(self, features: Features, latent_dim: int) -> None:

@@ -27,6 +27,7 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, Pro
 
 from vaelab.config.experiment import Experiment
 from vaelab.errors import ConfigError, RunError, did_you_mean
+from vaelab.losses import Step
 from vaelab.metrics.likelihood import evaluation_terms
 from vaelab.sweeps.folder import Job, SweepFolder, short_names, shown
 from vaelab.sweeps.grid import Combination, Composed, subfolder
@@ -304,8 +305,8 @@ def terms_of(experiment: Experiment) -> list[str]:
     images = experiment.data.splits.train
     model = experiment.model().eval()
     with torch.no_grad():
-        given = model.given(images.labels[:2].cpu())
-        return list(evaluation_terms(given, experiment.objective, images.first(2).x.cpu()))
+        step = Step(model, images.first(2).x.cpu(), images.labels[:2].cpu(), training=False)
+        return list(evaluation_terms(experiment.objective, step))
 
 
 def require_metrics(sweeper: Optuna, experiment: Experiment) -> None:

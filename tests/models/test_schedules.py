@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from vaelab.losses.schedules import Cosine, Cyclical, Linear, Schedule, at
+from vaelab.models.schedules import Cosine, Cyclical, Linear, Schedule, at
 
 SCHEDULES = [
     Linear(start=0.5, end=4.0, steps=40),

@@ -1,0 +1,34 @@
+"""What a config calls a part."""
+
+import re
+from functools import cache
+
+from torch import nn
+
+from vaelab.config.compose import sources
+from vaelab.models.parts import Conditional
+
+
+def config_name(part: object) -> str:
+    """`group=option` of the first option of conf/ that makes such a part, or the name of its class.
+
+    Args:
+        part: an object, or a class or function that makes one.
+    """
+    if isinstance(part, Conditional):  # around the one that was chosen
+        part = part.network
+    if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+        return "normalization=batch"
+    kind = part if isinstance(part, type) else type(part)
+    for target, group, name in _options():
+        module, _, made = target.rpartition(".")
+        if kind.__name__ == made and f"{kind.__module__}.".startswith(f"{module}."):
+            return f"{group}={name}"
+    return kind.__name__
+
+
+@cache
+def _options() -> list[tuple[str, str, str]]:
+    """What each option of conf/ makes, its group and its name."""
+    made = re.compile(r"^_target_:\s*(\S+)", re.MULTILINE)
+    return [(target, group, name) for group, name, text in sources() for target in made.findall(text)]

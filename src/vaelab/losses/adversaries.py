@@ -1,0 +1,253 @@
+"""Terms that own critics: networks trained against the model, of latents or of images."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaelab.losses.divergences import gaussian_total_correlation, mmd_to_prior
+from vaelab.losses.needs import need_density, need_independent_dimensions, need_prior
+from vaelab.losses.objective import OptimizerOf, Term
+from vaelab.losses.step import Step
+from vaelab.models.autoencoder import Autoencoder
+from vaelab.models.parts import FeatureCritic, UnsuitableError
+from vaelab.models.priors import StandardNormal
+from vaelab.models.schedules import Schedule, Weight
+
+Part = Callable[..., Any]
+AdversarialLoss = Literal["non_saturating", "hinge"]
+Fakes = Literal["reconstructions", "samples", "both"]
+
+
+class Adversary(Term):
+    """A term with one critic, D, whose logits (B,) say how likely what it sees is to be real.
+
+    Args:
+        weight: a number, or a schedule of the optimizer's step.
+        discriminator: size Z of latents, or shape (C, H, W) of images -> D.
+        optimizer: D's parameters -> their optimizer.
+    """
+
+    critic: nn.Module
+
+    def __init__(self, *, weight: Weight | Schedule, discriminator: Part, optimizer: Part) -> None:
+        super().__init__()
+        self.weight, self.discriminator, self.optimizer = weight, discriminator, optimizer
+
+    @abstractmethod
+    def build(self, model: Autoencoder) -> None:
+        """Make D."""
+
+    @abstractmethod
+    def critic_loss(self, step: Step) -> Tensor:
+        """What D minimizes; no gradient reaches the model."""
+
+    def critics(self) -> dict[str, tuple[nn.Module, OptimizerOf]]:
+        """D, as `discriminator`."""
+        return {"discriminator": (self.critic, self.optimizer)}
+
+    def critic_losses(self, step: Step) -> dict[str, Tensor]:
+        """D's, as `discriminator`."""
+        return {"discriminator": self.critic_loss(step)}
+
+
+class DensityRatioTotalCorrelation(Adversary):
+    """TC(z) = E_q[log D(z) - log(1 - D(z))] in nats (FactorVAE, Kim & Mnih 2018, equation 3).
+
+    D is the probability that z is a sample of q(z) rather than of prod_j q(z_j), of which permuting each dimension over
+    the batch makes samples (their algorithm 1, which permutes a second batch; this one permutes the same, and costs
+    half). An evaluation takes `gaussian_total_correlation`.
+    """
+
+    couples_images = True
+    evaluated_as = "gaussian_total_correlation"
+
+    def requires(self, model: Autoencoder) -> None:
+        """Refuse a posterior that is no product over its dimensions."""
+        need_density(model)
+        need_independent_dimensions(model)
+
+    def build(self, model: Autoencoder) -> None:
+        """D of latents."""
+        self.critic = self.discriminator(model.posterior.latent_dim)
+
+    def forward(self, step: Step) -> Tensor:
+        """Nats, by D as it is."""
+        value: Tensor = self.critic(step.z).mean()
+        return value
+
+    def evaluate(self, step: Step) -> Tensor:
+        """That of the Gaussian with the covariance of q(z)."""
+        return gaussian_total_correlation(step.q)
+
+    def critic_loss(self, step: Step) -> Tensor:
+        """The cross-entropy of telling z from its permutations."""
+        z = step.z.detach()
+        return discriminator_loss(self.critic, z, permuted(z))
+
+
+class LatentAdversary(Adversary):
+    """E_q[-log D(z)], D the probability that z is a sample of p(z) rather than of q(z) (Makhzani et al. 2015).
+
+    The paper's two phases for the autoencoder are one step here. An evaluation takes the MMD between z and p(z).
+    """
+
+    uses_prior = True
+    evaluated_as = "mmd"
+
+    def requires(self, model: Autoencoder) -> None:
+        """Refuse a model without a prior to draw samples of, or with one that it would not train."""
+        need_prior(model)
+        assert model.prior is not None
+        if any(True for _ in model.prior.parameters()):
+            raise UnsuitableError(
+                "it brings the posterior to the prior, and would not train {} itself",
+                model.prior,
+                fits=[StandardNormal],
+            )
+
+    def build(self, model: Autoencoder) -> None:
+        """D of latents."""
+        self.critic = self.discriminator(model.posterior.latent_dim)
+
+    def forward(self, step: Step) -> Tensor:
+        """-log D(z), the mean over the batch."""
+        return F.softplus(-self.critic(step.z)).mean()
+
+    def evaluate(self, step: Step) -> Tensor:
+        """The unbiased MMD^2, of the kernels that the term mmd has by default."""
+        return mmd_to_prior(step)
+
+    def critic_loss(self, step: Step) -> Tensor:
+        """The cross-entropy of telling samples of p(z) from z."""
+        drawn = step.p_z.sample(torch.Size([len(step.z)]))
+        return discriminator_loss(self.critic, drawn, step.z.detach())
+
+
+class ImageAdversary(Adversary):
+    """What a critic of images has the decoder minimize, D > 0 for images that it takes for real.
+
+    `non_saturating`: -log sigmoid(D(x')) (Goodfellow et al. 2014); `hinge`: -D(x') (Lim & Ye 2017). The critic's own
+    loss is the cross-entropy, or relu(1 - D(x)) + relu(1 + D(x')), plus r1 / 2 |dD(x)/dx|^2 (Mescheder et al. 2018,
+    equation 9). Summed over the kinds of x'. An evaluation leaves it out.
+
+    Args:
+        weight: a number, or a schedule of the optimizer's step.
+        discriminator: shape (C, H, W) -> D.
+        optimizer: D's parameters -> their optimizer.
+        loss: `non_saturating` or `hinge`.
+        fakes: x': the means of p(x|z) at `reconstructions`' z, at `samples` of the prior, or `both`.
+        r1: weight of the gradient penalty; 0 for none.
+        encoder: whether the gradient reaches the encoder; not in a VAE-GAN (Larsen et al. 2016, section 2.3).
+    """
+
+    def __init__(
+        self,
+        *,
+        weight: Weight | Schedule = 1.0,
+        discriminator: Part,
+        optimizer: Part,
+        loss: AdversarialLoss = "hinge",
+        fakes: Fakes = "reconstructions",
+        r1: Weight = 0.0,
+        encoder: bool = True,
+    ) -> None:
+        super().__init__(weight=weight, discriminator=discriminator, optimizer=optimizer)
+        self.loss, self.fakes, self.r1, self.encoder = loss, fakes, r1, encoder
+
+    def requires(self, model: Autoencoder) -> None:
+        """Refuse data that are no images, and samples of a model without a prior."""
+        if len(model.likelihood.shape) != 3:
+            raise UnsuitableError(
+                f"its critic sees images (C, H, W), and the data have the shape {model.likelihood.shape}"
+            )
+        if self.fakes != "reconstructions":
+            need_prior(model)
+
+    def build(self, model: Autoencoder) -> None:
+        """D of images."""
+        self.critic = self.discriminator(model.likelihood.shape)
+
+    def made(self, step: Step) -> list[Tensor]:
+        """The kinds of x', (B, C, H, W) each."""
+        images = []
+        if self.fakes != "samples":
+            p_x = step.p_x if self.encoder else step.model.decode(step.z.detach(), step.y)
+            images.append(p_x.mean)
+        if self.fakes != "reconstructions":
+            images.append(step.model.decode(step.p_z.sample(torch.Size([len(step.x)])), step.y).mean)
+        return images
+
+    def forward(self, step: Step) -> Tensor:
+        """The mean over the batch."""
+        logits = [self.critic(x) for x in self.made(step)]
+        losses = [F.softplus(-logit) if self.loss == "non_saturating" else -logit for logit in logits]
+        return torch.stack(losses).sum(0).mean()
+
+    def evaluate(self, step: Step) -> None:
+        """Nothing: a critic's opinion cannot be compared with that of another step."""
+
+    def critic_loss(self, step: Step) -> Tensor:
+        """The mean over the batch."""
+        with torch.no_grad():
+            made = self.made(step)
+        x = step.x.detach().requires_grad_(self.r1 > 0)
+        real, fakes = self.critic(x), [self.critic(image) for image in made]
+        if self.loss == "hinge":
+            loss = F.relu(1 - real) + torch.stack([F.relu(1 + fake) for fake in fakes]).sum(0)
+        else:
+            loss = F.softplus(-real) + torch.stack([F.softplus(fake) for fake in fakes]).sum(0)
+        if self.r1 > 0:
+            (gradient,) = torch.autograd.grad(real.sum(), x, create_graph=True)
+            loss = loss + self.r1 / 2 * gradient.square().flatten(1).sum(1)
+        return loss.mean()
+
+
+class CriticFeatures(Term):
+    """|f(x) - f(x')|^2 / 2, f the features of an image critic, x' the mean of p(x|z) (Larsen et al. 2016, equation 7).
+
+    It is -log N(f(x) | f(x'), I) but for a constant. The critic is that of another term, which also trains it. An
+    evaluation leaves it out.
+
+    Args:
+        weight: a number, or a schedule of the optimizer's step.
+        adversary: the name of the other term.
+    """
+
+    def __init__(self, *, weight: Weight | Schedule = 1.0, adversary: str = "adversary") -> None:
+        super().__init__()
+        self.weight, self.adversary = weight, adversary
+        self._features: Callable[[Tensor], Tensor] | None = None
+
+    def bind(self, terms: Mapping[str, Term]) -> None:
+        """Take the other term's critic."""
+        other = terms.get(self.adversary)
+        if not (isinstance(other, ImageAdversary) and isinstance(other.critic, FeatureCritic)):
+            raise UnsuitableError(
+                "it needs the features of a critic of images, and no term {} has such a critic",
+                self.adversary,
+                fits=[ImageAdversary],
+            )
+        self._features = other.critic.features
+
+    def forward(self, step: Step) -> Tensor:
+        """The mean over the batch."""
+        assert self._features is not None
+        difference = self._features(step.x) - self._features(step.p_x.mean)
+        return difference.square().flatten(1).sum(1).mean() / 2
+
+    def evaluate(self, step: Step) -> None:
+        """Nothing: the features of one step cannot be compared with those of another."""
+
+
+def discriminator_loss(discriminator: Callable[[Tensor], Tensor], positive: Tensor, negative: Tensor) -> Tensor:
+    """-(log D(positive) + log(1 - D(negative))) / 2 in nats, the batch's mean: log 2 for one that cannot tell."""
+    return (F.softplus(-discriminator(positive)) + F.softplus(discriminator(negative))).mean() / 2
+
+
+def permuted(z: Tensor) -> Tensor:
+    """Each dimension of z (B, Z) in an order over the batch of its own (Kim & Mnih 2018, algorithm 1)."""
+    return z.gather(0, torch.rand_like(z).argsort(0))

@@ -1,0 +1,104 @@
+"""What a model must have for a term or a bound, said before training starts."""
+
+import copy
+
+import torch
+from torch.distributions import Distribution, Independent, kl_divergence
+
+from vaelab.models.autoencoder import Autoencoder
+from vaelab.models.distributions import Flowed
+from vaelab.models.parts import CodePosterior, Space, UnsuitableError
+from vaelab.models.posteriors import FullCovarianceGaussian, Gaussian, Laplace
+from vaelab.models.priors import HypersphericalUniform, StandardNormal, UniformCodes
+
+PRIORS: dict[Space, type] = {
+    "real vectors": StandardNormal,
+    "the unit sphere": HypersphericalUniform,
+    "codes": UniformCodes,
+}
+
+
+def need_density(model: Autoencoder) -> None:
+    """Refuse a posterior or prior without a density, or densities over different spaces."""
+    if not model.posterior.has_density:
+        codes = isinstance(model.posterior, CodePosterior)
+        other = "codes are trained by vector_quantization" if codes else "a plain autoencoder by reconstruction alone"
+        raise UnsuitableError(
+            f"{{}} has no density q(z|x), so its KL divergence to a prior is infinite ({other})",
+            model.posterior,
+            fits=[Gaussian],
+        )
+    need_prior(model)
+
+
+def need_prior(model: Autoencoder) -> None:
+    """Refuse a model without a prior, or with one over another space than the posterior's."""
+    if model.prior is None:
+        raise UnsuitableError("it needs a prior p(z), and the model has none", fits=[PRIORS[model.space]])
+    if model.space != model.prior.space:
+        raise UnsuitableError(
+            f"{{}} is over {model.space} and {{}} over {model.prior.space}",
+            model.posterior,
+            model.prior,
+            fits=[PRIORS[model.space]],
+        )
+
+
+def need_closed_form(model: Autoencoder, instead: str) -> None:
+    """Refuse a pair of posterior and prior whose KL divergence has no closed form, and say what to take `instead`."""
+    q, p = kinds(model)
+    if q is None or p is None:
+        return
+    try:
+        kl_divergence(q, p)
+    except NotImplementedError as error:
+        raise UnsuitableError(
+            f"the KL divergence of {{}} to {{}} has no closed form: {instead}", model.posterior, model.prior
+        ) from error
+
+
+def need_independent_dimensions(model: Autoencoder) -> None:
+    """Refuse a posterior that is no product of densities over the dimensions of z."""
+    q, _ = kinds(model)
+    if not model.posterior.has_density or (q is not None and not isinstance(q, Independent)):
+        raise UnsuitableError(
+            "it needs the density of each latent dimension, and {} has none", model.posterior, fits=[Gaussian, Laplace]
+        )
+
+
+def need_density_of_samples(model: Autoencoder) -> None:
+    """Refuse a posterior whose samples are not of the distribution whose `log_prob` they would be weighed by."""
+    if model.posterior.relaxes_samples:
+        raise UnsuitableError(
+            "it weighs samples by their probability, and {} relaxes them in training to what has none: take the "
+            "objective elbo with kl=closed_form",
+            model.posterior,
+        )
+
+
+def need_differentiable_density(model: Autoencoder) -> None:
+    """Refuse a posterior whose samples are no smooth map of noise, and a model that couples samples."""
+    instead = "take the objective iwae with gradient=reparameterized"
+    if (coupling := model.coupling()) is not None:
+        raise UnsuitableError(
+            f"it weighs the gradient of each sample by itself, and {{}} makes it depend on all samples: {instead}",
+            coupling,
+        )
+    q, _ = kinds(model)
+    if q is not None and (not q.has_rsample or isinstance(q, Flowed) or model.space != "real vectors"):
+        raise UnsuitableError(
+            f"it needs z as a smooth map of noise, and its density at any z, which {{}} does not give ({instead})",
+            model.posterior,
+            fits=[Gaussian, FullCovarianceGaussian, Laplace],
+        )
+
+
+def kinds(model: Autoencoder) -> tuple[Distribution | None, Distribution | None]:
+    """q(z|x) of two images and p(z), without values; None for what there is not, or only with values."""
+    try:
+        model = copy.deepcopy(model).to("meta").eval()
+        x = torch.zeros(2, *model.likelihood.shape, device="meta")
+        q = model.encode(x, torch.zeros(2, dtype=torch.int64, device="meta"))
+        return q, model.prior() if model.prior is not None else None
+    except Exception:  # a part of somebody's own may look at values: if it is wrong, training says how
+        return None, None

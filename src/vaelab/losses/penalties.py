@@ -1,0 +1,243 @@
+"""Terms that look at codes, weights or derivatives, and at no prior."""
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from vaelab.losses.needs import kinds
+from vaelab.losses.objective import Term
+from vaelab.losses.step import Step
+from vaelab.models.autoencoder import Autoencoder
+from vaelab.models.distributions import Codes
+from vaelab.models.parts import CodePosterior, UnsuitableError
+from vaelab.models.posteriors import Deterministic, FiniteScalarQuantizer, VectorQuantizer
+from vaelab.models.precision import full_precision
+from vaelab.models.schedules import Schedule, Weight
+from vaelab.seeding import standard_normal_like
+
+Probability = Annotated[float, Field(gt=0, lt=1)]
+
+
+class DIP(Term):
+    """sum_{i != j} C_ij^2 + diagonal * sum_i (C_ii - 1)^2, C the covariance of z (Kumar et al. 2018, equations 6, 7).
+
+    Args:
+        weight: lambda_od.
+        diagonal: lambda_d / lambda_od; the paper has 10 for `means` and 1 for `samples`.
+        covariance: of the `means` of q(z|x) over the images (DIP-VAE-I), or of `samples` of q(z), which is that plus
+            the mean covariance of q(z|x) (DIP-VAE-II).
+    """
+
+    couples_images = True
+
+    def __init__(
+        self,
+        *,
+        weight: Weight | Schedule = 10.0,
+        diagonal: Weight = 10.0,
+        covariance: Literal["means", "samples"] = "means",
+    ) -> None:
+        super().__init__()
+        self.weight, self.diagonal, self.covariance = weight, diagonal, covariance
+
+    def requires(self, model: Autoencoder) -> None:
+        """Refuse a posterior whose covariance is not known, where it is needed."""
+        q, _ = kinds(model)
+        try:
+            _ = q.variance if self.covariance == "samples" and q is not None else None
+        except NotImplementedError as error:
+            raise UnsuitableError(
+                "with covariance=samples it needs the posterior's variance, which {} does not know: covariance=means",
+                model.posterior,
+            ) from error
+
+    def forward(self, step: Step) -> Tensor:
+        """The penalty on the covariance of this batch."""
+        q = step.q
+        centred = q.mean - q.mean.mean(0)  # (B, Z)
+        with full_precision(centred):
+            covariance = centred.T @ centred / len(centred)  # (Z, Z)
+        if self.covariance == "samples":
+            own = q.covariance_matrix if hasattr(q, "covariance_matrix") else q.variance.diag_embed()
+            covariance = covariance + own.mean(0)
+        variances = covariance.diagonal()
+        others = covariance.square().sum() - variances.square().sum()
+        return others + self.diagonal * (variances - 1).square().sum()
+
+
+class CodeNorm(Term):
+    """|z|^2 / 2, the mean over the batch: keeps a deterministic code near 0 (RAE, Ghosh et al. 2020)."""
+
+    def __init__(self, *, weight: Weight | Schedule = 0.05) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, step: Step) -> Tensor:
+        """The penalty."""
+        return step.z.square().sum(-1).mean() / 2
+
+
+class DecoderNorm(Term):
+    """|theta|^2, theta the decoder's weights and biases (RAE-L2, Ghosh et al. 2020, section 3.1)."""
+
+    def __init__(self, *, weight: Weight | Schedule = 0.01) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def requires(self, model: Autoencoder) -> None:
+        """Refuse a decoder without weights."""
+        if not any(True for _ in model.decoder.parameters()):
+            raise UnsuitableError("{} has no weights", model.decoder)
+
+    def forward(self, step: Step) -> Tensor:
+        """The penalty."""
+        return torch.stack([weights.square().sum() for weights in step.model.decoder.parameters()]).sum()
+
+
+class DecoderJacobian(Term):
+    """|d D(z) / dz|_F^2, D(z) the mean of p(x|z) (RAE-GP, Ghosh et al. 2020; see `jacobian_norm`)."""
+
+    takes_gradients = True
+
+    def __init__(self, *, weight: Weight | Schedule = 0.05) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, step: Step) -> Tensor:
+        """The penalty, the mean over the batch."""
+        return jacobian_norm(lambda at: step.model.decode(at, step.y).mean, step.z).mean()
+
+
+class EncoderJacobian(Term):
+    """|d f(x) / dx|_F^2, f(x) the mean of q(z|x) (contractive, Rifai et al. 2011; see `jacobian_norm`)."""
+
+    takes_gradients = True
+
+    def __init__(self, *, weight: Weight | Schedule = 10.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, step: Step) -> Tensor:
+        """The penalty, the mean over the batch."""
+        return jacobian_norm(lambda at: step.model.encode(at, step.y).mean, step.seen).mean()
+
+
+class Sparsity(Term):
+    """sum_j KL(Bernoulli(rate) || Bernoulli(mean of z_j over the batch)) in nats, z_j in (0, 1) (Ng 2011, section 3).
+
+    Args:
+        weight: beta.
+        rate: rho, how active a unit is to be on average.
+    """
+
+    couples_images = True
+
+    def __init__(self, *, weight: Weight | Schedule = 3.0, rate: Probability = 0.05) -> None:
+        super().__init__()
+        self.weight, self.rate = weight, rate
+
+    def requires(self, model: Autoencoder) -> None:
+        """Refuse codes that are not between 0 and 1."""
+        posterior = model.posterior
+        if not (isinstance(posterior, Deterministic) and isinstance(posterior.activation, nn.Sigmoid)):
+            raise UnsuitableError(
+                "it needs codes between 0 and 1, and those of {} are not: those of {} with activation=sigmoid are",
+                posterior,
+                Deterministic,
+            )
+
+    def forward(self, step: Step) -> Tensor:
+        """Nats."""
+        z = step.z
+        tiny = torch.finfo(z.dtype).eps
+        active = z.mean(0).clamp(tiny, 1 - tiny)  # (Z,)
+        rate = torch.full_like(active, self.rate)
+        on, off = rate * (rate / active).log(), (1 - rate) * ((1 - rate) / (1 - active)).log()
+        return (on + off).sum()
+
+
+class Commitment(Term):
+    """|e - sg(z)|^2, e what the encoder gives, z its codes, sg without gradient (van den Oord et al. 2017, equation 3).
+
+    Squares are summed over all codes of an image. The loss gets |sg(e) - z|^2 as well, which trains a codebook by
+    gradients; one that moves by averages has no such term, one that is not learned neither.
+
+    Args:
+        weight: of the commitment.
+    """
+
+    def __init__(self, *, weight: Weight | Schedule = 0.25) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def requires(self, model: Autoencoder) -> None:
+        """Refuse a posterior that does not quantize."""
+        if not isinstance(model.posterior, CodePosterior) or model.posterior.has_density:
+            raise UnsuitableError(
+                "it needs codes, and {} has none", model.posterior, fits=[VectorQuantizer, FiniteScalarQuantizer]
+            )
+
+    def forward(self, step: Step) -> Tensor:
+        """The mean over the batch."""
+        return _codes(step).commitment.mean()
+
+    def contribution(self, step: Step, value: Tensor) -> Tensor:
+        """With the codebook's own error."""
+        error = _codes(step).codebook_error
+        assert self.weight is not None
+        weighted = step.weight(self.weight) * value
+        return weighted if error is None else weighted + error.mean()
+
+
+class CodeUse(Term):
+    """The perplexity of a batch's codes: exp(entropy) of how often each occurs, K if all do alike. Only reported."""
+
+    weight = None
+
+    def forward(self, step: Step) -> Tensor:
+        """The perplexity."""
+        return perplexity(_codes(step).indices)
+
+
+class CodeLength(Term):
+    """L log K: the nats that an image's codes take under a uniform prior. Only reported, where there is a prior."""
+
+    uses_prior = True
+    weight = None
+
+    def forward(self, step: Step) -> Tensor | None:
+        """Nats."""
+        return kl_divergence(_codes(step), step.p_z).mean() if step.model.prior is not None else None
+
+
+def jacobian_norm(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+    """An unbiased estimate of |d function / d at|_F^2 for each of B inputs, (B,).
+
+    |J^T v|^2 with one v ~ N(0, I) an input, whose expectation is the sum of the squares of J (Hutchinson 1990). It
+    costs one backward pass instead of as many as the function has outputs. It passes gradients on to what
+    `function` is made of, and to `at`, where there are any to pass.
+    """
+    training = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
+        at = at if at.requires_grad else at.clone().requires_grad_()
+        value = function(at)
+        direction = standard_normal_like(value)
+        (gradient,) = torch.autograd.grad(value, at, direction, create_graph=training)
+        return gradient.flatten(1).square().sum(1)
+
+
+def perplexity(indices: Tensor) -> Tensor:
+    """exp(entropy) of how often each code occurs. Takes no memory for codes that do not occur."""
+    ordered = indices.flatten().sort().values
+    counts = torch.searchsorted(ordered, ordered, right=True) - torch.searchsorted(ordered, ordered)  # of each one's
+    return (math.log(len(ordered)) - counts.to(torch.get_default_dtype()).log().mean()).exp()
+
+
+def _codes(step: Step) -> Codes:
+    assert isinstance(step.q, Codes)  # `Commitment.requires` refuses others
+    return step.q

@@ -1,0 +1,133 @@
+"""What the parts of an autoencoder are, and what each declares about itself.
+
+A part of one's own subclasses one of these and sets the attributes that differ from the defaults.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+if TYPE_CHECKING:
+    from vaelab.models.autoencoder import Autoencoder
+
+Space = Literal["real vectors", "the unit sphere", "codes"]
+Support = Literal["binary", "levels", "counts", "interval", "line", "columns"]
+
+
+class UnsuitableError(ValueError):
+    """Parts that do not go together.
+
+    The message names parts by their classes; `worded` takes any other way to name them, such as that of a config.
+
+    >>> error = UnsuitableError("{} has no density", nn.Identity(), fits=[nn.Linear])
+    >>> str(error)
+    'Identity has no density: Linear would fit'
+
+    Args:
+        message: with {} for each part.
+        parts: the objects that it is about; a text stands for itself.
+        fits: classes that would fit instead.
+    """
+
+    def __init__(self, message: str, *parts: object, fits: Sequence[type] = ()) -> None:
+        self.message, self.parts, self.fits = message, parts, fits
+        super().__init__(self.worded(lambda part: (part if isinstance(part, type) else type(part)).__name__))
+
+    def worded(self, name: Callable[[object], str]) -> str:
+        """The message with parts named by `name`."""
+        text = self.message.format(*[part if isinstance(part, str) else name(part) for part in self.parts])
+        return f"{text}: {' or '.join(map(name, self.fits))} would fit" if self.fits else text
+
+
+class Posterior(nn.Module, ABC):
+    """Features (B, F) or (B, C, H, W) -> q(z|x): batch (B,), event (Z,)."""
+
+    latent_dim: int  # Z
+    layers: Sequence[int] = ()  # sizes of z_1, z_2, ... of a hierarchy
+    has_density: ClassVar[bool] = True  # a density or probability, and so a finite KL divergence to a prior
+    relaxes_samples: ClassVar[bool] = False  # in training, to values that have no probability
+    space: ClassVar[Space] = "real vectors"
+
+    def bind(self, model: "Autoencoder") -> None:
+        """Take what it needs of the other parts of `model`; raise UnsuitableError where that is missing."""
+
+    @abstractmethod
+    def forward(self, features: Tensor) -> Distribution:
+        """q(z|x)."""
+
+
+class CodePosterior(Posterior):
+    """A posterior over rows of codes, each out of a finite set."""
+
+    codes: int  # L, codes of an image
+    codebook_size: int  # K
+    has_density = False
+    space = "codes"
+
+    @abstractmethod
+    def vectors(self, indices: Tensor) -> Tensor:
+        """Codes one after the other, (*, Z), of their numbers (*, L)."""
+
+
+class Prior(nn.Module, ABC):
+    """() -> p(z): batch (), event (Z,)."""
+
+    space: Space = "real vectors"
+
+    def bind(self, model: "Autoencoder") -> None:
+        """Take what it needs of the other parts of `model`; raise UnsuitableError where that is missing."""
+
+    @abstractmethod
+    def forward(self) -> Distribution:
+        """p(z)."""
+
+
+class Likelihood(nn.Module, ABC):
+    """Parameters (*batch, *parameter_shape) -> p(x|z): batch (*batch), event `shape`."""
+
+    shape: tuple[int, ...]  # of an event: (C, H, W) of an image
+    parameter_shape: tuple[int, ...]  # of what a decoder returns for one
+    normalized_over: ClassVar[Support | None] = None  # what its probabilities or densities add up to one over
+    takes_columns: ClassVar[bool] = False  # is made with how many numbers each column has, after the shape
+    couples_images: ClassVar[bool] = False  # in training, p(x|z) of an image depends on the others of its batch
+
+    @abstractmethod
+    def forward(self, parameters: Tensor) -> Distribution:
+        """p(x|z)."""
+
+
+class Conditional(nn.Module, ABC):
+    """An encoder or decoder that takes the labels (B,) of its images as a second argument."""
+
+    classes: int  # labels go from 0 to classes - 1
+    network: nn.Module  # the one that it conditions
+
+    @abstractmethod
+    def forward(self, given: Tensor, y: Tensor) -> Tensor:
+        """Features of images, or parameters of p(x|z) of latents, with labels y."""
+
+
+class FeatureCritic(nn.Module, ABC):
+    """A critic of images (B, C, H, W) -> logits (B,), with the features that it tells them by."""
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """Features (B, ...) of images."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B,), positive for what it takes for real."""
+
+
+def coupling_module(network: nn.Module) -> nn.Module | None:
+    """The first module in it that, in training, makes an image's values depend on the others of its batch."""
+    return next((module for module in network.modules() if _couples(module)), None)
+
+
+def _couples(module: nn.Module) -> bool:
+    if isinstance(module, Likelihood):
+        return module.couples_images
+    return isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
