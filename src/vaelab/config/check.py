@@ -26,6 +26,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from vaelab.config.compose import CONF, sources, unresolved
 from vaelab.config.experiment import Experiment
 from vaelab.config.names import config_name
+from vaelab.data import Form
 from vaelab.errors import ConfigError, did_you_mean
 from vaelab.losses import Step
 from vaelab.models.autoencoder import Autoencoder
@@ -38,13 +39,16 @@ from vaelab.performance import linear
 LAYERS = (Path(torch.__file__).parent, Path(linear.__file__), Path(projections.__file__))
 
 
-def check(config: DictConfig, *, trust: Sequence[str] = (), trained: bool = False) -> Experiment:
+def check(
+    config: DictConfig, *, trust: Sequence[str] = (), trained: bool = False, form: Form | None = None
+) -> Experiment:
     """The experiment that `config` describes.
 
     Args:
         config: as composed.
         trust: packages whose classes a `_target_` may name, besides those that conf/ names.
         trained: there has been training with it, so its parts are known to fit each other.
+        form: what a run has kept of its data, which need not be there then.
 
     Raises:
         ConfigError: every mistake in it, with the allowed values or the nearest name.
@@ -57,8 +61,11 @@ def check(config: DictConfig, *, trust: Sequence[str] = (), trained: bool = Fals
     arguments = checker.arguments("", Experiment, values)
     if checker.mistakes:
         raise ConfigError(checker.mistakes)
+    if form is not None:
+        arguments["data"].recall(form)
     try:
         experiment = Experiment(**arguments)
+        _ = experiment.data.form  # tensors that it reads are no meta tensors
         with torch.device("meta"):
             model = experiment.model()
         experiment.objective.requires(model)

@@ -81,7 +81,7 @@ class Experiment:
         torch.manual_seed(derive_seed(self.seed, "weights"))
         shape, classes = self.data.shape, self.data.classes
         encoder = ConditionalEncoder(self.encoder, shape, classes) if self.conditional else self.encoder(shape)
-        likelihood = self.loss(shape)
+        likelihood = self.likelihood()
         posterior = self.posterior(encoder.features, self.latent_dim)
         z, parameters = posterior.latent_dim, likelihood.parameter_shape
         model = Autoencoder(
@@ -96,6 +96,12 @@ class Experiment:
             prior=self.prior(z) if self.prior is not None else None,
         )
         return model.to(memory_format=torch.channels_last) if self.channels_last else model
+
+    def likelihood(self) -> Any:
+        """p(x|z) of this experiment's data."""
+        if getattr(getattr(self.loss, "func", self.loss), "takes_columns", False):
+            return self.loss(self.data.shape, self.data.form.groups)
+        return self.loss(self.data.shape)
 
     def made_for(self, folder: Path, parts: Mapping[str, PartOfFolder | None] | None) -> Sequence[Any]:
         """The callbacks or loggers of a run in `folder`."""

@@ -1,8 +1,9 @@
 """Datasets: rows by number from memory, files or a formula, their splits, and batches of them."""
 
-from vaelab.data.array import ArrayImages
+from vaelab.data.array import ArrayData
 from vaelab.data.batches import Batch, Batches
 from vaelab.data.bundled import MNIST5k, ScikitDigits
+from vaelab.data.fits import why_not_of
 from vaelab.data.form import Form
 from vaelab.data.images import ImageData, Images, Splits, rows_at_once
 from vaelab.data.scaling import Scaling
@@ -13,7 +14,7 @@ from vaelab.data.torchvision_sets import KMNIST, MNIST, FashionMNIST
 __all__ = [
     "KMNIST",
     "MNIST",
-    "ArrayImages",
+    "ArrayData",
     "Batch",
     "Batches",
     "FashionMNIST",
@@ -29,4 +30,5 @@ __all__ = [
     "Sprites",
     "Store",
     "rows_at_once",
+    "why_not_of",
 ]

@@ -1,13 +1,14 @@
 """What a model has to know of its data, kept with its run: a run folder is used without them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, Literal, get_args
 
 from vaelab.data.scaling import PIXELS, Scaling
 from vaelab.errors import RunError
 
+Values = Literal["levels", "counts", "real"]
 MOST_NUMBERS = 2**31  # of a row
 MOST_CLASSES = 10_000
 
@@ -24,7 +25,7 @@ class Form:
         columns: names of a vector's numbers, where it has any; of a category, as "column=value".
         groups: how many numbers each column has: 1, or of a category one a value. () for 1 each.
         span: the least and the largest number of the training rows, in the model's units.
-        levels: whether values are 0, 1, ..., 255, in which bits can be counted.
+        values: `levels` are pixels, 0 to 255 under a scaling to [0, 1]; `counts` 0, 1, 2, ... as they are; else `real`.
     """
 
     shape: tuple[int, ...]
@@ -34,16 +35,12 @@ class Form:
     columns: tuple[str, ...] = ()
     groups: tuple[int, ...] = ()
     span: tuple[float, float] = (0.0, 1.0)
-    levels: bool = True
+    values: Values = "levels"
 
     @property
     def is_image(self) -> bool:
         """Whether a row is (C, H, W)."""
         return len(self.shape) == 3
-
-    def with_scaling(self, scaling: Scaling) -> "Form":
-        """The same with the scaling that was found."""
-        return replace(self, scaling=scaling)
 
     def to_json(self) -> dict[str, Any]:
         """In JSON's types."""
@@ -56,7 +53,7 @@ class Form:
             "columns": list(self.columns),
             "groups": list(self.groups),
             "span": list(self.span),
-            "levels": self.levels,
+            "values": self.values,
         }
 
     @classmethod
@@ -78,8 +75,8 @@ class Form:
                 raise ValueError("there is too much of it")
             if not all(isinstance(name, str) for name in (*names, *columns, *factors)):
                 raise ValueError("names should be strings")
-            if type(content["levels"]) is not bool or not (float(low) <= float(high)):
-                raise ValueError("a span should be two numbers, levels be true or false")
+            if content["values"] not in get_args(Values) or not (float(low) <= float(high)):
+                raise ValueError("a span should be two numbers, values be levels, counts or real")
             scaling = Scaling.of(content["scaling"]["shift"], content["scaling"]["scale"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise RunError(f"{where} cannot be read: it does not describe data ({error})") from error
@@ -91,5 +88,5 @@ class Form:
             columns=columns,
             groups=groups,
             span=(float(low), float(high)),
-            levels=content["levels"],
+            values=content["values"],
         )

@@ -65,6 +65,11 @@ class Images:
         """Of a row."""
         return self.store.shape
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the values as they are stored."""
+        return self.store.dtype
+
     @cached_property
     def pixels(self) -> Tensor:
         """The values of all of them as they are stored, (N, *event): a copy, where they are not a whole tensor."""
@@ -171,12 +176,18 @@ class ImageData(ABC):
             different seeds are measured on the same images.
     """
 
+    recalled = False  # whether the form is what a run has kept
     fetch = True  # what is missing, where it can be; nothing is for a run folder, which may be somebody else's
 
     batch_size: BatchSize = 128
     validation: Count | Share = 0
     binarize: Binarize = "none"
     seed: Count = 0
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of how the data were read."""
+        return []
 
     @abstractmethod
     def outline(self) -> Form:
@@ -202,6 +213,7 @@ class ImageData(ABC):
     def recall(self, form: Form) -> None:
         """Take what a run has kept of its data, so that they need not be there."""
         self.form = form
+        self.recalled = True
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -218,6 +230,10 @@ class ImageData(ABC):
         """How many different labels there are; 0 without."""
         return len(self.form.names)
 
+    def names_of(self, labels: Tensor) -> list[str] | None:
+        """The name of each of some labels (B,); None where there are no labels."""
+        return [self.names[label] for label in labels.tolist()] if self.names else None
+
     @property
     def factors(self) -> Mapping[str, int]:
         """The factors of variation and how many values each has; empty where they are not known."""
@@ -232,6 +248,8 @@ class ImageData(ABC):
         """
         train, validation, test = self.read()
         name = type(self).__name__
+        if train.shape != self.form.shape:
+            raise DataError(f"{name} has rows of shape {train.shape}, and this run was trained on {self.form.shape}")
         if not len(train):
             raise DataError(f"{name} has no images to train on")
         if self.batch_size > len(train):

@@ -16,6 +16,7 @@ class Store(ABC):
     """Rows by number."""
 
     shape: tuple[int, ...]  # of a row
+    dtype = torch.uint8  # of its values
     in_memory = False  # whether a part of it can be moved to another device as a whole
 
     @abstractmethod
@@ -52,6 +53,7 @@ class Memory(Store):
     def __init__(self, values: Tensor) -> None:
         self.values = values
         self.shape = tuple(values.shape[1:])
+        self.dtype = values.dtype
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -81,6 +83,7 @@ class Mapped(Store):
     ) -> None:
         self.parts = list(parts)
         self.shape = tuple(shape)
+        self.dtype = self.parts[0].dtype
         self.arrange = arrange
         self._ends = torch.tensor(list(accumulate(map(len, self.parts))))
 

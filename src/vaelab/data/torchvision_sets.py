@@ -5,25 +5,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, ClassVar
-
-from pydantic import AfterValidator, Field
-from pydantic_core import PydanticCustomError
+from typing import Any, ClassVar
 
 from vaelab.data.form import Form
 from vaelab.data.images import Count, ImageData, Images, Splits
+from vaelab.data.own import Root
 from vaelab.errors import DataError
 
 CLASSES = 10
-
-
-def _on_this_machine(root: str) -> str:
-    if "://" in root:
-        raise PydanticCustomError("root", "be a folder on this machine, not an address")
-    return root
-
-
-Root = Annotated[str, Field(min_length=1), AfterValidator(_on_this_machine)]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -49,7 +38,7 @@ class _TorchvisionData(ImageData, ABC):
         import torchvision.datasets  # slow to import, and needed here only
 
         dataset_class = getattr(torchvision.datasets, self.name)
-        root = Path(self.root)
+        root = Path(self.root).expanduser()
         where = f"{self.name} in {root.resolve() / self.name} (data.root={self.root})"
         try:
             missing = not (root / self.name).exists()
@@ -79,7 +68,7 @@ class _TorchvisionData(ImageData, ABC):
 
     def _download(self, dataset_class: Any, where: str) -> None:
         """Download the dataset as a whole or, where that fails, leave nothing behind."""
-        root = Path(self.root)
+        root = Path(self.root).expanduser()
         made = [path for path in [root, *root.parents] if not path.exists()]
         try:
             root.mkdir(parents=True, exist_ok=True)

@@ -79,11 +79,12 @@ def reconstruct(
     model, told = trained.model, labels_for(trained.model, len(chosen.images), chosen.labels, label)
     with _seeded(trained, seed), torch.no_grad():
         reconstructed = model.reconstruct(chosen.images, told, stochastic=stochastic)
+    view = figures.View.of(trained.experiment.data.form)
     error = mse_loss(reconstructed, chosen.images).item()
     notes = [*chosen.notes, f"mean squared error {error:.5f} a pixel"]
     if own and not invert and _better_inverted(model, chosen.images):
         notes.append("they would be reconstructed better with light and dark exchanged: --invert does so")
-    picture = figures.reconstructions(chosen.images, reconstructed)
+    picture = figures.reconstructions(view(chosen.images), view(reconstructed))
     rows = ["original", "reconstructed"] * -(-len(chosen.images) // 10)
     title = f"{trained.experiment.name}: {chosen.what} and their reconstructions" + ", z sampled" * stochastic
     return _write(targets, {".png": lambda path: figures.save(picture, path, title=title, rows=rows)}, notes)
@@ -138,7 +139,7 @@ def sample(
     columns = min(count, len(labels)) if labels is not None and len(labels) > 1 else None
     if columns is None and labels:
         title += f", label {labels[0]}"
-    picture = figures.samples(images, columns)
+    picture = figures.samples(figures.View.of(trained.experiment.data.form)(images), columns)
     of_columns = {"columns": [*map(str, (labels or [])[:columns])], "corner": "label"} if columns else {}
     return _write(targets, {".png": lambda path: figures.save(picture, path, title=title, **of_columns)}, [])
 
@@ -184,6 +185,7 @@ def interpolate(
         _require_real_vectors(model)
     with _seeded(trained, seed):
         path = model.interpolate(first, last, steps, told[:-1], spherical=spherical, stochastic=stochastic)
+    view = figures.View.of(trained.experiment.data.form)
     spherical = spherical or model.space == "the unit sphere"
     kind = "spherical" if spherical else "linear"
     title = f"{trained.experiment.name}: {kind} interpolation between the codes of {chosen.what}"
@@ -196,9 +198,9 @@ def interpolate(
     }
     there_and_back = [*range(steps), *range(steps - 2, 0, -1)]
     writers: Writers = {
-        ".png": lambda file: figures.save(figures.interpolations(first, path, last), file, **labels),
+        ".png": lambda file: figures.save(figures.interpolations(view(first), view(path), view(last)), file, **labels),
         ".gif": lambda file: figures.animate(
-            [figures.samples(path[t]) for t in there_and_back],
+            [figures.samples(view(path[t])) for t in there_and_back],
             file,
             titles=[f"{trained.experiment.name}: {kind}, t = {float(times[t]):.2f}" for t in there_and_back],
         ),
@@ -261,7 +263,7 @@ def traverse(
             f"{hidden} dimensions are left out: the decoder does not see them (the upper layers of a hierarchy)"
         )
     order = order[:dimensions]
-    pictures = rows[order]
+    pictures = figures.View.of(trained.experiment.data.form)(rows[order])
     shown = f"{len(order)} of {len(weights)} dimensions" if len(order) < len(weights) else "each dimension"
     others = "at the mean" if image is None else f"as in {split} image {image}"
     labels = {
@@ -328,7 +330,8 @@ def manifold(
         "columns": [f"{value:.2f}" for value in lines[:, 0].tolist()],
         "corner": "z1 \\ z0",
     }
-    picture = figures.manifold(model.manifold(steps, told, codes=codes))
+    view = figures.View.of(trained.experiment.data.form)
+    picture = figures.manifold(view(model.manifold(steps, told, codes=codes)))
     return _write(targets, {".png": lambda path: figures.save(picture, path, **labels)}, [])
 
 

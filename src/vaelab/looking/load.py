@@ -47,7 +47,7 @@ def opened(run: "Run | str | Path", *, trust: Sequence[str] = ()) -> Trained:
     path = _path_of(run)
     checkpoint = path if path.is_file() else folder.best_checkpoint()
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn, from a seed of their own
-        experiment = check(folder.config, trust=trust, trained=True)
+        experiment = check(folder.config, trust=trust, trained=True, form=folder.form)
         experiment.data.fetch = False
         model = experiment.model()
     load_weights(model, checkpoint)

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from vaelab.data.form import Form
 from vaelab.errors import RunError
 from vaelab.files import replacing
 
@@ -24,8 +25,8 @@ MAX_BYTES = 16 << 20  # of a text file; the largest is a manifest with the diff 
 class RunFolder:
     """The paths and files of one run.
 
-    config.yaml (resolved), manifest.json, status.json, metrics.json, checkpoints/, figures/, tensorboard/ and
-    train.log.
+    config.yaml (resolved), data.json, manifest.json, status.json, metrics.json, checkpoints/, figures/, tensorboard/
+    and train.log.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -138,6 +139,16 @@ class RunFolder:
         return manifest
 
     @property
+    def form(self) -> Form | None:
+        """What data.json holds: what the run's model has to know of its data; None where it has not been written.
+
+        Raises:
+            RunError: it holds something else.
+        """
+        content = self.read_json("data")
+        return Form.from_json(content, str(self.path / "data.json")) if content else None
+
+    @property
     def done(self) -> bool:
         """Whether the run has come to its end."""
         return bool(self.read_json("status").get("state") == "done")
@@ -243,7 +254,7 @@ def portable(config: DictConfig) -> DictConfig:
     """A copy that means the same in any folder."""
     config = config.copy()
     if "root" in config.data:
-        config.data.root = str(Path(config.data.root).absolute())
+        config.data.root = str(Path(config.data.root).expanduser().absolute())
     return config
 
 

@@ -22,7 +22,7 @@ from vaelab import figures
 from vaelab.config.check import check
 from vaelab.config.experiment import Experiment
 from vaelab.config.names import config_name
-from vaelab.data import rows_at_once
+from vaelab.data import Form, rows_at_once, why_not_of
 from vaelab.errors import ConfigError, RunError, UserError
 from vaelab.looking.load import folder_of
 from vaelab.models.autoencoder import Autoencoder
@@ -97,6 +97,7 @@ def train_into(
         with room_for(run_folder.path), run_folder.locked(), threads(experiment.threads):
             made_of = {"overrides": list(overrides)} | manifest(experiment.data, seed=experiment.seed)
             run_folder.write_json("manifest", made_of)
+            run_folder.write_json("data", experiment.data.form.to_json())
             run_folder.write_config(config)  # from now on it is a run folder, which can be resumed
             with recorded(run_folder):
                 launch.begin(run_folder.path)
@@ -128,6 +129,7 @@ def ready(
     devices: bool = True,
     launch: Launch | None = None,
     fetch: bool = True,
+    form: Form | None = None,
 ) -> Experiment:
     """The experiment of a config, its devices found and its data read: nothing has been written by then.
 
@@ -137,16 +139,17 @@ def ready(
         devices: ask for them; not where it will run on another machine.
         launch: the processes that were started for it and have to be as many as it wants.
         fetch: download data that are missing; not to where only a run folder says.
+        form: what the run has kept of its data.
 
     Raises:
         ConfigError: the config has mistakes, or this machine has not the devices.
         DataError: the data are missing or damaged.
     """
     with quiet_lightning():
-        experiment = check(config, trust=trust)
+        experiment = check(config, trust=trust, form=form)
         experiment.data.fetch = fetch
         if not devices:
-            _ = experiment.data.splits
+            _require_values(experiment)
             return experiment
         trainer = _ask_devices(experiment)
         if launch is not None:
@@ -154,6 +157,7 @@ def ready(
             external = environment.creates_processes_externally
             launch.require_as_many(trainer.num_devices, trainer.num_nodes, external=external)
         _ask_compiler(experiment)
+        _require_values(experiment)
         _require_batches(trainer, experiment)
         require_judgeable(experiment)
         return experiment
@@ -199,7 +203,7 @@ def go_on(
         Pruned: one of the callbacks has ended it.
     """
     if not folder.done:  # of one that is, nothing is made
-        check(config, trust=trust)
+        check(config, trust=trust, form=folder.form)
     with quiet_lightning(), leading(config, trust, fetch=False) as launch:
         return _taken_up(folder, config, launch, trust=trust, overrides=overrides, callbacks=callbacks, wait=wait)
 
@@ -220,7 +224,7 @@ def _taken_up(
         folder.require_known_servers(trust)
         folder.remove_fragments()
         with recorded(folder):
-            experiment = ready(config, trust=trust, launch=launch, fetch=False)
+            experiment = ready(config, trust=trust, launch=launch, fetch=False, form=folder.form)
             launch.await_others()
             with threads(experiment.threads):
                 then, now = folder.manifest, manifest(experiment.data, seed=experiment.seed)
@@ -228,6 +232,7 @@ def _taken_up(
                     _warn_of_changes(then, now)
                 else:
                     folder.write_json("manifest", {"overrides": list(overrides)} | now)
+                    folder.write_json("data", experiment.data.form.to_json())
                 launch.begin(folder.path)
                 return _fit(experiment, folder, trust, callbacks)
 
@@ -236,7 +241,7 @@ def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
     """Take part, as another process, in a run that the first one has begun or taken up."""
     with quiet_lightning():
         run_folder = RunFolder.open(folder)
-        _join(ready(run_folder.config, trust=trust, fetch=False), run_folder, trust)
+        _join(ready(run_folder.config, trust=trust, fetch=False, form=run_folder.form), run_folder, trust)
 
 
 def _join(experiment: Experiment, folder: RunFolder, trust: Sequence[str]) -> None:
@@ -323,18 +328,19 @@ def _draw(experiment: Experiment, model: Autoencoder, folder: RunFolder) -> list
     splits = experiment.data.splits
     shown = splits.shown.first(10)
     originals = shown.x.cpu()
+    view = figures.View.of(experiment.data.form)
     what = "test images" if len(splits.test) else "images"
     torch.manual_seed(derive_seed(experiment.seed, "figures"))
     paths = [
         figures.save(
-            figures.reconstructions(originals, model.reconstruct(originals, shown.labels.cpu())),
+            figures.reconstructions(view(originals), view(model.reconstruct(originals, shown.labels.cpu()))),
             folder.figures / "reconstructions.png",
             title=f"{experiment.name}: {what} and their reconstructions",
             rows=("original", "reconstructed"),
         )
     ]
     if model.prior is not None:
-        samples = figures.samples(model.sample(64), model.classes)
+        samples = figures.samples(view(model.sample(64)), model.classes)
         title = f"{experiment.name}: samples from the prior"
         paths.append(figures.save(samples, folder.figures / "samples.png", title=title))
     return paths
@@ -383,6 +389,16 @@ def _ask_devices(experiment: Experiment) -> pl.Trainer:
     if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > cores:
         raise ConfigError([f"trainer.devices={trainer.num_devices}: this machine has {cores} cores"])
     return trainer
+
+
+def _require_values(experiment: Experiment) -> None:
+    """Read the data; refuse a likelihood of other values than they have, and say what was taken for what."""
+    _ = experiment.data.splits
+    reason = why_not_of(experiment.likelihood(), experiment.data)
+    if reason is not None:
+        raise ConfigError([reason])
+    for note in experiment.data.notes:
+        log.warning(note)
 
 
 def _require_uncoupled(experiment: Experiment, processes: int) -> None:

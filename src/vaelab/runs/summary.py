@@ -8,7 +8,9 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger
 
+from vaelab import figures
 from vaelab.config.experiment import Experiment
+from vaelab.data import Batches, rows_at_once
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.runs.folder import RunFolder
 from vaelab.runs.hyperparameters import hyperparameters
@@ -37,16 +39,19 @@ def close_with(loggers: Iterable[Logger], experiment: Experiment, model: Autoenc
     """End a run: pictures of its final model on test images, their latents in TensorBoard's projector."""
     loggers = list(loggers)
     rows = experiment.data.splits.shown
-    pictures = portrait(model, rows, seed=derive_seed(experiment.seed, "pictures"))
+    view = figures.View.of(experiment.data.form)
+    pictures = portrait(model, rows, view, seed=derive_seed(experiment.seed, "pictures"))
     log_pictures(loggers, pictures, "final", step=step)
     for logger in loggers:
         if isinstance(logger, EventFiles):
             if logger.projector:
                 shown = rows.first(logger.projector)
-                images, labels = shown.x, shown.labels
+                batches = Batches(shown, batch_size=rows_at_once(shown.shape), device=torch.device("cpu"))
                 with torch.no_grad():
-                    latents = model.encode(images, labels).mean
-                logger.log_embedding(latents, images, labels, step)
+                    latents = torch.cat([model.encode(batch.images, batch.labels).mean for batch in batches])
+                thumbnails = torch.cat([figures.thumbnails(view(batch.images)) for batch in batches])
+                names = experiment.data.names_of(shown.labels)
+                logger.log_embedding(latents, thumbnails, names, step)
             logger.close()
         else:
             logger.finalize("success")

@@ -1,8 +1,8 @@
 """Likelihoods p(x|z): the decoder's output -> a distribution over events.
 
-A likelihood is made with the shape of an event: (C, H, W) of an image, (C, T) of a signal, (D,) of a vector. It says
-in `shape` what that is, in `parameter_shape` what a decoder has to return for one, and in `normalized_over` what its
-probabilities or densities add up to one over:
+A likelihood (`models.parts.Likelihood`) is made with the shape of an event: (C, H, W) of an image, (C, T) of a signal,
+(D,) of a vector. It says in `shape` what that is, in `parameter_shape` what a decoder has to return for one, and in
+`normalized_over` what its probabilities or densities add up to one over:
 
     binary    black and white pixels, 0 and 1: no likelihood of grey images
     levels    the 256 levels of uint8 pixels: probabilities
