@@ -139,6 +139,27 @@ def test_a_plain_autoencoder_scores_by_its_reconstruction(root: Path, tmp_path: 
     assert not {"kl", "negative_elbo"} & set(rows(tmp_path / "score.csv")[0])
 
 
+def test_signals_and_vectors_are_scored_and_drawn_and_own_rows_are_scaled_as_the_data(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, shape in {"signal": (200, 2, 24), "vector": (200, 5)}.items():
+        root = tmp_path / name
+        root.mkdir()
+        rows_of = rng.normal(3, 10, shape).astype(np.float32)
+        np.save(root / "images.npy", rows_of)
+        overrides = ["data=array", f"data.root={root}", "data.test=50", "data.validation=0", "loss=mse"]
+        vaelab.train(vaelab.compose([*QUICK[1:], *overrides]), folder=root / "run")
+        np.save(root / "odd.npy", rows_of[:20] * 8)
+
+        result = score(root / "run", against=root / "odd.npy", output=root / "out")
+
+        assert {"score.png", "histogram.png"} < {path.name for path in result.paths}
+        assert "likelihood_ratio" not in result.items.scores
+        assert result.detection["squared_error"].auroc > 0.9
+        np.save(root / "wrong.npy", rows_of[:, :1])
+        with pytest.raises(vaelab.DataError, match="items of these data are numbers"):
+            score(root / "run", [root / "wrong.npy"], output=root / "other")
+
+
 MISTAKES = {
     "another shape": (["{grey}", "--against", "{large}"], "its items have the shape (1, 9, 9), this model's (1, 8, 8)"),
     "no densities": (["{ae}", "--samples", "3"], "--samples 3: no importance-weighted log-likelihood"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaelab import figures
-from vaelab.data import rows_at_once
+from vaelab.data import ImageData, rows_at_once
 from vaelab.errors import DataError, RunError, unwritten
 from vaelab.figures.charts import histograms
 from vaelab.files import replacing
@@ -92,13 +92,14 @@ def score(
         DataError: the items cannot be had, or do not fit the model.
     """
     folder = output or folder_of(run).path / "evaluation"
-    names = ["score.csv", "score.npz", *(["against.csv", "against.npz", "detection.csv"] if against else [])]
-    _require_free([folder / name for name in [*names, "score.png"]], force)
+    names = ["score.csv", "score.npz", "score.png"]
+    names += ["against.csv", "against.npz", "detection.csv", "histogram.png"] if against else []
+    _require_free([folder / name for name in names], force)
     trained = opened(run, trust=trust)
     data = trained.experiment.data
     if samples is not None and (reason := likelihood.why_no_densities(trained.model)):
         raise RunError(f"--samples {samples}: no importance-weighted log-likelihood, since {reason}")
-    chosen = choose(data, own, split, None, invert, None)
+    chosen = _items(data, own, split, invert)
     others = None if against is None else _others(against, trained, split, invert, trust)
     notes = list(dict.fromkeys([*chosen.notes, *(others.notes if others else [])]))
     subject = subject_of(trained, split=split, seed=seed, trust=trust, samples=samples, track=track)
@@ -121,6 +122,35 @@ def score(
     return Scored(paths, notes, found, items)
 
 
+def _items(data: ImageData, own: Sequence[Path], split: str, invert: bool) -> Chosen:
+    """Items of a split, or of one's own: image files, or of rows that are no images .npy arrays in the data's units.
+
+    Raises:
+        DataError: they cannot be had, or do not have the shape of the data's.
+    """
+    if not own or data.form.is_image:
+        return choose(data, own, split, None, invert, None)
+    if invert:
+        raise RunError("--invert exchanges light and dark, and these data are no images")
+    found, names = [], []
+    for path in own:
+        try:
+            rows = np.load(path, allow_pickle=False)
+        except FileNotFoundError as error:
+            raise DataError(f"there is no {path}") from error
+        except Exception as error:  # a damaged file may fail in any way
+            raise DataError(f"{path} cannot be read as an array: {' '.join(str(error).split())}") from error
+        if not isinstance(rows, np.ndarray) or rows.shape[1:] != tuple(data.shape) or rows.dtype.kind not in "biuf":
+            what = getattr(rows, "shape", "several arrays")
+            raise DataError(
+                f"{path} has {what}: items of these data are numbers (N, {', '.join(map(str, data.shape))})"
+            )
+        assert data.form.scaling is not None
+        found.append(data.form.scaling.apply(torch.from_numpy(np.ascontiguousarray(rows))))
+        names += [f"{path.name}[{number}]" for number in range(len(rows))]
+    return Chosen(torch.cat(found), names, None, "own items", [])
+
+
 def _others(against: Path, trained: Trained, split: str, invert: bool, trust: Sequence[str]) -> Chosen:
     """The items of another run's data, or files.
 
@@ -129,7 +159,7 @@ def _others(against: Path, trained: Trained, split: str, invert: bool, trust: Se
     """
     data = trained.experiment.data
     if not (against / "config.yaml").is_file():
-        return choose(data, [against], split, None, invert, None)
+        return _items(data, [against], split, invert)
     other = opened(against, trust=trust).experiment.data
     if tuple(other.shape) != tuple(data.shape):
         raise DataError(
@@ -172,7 +202,7 @@ def _scored(subject: Subject, chosen: Chosen, purpose: str, label: int | None, t
     first = scores.get("negative_elbo", scores["reconstruction"])
     if training is not None:
         scores["typicality"] = typicality(first, training)
-    if not subject.why_not("images"):
+    if subject.data.form.is_image and subject.data.form.values == "levels":
         scores["likelihood_ratio"] = first - complexity(chosen.images)
     return Items(scores, chosen.names, chosen.labels, chosen.images, torch.cat(again))
 
@@ -185,10 +215,9 @@ def _write(
     found: Mapping[str, Detection],
     what: str,
 ) -> list[Path]:
-    name = trained.experiment.name
+    name, view = trained.experiment.name, figures.View.of(trained.experiment.data.form)
     paths = [*_tables(folder, "score", items)]
-    if items.items.ndim == 4:
-        paths.append(_picture(items, folder / "score.png", f"{name}: {what} by {_said(items.first)}"))
+    paths.append(_picture(items, view, folder / "score.png", f"{name}: {what} by {_said(items.first)}"))
     if other is None:
         return paths
     paths += _tables(folder, "against", other)
@@ -222,12 +251,12 @@ def _csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) ->
         table.writerows(rows)
 
 
-def _picture(items: Items, path: Path, title: str) -> Path:
+def _picture(items: Items, view: figures.View, path: Path, title: str) -> Path:
     """The best in a row of originals over one of reconstructions, and so the worst."""
     order = items.scores[items.first].argsort(stable=True)
     columns = min(SHOWN, len(order))
     chosen = torch.cat([order[:columns], order.flip(0)[:columns]])
-    picture = figures.reconstructions(items.items[chosen], items.reconstructions[chosen], columns=columns)
+    picture = figures.reconstructions(view(items.items[chosen]), view(items.reconstructions[chosen]), columns=columns)
     return figures.save(picture, path, title=title, rows=["best", "reconstructed", "worst", "reconstructed"])
 
 
