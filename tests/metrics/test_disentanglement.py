@@ -65,7 +65,7 @@ def test_dci_of_a_lasso_is_one_for_factors_near_zero_for_noise_and_lower_for_rot
 
 
 def dci_by_the_formula(importance: list[list[float]]) -> tuple[float, float]:
-    """Eastwood and Williams (2018), section 2: of R[dimension][factor]."""
+    """Eastwood & Williams (2018): of R[dimension][factor]."""
     dimensions, factors = len(importance), len(importance[0])
     total = sum(map(sum, importance))
 
@@ -184,7 +184,7 @@ def test_two_factors_that_are_mixed_evenly_are_not_told_from_each_other() -> Non
 
 
 def test_both_scores_agree_with_a_second_implementation_over_other_draws() -> None:
-    """Kim and Mnih (2018), figure 2, and Higgins et al. (2017), algorithm 1, by loops over single images."""
+    """Kim & Mnih (2018) and Higgins et al. (2017), by loops over single images."""
     codes, factors, rng = (ROTATED + 0.8 * noise(4)).double(), FACTORS.tolist(), np.random.default_rng(99)
     deviation = codes.std(0)
     rows_of = {

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from vaelab.config.check import check
 from vaelab.config.compose import compose
 from vaelab.errors import RunError
-from vaelab.looking.chosen import split_images
 from vaelab.metrics import classifier, features
 from vaelab.metrics.features import Inception, feature_space
-from vaelab.metrics.subject import Subject
+from vaelab.metrics.subject import Subject, split_images
 
 
 @pytest.fixture(autouse=True)

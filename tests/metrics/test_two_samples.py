@@ -98,7 +98,7 @@ def test_equal_distributions_have_precision_recall_density_and_coverage_near_one
     assert found.precision.value > 0.9
     assert found.recall.value > 0.9
     assert found.density.value == pytest.approx(1, abs=0.1)
-    assert found.coverage.value == pytest.approx(1 - 2**-5, abs=0.05)  # Naeem et al. (2020), lemma 2
+    assert found.coverage.value == pytest.approx(1 - 2**-5, abs=0.05)  # Naeem et al. (2020)
 
 
 def test_half_the_modes_halve_recall_and_coverage_alone() -> None:

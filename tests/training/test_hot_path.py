@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import vaelab
 from vaelab.config.check import check
+from vaelab.losses import Step
 from vaelab.runs.run import train_into
 from vaelab.training.module import AutoencoderModule
 
@@ -50,7 +51,14 @@ def test_a_step_asks_no_tensor_for_its_value(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
-    [[], ["trainer.gradient_clip_val=1.0"], ["model=factor_vae"], ["model=vq_vae"], ["model=iwae", "scheduler=cosine"]],
+    [
+        [],
+        ["trainer.gradient_clip_val=1.0"],
+        ["model=factor_vae"],
+        ["model=hinge_vae"],
+        ["model=vq_vae"],
+        ["model=iwae", "scheduler=cosine"],
+    ],
     ids=str,
 )
 def test_an_epoch_asks_the_device_for_nothing_but_the_terms_that_it_logs(overrides: list[str], tmp_path: Path) -> None:
@@ -96,7 +104,7 @@ def test_seeding_a_step_formats_no_traceback_and_looks_for_no_library() -> None:
     sys.setprofile(profile)
     try:
         seed_noise(module.device, 1)
-        experiment.objective(model, x, 0)["loss"].backward()
+        experiment.objective(Step(model, x))["loss"].backward()
         optimizer.step()
     finally:
         sys.setprofile(None)

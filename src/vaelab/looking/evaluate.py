@@ -10,14 +10,13 @@ import torch
 
 from vaelab.config.check import check_part
 from vaelab.errors import RunError, unwritten
-from vaelab.looking.chosen import split_images
 from vaelab.looking.load import Trained, opened
 from vaelab.metrics import likelihood
 from vaelab.metrics.factors import factors as factors_metric
 from vaelab.metrics.generation import generation as generation_metric
 from vaelab.metrics.registry import Metric, Number, Value, declaration, measured, reason_against
 from vaelab.metrics.standard import PREFIX, STANDARD
-from vaelab.metrics.subject import Subject, Track
+from vaelab.metrics.subject import Subject, Track, split_images
 from vaelab.runs.folder import RunFolder
 from vaelab.runs.surroundings import threads
 

@@ -51,7 +51,7 @@ def dci_boosted_trees(sets: Halves, seed: int) -> DCI:
     """DCI of gradient boosted trees (scikit-learn's defaults), one classifier a factor.
 
     The importance R (Z, F) of a dimension for a factor is the trees' decrease of impurity; informativeness is the mean
-    accuracy on the test set (Eastwood and Williams 2018; trees as in Locatello et al. 2019).
+    accuracy on the test set (Eastwood & Williams 2018; trees as in Locatello et al. 2019).
     """
     from sklearn.ensemble import GradientBoostingClassifier
 
@@ -68,7 +68,7 @@ def dci_lasso(sets: Halves) -> DCI:
     """DCI of a lasso, one regression a factor on its number, codes and numbers standardised.
 
     The importance is the size of the coefficient; informativeness is the mean of 1 - RMSE / (RMSE of guessing the
-    mean) on the test set, at least 0 (Eastwood and Williams 2018, section 3). The penalty is chosen by
+    mean) on the test set, at least 0 (Eastwood & Williams 2018). The penalty is chosen by
     cross-validation in five parts (scikit-learn's LassoCV).
     """
     from sklearn.linear_model import LassoCV
@@ -92,7 +92,7 @@ def sap(sets: Halves) -> float:
     """Separated attribute predictability: how much better the best dimension tells a factor than the second.
 
     The mean over factors of the difference of the test accuracies of linear support vector machines (C = 0.01, classes
-    weighted by their frequency), one for each single dimension (Kumar et al. 2018, section 4).
+    weighted by their frequency), one for each single dimension (Kumar et al. 2018).
 
     Raises:
         ValueError: there is one dimension.
@@ -117,7 +117,7 @@ def explicitness(sets: Halves) -> float:
     """How well a linear classifier tells each value of each factor, 2 AUROC - 1: 1 is perfect, 0 chance.
 
     The mean over the values of a factor, then over factors, of logistic regressions of one value against all others, on
-    standardised codes of the test set (Ridgeway and Mozer 2018, section 3.2). Values that the test set does not have
+    standardised codes of the test set (Ridgeway & Mozer 2018). Values that the test set does not have
     are left out.
     """
     from sklearn.linear_model import LogisticRegression
@@ -145,7 +145,7 @@ def factor_vae_score(codes: Tensor, factors: Tensor, seed: int) -> float:
 
     A vote: draw a factor and a value of it, 64 images that have this value, and take the dimension with the smallest
     variance relative to that over all images. 10,000 votes say which factor each dimension stands for, 5,000 others
-    are told by it (Kim and Mnih 2018, section 4). Dimensions with a variance below 0.05 are left out; without any
+    are told by it (Kim & Mnih 2018). Dimensions with a variance below 0.05 are left out; without any
     other the score is 0. Chance is 1 / F.
     """
     rng = np.random.default_rng(seed)
@@ -173,7 +173,7 @@ def beta_vae_score(codes: Tensor, factors: Tensor, seed: int) -> float:
     """Accuracy of a logistic regression that tells the factor which pairs of images share.
 
     It sees the mean of |z_a - z_b| over 64 pairs, whose two images have the same value of that factor; 10,000 such
-    means to train on, 5,000 to be tested on (Higgins et al. 2017, section 3). Chance is 1 / F.
+    means to train on, 5,000 to be tested on (Higgins et al. 2017). Chance is 1 / F.
     """
     from sklearn.linear_model import LogisticRegression
 

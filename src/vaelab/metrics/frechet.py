@@ -9,7 +9,7 @@ from torch import Tensor
 class Moments:
     """Number, mean and covariance of rows (N, D), in float64: memory grows with D^2 and not with N.
 
-    Batches are merged as in Chan, Golub and LeVeque (1983), so a mean far from 0 costs no digits.
+    Batches are merged as in Chan et al. (1983), so a mean far from 0 costs no digits.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Frechet(NamedTuple):
 def extrapolated(first: tuple[Moments, Moments], second: tuple[Moments, Moments]) -> Frechet:
     """Frechet distance of two sets, each given as two halves, at two sizes and without its bias in 1/N.
 
-    The distance of N and M rows is too large by a/N + b/M (Chong and Forsyth 2020, section 3). Halves double this, so
+    The distance of N and M rows is too large by a/N + b/M (Chong & Forsyth 2020). Halves double this, so
     that 2 F(N, M) - F(N/2, M/2) is free of it; F of the halves is the mean over both.
 
     Raises:

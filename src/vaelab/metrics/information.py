@@ -53,7 +53,7 @@ def modularity(information: Tensor) -> float:
 
         1 - sum_{k != best} I(z_j; v_k)^2 / ((F - 1) I(z_j; v_best)^2)
 
-    Ridgeway and Mozer (2018), eq. 2 and 3; 0 of a dimension that tells nothing. Not low for noise: what a finite set
+    Ridgeway & Mozer (2018); 0 of a dimension that tells nothing. Not low for noise: what a finite set
     seems to tell by chance has a best factor, too.
     """
     squared = information.square()

@@ -36,7 +36,7 @@ def typicality(scores: Tensor, training: Tensor) -> Tensor:
     """Distance of each score (N,) from the mean of those of training items (M,).
 
     |s(x) - mean s|: an item is unusual where its -log p(x) is unusually high or unusually low, the test of Nalisnick et
-    al. (2019) for single items.
+    al. (2019b) for single items.
     """
     return (scores.double() - training.double().mean()).abs()
 

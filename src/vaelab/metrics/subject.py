@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaelab.data import Batch, Batches, ImageData, Images, rows_at_once
-from vaelab.errors import RunError
+from vaelab.data import Batch, Batches, ImageData, Images, Splits, rows_at_once
+from vaelab.errors import DataError, RunError, did_you_mean
 from vaelab.losses import Objective
 from vaelab.metrics import likelihood
 from vaelab.models.autoencoder import Autoencoder
@@ -20,6 +20,22 @@ from vaelab.seeding import derive_seed, seed_noise
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
 
 MOST = 10_000  # images that are looked at where the cost grows faster than their number
+
+
+def split_images(data: ImageData, split: str) -> Images:
+    """The images of a split as training sees them; those that are binarized anew at every use, drawn once.
+
+    Raises:
+        DataError: there is no such split, or nothing in it.
+    """
+    if split not in Splits._fields:
+        raise DataError(f"--split {split}: there is no such split{did_you_mean(split, Splits._fields)}")
+    images: Images = getattr(data.splits, split)
+    if not len(images):
+        raise DataError(f"--split {split}: this run's data have no {split} images")
+    if split == "train" and data.binarize == "dynamic":
+        return images.binarized(derive_seed(data.seed, "binarize train"))
+    return images
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,8 @@ def kernel_distance(x: Tensor, y: Tensor, *, paired: bool = False) -> Estimate:
 
         1/(N(N-1)) sum_{i!=j} k(x_i, x_j) + 1/(M(M-1)) sum_{i!=j} k(y_i, y_j) - 2/(NM) sum_ij k(x_i, y_j)
 
-    Binkowski et al. (2018), eq. 3 and 4, on all rows and not on subsets of them; it may be below 0. The standard error
-    is the jackknife's, over rows of x and rows of y: in expectation not too small (Efron and Stein 1981), and too large
+    Binkowski et al. (2018), on all rows and not on subsets of them; it may be below 0. The standard error
+    is the jackknife's, over rows of x and rows of y: in expectation not too small (Efron & Stein 1981), and too large
     by at most a factor of sqrt(2), where the two distributions are the same.
 
     Args:
@@ -68,9 +68,9 @@ def fidelity(real: Tensor, generated: Tensor, *, manifold: int = 3, ball: int = 
     """Precision and recall, density and coverage of features (N, D) and (M, D).
 
     Precision is the share of generated rows within the ball around some real row that reaches to its `manifold`-th
-    nearest other real row, recall the same with the sets exchanged (Kynkaanniemi et al. 2019, eq. 1 and 2). Density is
+    nearest other real row, recall the same with the sets exchanged (Kynkaanniemi et al. 2019). Density is
     the mean number of real balls, to the `ball`-th neighbour, that a generated row is in, divided by `ball`; coverage
-    the share of real balls with a generated row in it (Naeem et al. 2020, eq. 3 and 4). Standard errors are those of a
+    the share of real balls with a generated row in it (Naeem et al. 2020). Standard errors are those of a
     mean over rows, the other set being given.
 
     Raises:

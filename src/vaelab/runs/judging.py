@@ -6,9 +6,8 @@ import torch
 
 from vaelab.config.experiment import Experiment
 from vaelab.errors import ConfigError
-from vaelab.looking.chosen import split_images
 from vaelab.metrics.registry import Value, declaration, measured, reason_against
-from vaelab.metrics.subject import Subject
+from vaelab.metrics.subject import Subject, split_images
 from vaelab.models.autoencoder import Autoencoder
 
 

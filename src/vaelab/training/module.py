@@ -160,18 +160,37 @@ class AutoencoderModule(pl.LightningModule):
         optimizer = self.trainer.optimizers[index]
         if isinstance(self.trainer.strategy.model, DistributedDataParallel):
             _add_up([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
-        if index == 0:
-            counted = self.optimizers()
-            (counted[0] if isinstance(counted, list) else counted).step()
-        else:
-            self.trainer.precision_plugin.optimizer_step(optimizer, model=self, closure=_nothing)
+        with self._scale_kept(self.trainer.optimizers[index + 1 :]):
+            if index == 0:
+                counted = self.optimizers()
+                (counted[0] if isinstance(counted, list) else counted).step()
+            else:
+                self.trainer.precision_plugin.optimizer_step(optimizer, model=self, closure=_nothing)
         optimizer.zero_grad()
+
+    @contextmanager
+    def _scale_kept(self, others: Iterable[torch.optim.Optimizer]) -> Iterator[None]:
+        """Have a change of 16-mixed's scale reach the gradients that other optimizers have from earlier batches."""
+        scaler = self._scaler()
+        if scaler is None:
+            yield
+            return
+        one = torch.ones((), device=self.device)
+        before = scaler.scale(one)
+        yield
+        change = scaler.scale(one) / before
+        for parameter in (p for optimizer in others for group in optimizer.param_groups for p in group["params"]):
+            if parameter.grad is not None:
+                parameter.grad.mul_(change)
+
+    def _scaler(self) -> Any:
+        return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip its gradients."""
         if self.gradient_clip_val is None:
             return
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scaler = self._scaler()
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             scaler.unscale_(optimizer)  # fused kernels would do so themselves, afterwards
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -205,10 +224,17 @@ class AutoencoderModule(pl.LightningModule):
         batches = self.trainer.train_dataloader
         assert isinstance(batches, Batches)
         self._dataset_size = len(batches.images)
-        if isinstance(wrapped := self.trainer.strategy.model, DistributedDataParallel):
-            wrapped.require_backward_grad_sync = False  # each optimizer's gradients are added up before its step
         if len(self._window) >= self.log_every:
             self._log_window()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Have several processes start with the buffers of the first, and add up no gradients by themselves.
+
+        Each optimizer's are added up before its step. Lightning and torch set both the other way after every batch.
+        """
+        if isinstance(wrapped := self.trainer.strategy.model, DistributedDataParallel):
+            wrapped.require_backward_grad_sync = False
+            wrapped.require_forward_param_sync = True
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the terms, now and then.
