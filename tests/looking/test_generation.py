@@ -127,7 +127,7 @@ def test_a_run_reports_the_metrics_of_its_config_of_the_validation_images(tmp_pa
 
 
 def test_a_metric_of_ones_own_is_found_in_a_config_and_by_its_name(
-    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The package and the config are those that docs/metrics.md shows."""
     text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
@@ -154,7 +154,9 @@ def test_a_metric_of_ones_own_is_found_in_a_config_and_by_its_name(
     assert 0 < found["test/sharpness"] < 1
     assert vaelab.evaluate(tmp_path / "run", trust=["my_metrics"]).keys() >= {"test/sharpness/sharpness"}
     assert command(tmp_path / "run") == 2  # nothing of a run folder runs code without trust
+    capsys.readouterr()
     assert command(runs / "vae", "--metric", "my_metrics.sharpness.sharpness") == 2
+    assert "--metric my_metrics.sharpness.sharpness: not among" in " ".join(capsys.readouterr().err.split())
     assert command(runs / "vae", "--metric", "my_metrics.sharpness.energy", "--trust", "my_metrics") == 2
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from vaelab.config.check import check_part
-from vaelab.errors import RunError, unwritten
+from vaelab.errors import ConfigError, RunError, unwritten
 from vaelab.looking.load import Trained, opened
 from vaelab.metrics import likelihood
 from vaelab.metrics.factors import factors as factors_metric
@@ -161,7 +161,7 @@ def evaluation_of(
     evaluation = Evaluation(trained.folder, header)
     with threads(trained.experiment.threads):
         _evaluate(subject, _asked(wanted, trained, own), evaluation)
-        if wanted.factors:
+        if wanted.factors and not subject.why_not("vectors"):
             from vaelab.looking.factors import draw
 
             evaluation.figures.extend(draw(subject, evaluation.path, trained.experiment.name))
@@ -251,9 +251,11 @@ def _own(name: str, trust: Sequence[str]) -> Metric:
     Raises:
         ConfigError: its package is not trusted, or it is none.
     """
-    found: Metric = check_part(f"--metric {name}", {"_target_": name}, trust=trust)
     try:
+        found: Metric = check_part("--metric", {"_target_": name}, trust=trust)
         declaration(found)
+    except ConfigError as error:
+        raise ConfigError([text.replace("--metric._target_=", "--metric ") for text in error.mistakes]) from error
     except TypeError as error:
         raise RunError(f"--metric {name}: {error}") from error
     return found
