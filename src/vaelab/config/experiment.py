@@ -67,6 +67,10 @@ class Experiment:
             raise ValueError("callbacks=early_stopping watches the validation loss, and data.validation=0 leaves none")
         if stopping is not None and getattr(self.trainer, "keywords", {}).get("limit_val_batches") == 0:
             raise ValueError("callbacks=early_stopping waits for validations, and trainer.limit_val_batches=0 has none")
+        if self.conditional and self.data.classes == 1:
+            raise ValueError(
+                f"conditional=true tells labels apart, and the data have one class only, {self.data.names[0]}"
+            )
         if self.conditional and not self.data.classes:
             raise ValueError(
                 f"conditional=true needs labels, and {config_name(self.data)} has none: conditional=false or, with "

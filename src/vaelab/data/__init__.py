@@ -5,6 +5,7 @@ from vaelab.data.batches import Batch, Batches
 from vaelab.data.bundled import MNIST5k, ScikitDigits
 from vaelab.data.fits import why_not_of
 from vaelab.data.form import Form
+from vaelab.data.image_folder import ImageFolder
 from vaelab.data.images import ImageData, Images, Splits, rows_at_once
 from vaelab.data.scaling import Scaling
 from vaelab.data.sprites import Sprites
@@ -20,6 +21,7 @@ __all__ = [
     "FashionMNIST",
     "Form",
     "ImageData",
+    "ImageFolder",
     "Images",
     "MNIST5k",
     "Mapped",
