@@ -71,7 +71,7 @@ def read(path: Path, *, frames: bool = False) -> Picture:
                 image.load()
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise DamagedError(
-            f"would unpack to more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down first"
+            f"is refused: it would unpack to more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down first"
         ) from error
     except (DamagedError, FileNotFoundError):
         raise

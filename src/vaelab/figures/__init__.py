@@ -182,8 +182,16 @@ def animate(pictures: Sequence[np.ndarray], path: Path, *, titles: Sequence[str]
     return path
 
 
-def scatter(points: np.ndarray, labels: np.ndarray | None, path: Path, *, title: str, axes: tuple[str, str]) -> Path:
-    """Write a PNG of points (N, 2), coloured by labels (N,) where there are any."""
+def scatter(
+    points: np.ndarray,
+    labels: np.ndarray | None,
+    path: Path,
+    *,
+    title: str,
+    axes: tuple[str, str],
+    names: Sequence[str] = (),
+) -> Path:
+    """Write a PNG of points (N, 2), coloured by labels (N,) where there are any, which `names` may name."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -201,7 +209,13 @@ def scatter(points: np.ndarray, labels: np.ndarray | None, path: Path, *, title:
         elif len(classes) <= 20:
             colours = mpl.color_sequences["tab10" if len(classes) <= 10 else "tab20"]
             for label, colour in zip(classes, colours, strict=False):
-                panel.scatter(*points[labels == label].T, color=colour, label=str(label), **style)
+                name = names[label] if label < len(names) else str(label)
+                panel.scatter(
+                    *points[labels == label].T,
+                    color=colour,
+                    label=name,
+                    **style,
+                )
             figure.legend(title="label", frameon=False, markerscale=(40 / size) ** 0.5, loc="outside right upper")
         else:
             figure.colorbar(panel.scatter(points[:, 0], points[:, 1], c=labels, **style), label="label")
