@@ -7,6 +7,7 @@ and without memory, asking the objective whether it can have it, and having both
 
 import inspect
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -111,9 +112,9 @@ def _require_shapes(model: Autoencoder) -> None:
     """Refuse parts whose outputs the next part cannot take, of a model on the meta device, in evaluation mode."""
     posterior, decoder = model.posterior, model.decoder
     for grid in (module for module in decoder.modules() if isinstance(module, Grid)):
-        if isinstance(posterior, CodePosterior) and posterior.codes != grid.height * grid.width:
+        if isinstance(posterior, CodePosterior) and posterior.codes != math.prod(grid.sizes):
             raise ValueError(
-                f"decoder.features=null has a grid of {grid.height} x {grid.width} places, and the posterior has "
+                f"decoder.features=null has a grid of {' x '.join(map(str, grid.sizes))} places, and the posterior has "
                 f"{posterior.codes} codes: as many decoder.channels as encoder.channels make the grids the same"
             )
     size, wanted = posterior.latent_dim, tuple(model.likelihood.parameter_shape)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vaelab.data import Form, decoding
+from vaelab.data.table import encode, read_table
 from vaelab.errors import DataError
 
 ARRAYS = (".npy", ".npz")
@@ -40,7 +41,8 @@ def read_own(paths: Sequence[Path], form: Form, *, invert: bool = False, binary:
     """Rows of one's own as a model of data of this form takes them: images, or arrays of the data's own units.
 
     Args:
-        paths: as in `read_images`, where the model's data are pixels; else .npy or .npz arrays (N, *shape) or (*shape).
+        paths: as in `read_images`, where the model's data are pixels; else .npy or .npz arrays (N, *shape) or (*shape),
+            or tables with the columns of the data.
         form: of the model's data.
         invert: of images, take 1 - x.
         binary: of images, make every pixel 0 or 1, at 1/2.
@@ -56,6 +58,11 @@ def read_own(paths: Sequence[Path], form: Form, *, invert: bool = False, binary:
     assert form.scaling is not None
     found, names, labels = [], list[str](), list[np.ndarray]()
     for path in paths:
+        if form.columns and path.suffix.lower() not in ARRAYS:
+            rows = encode(read_table(path), form, str(path))
+            found.append(form.scaling.apply(torch.from_numpy(rows)))
+            names += [f"{path.name}[{number}]" for number in range(len(rows))]
+            continue
         if path.suffix.lower() not in ARRAYS:
             raise DataError(f"{path}: rows of shape {form.shape} come as an .npy or .npz of shape (N, *{form.shape})")
         arrays = _arrays(path)
@@ -63,7 +70,7 @@ def read_own(paths: Sequence[Path], form: Form, *, invert: bool = False, binary:
         rows = rows[None] if rows.shape == form.shape else rows
         if rows.shape[1:] != form.shape or rows.dtype.kind not in "biuf" or not len(rows):
             raise DataError(f"{path} has {rows.dtype} of shape {rows.shape}: this model takes (N, *{form.shape})")
-        x = form.scaling.apply(torch.from_numpy(np.ascontiguousarray(rows)))
+        x = form.scaling.apply(torch.from_numpy(np.array(rows)))
         if not bool(x.isfinite().all()):
             raise DataError(f"{path} has values that are NaN or infinite")
         found.append(x)

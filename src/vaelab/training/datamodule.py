@@ -26,6 +26,7 @@ class ImageDataModule(pl.LightningDataModule):
             batch_size=self.data.batch_size,
             seed=self.seed,
             dynamic=self.data.binarize == "dynamic",
+            augment=self.data.augment,
             position=self._position,
             device=self.trainer.strategy.root_device,
             rank=self.trainer.global_rank,
