@@ -59,13 +59,19 @@ class Pruned(Exception):  # noqa: N818 - it is no error
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """'; did you mean X?' for the nearest of the known words, or else '; there are A, B, C'.
 
+    Upper and lower case, and - and _, count as equal.
+
     >>> did_you_mean("vea", ["ae", "vae"])
     '; did you mean vae?'
+    >>> did_you_mean("Fashion-MNIST", ["fashion_mnist", "mnist"])
+    '; did you mean fashion_mnist?'
     """
     words = sorted(known)
+    plain = {candidate.lower(): candidate for candidate in words}
+    asked = word.lower().replace("-", "_")
     # The first of the nearest may be an anagram's neighbour: of equals, prefer the same letters.
-    near = get_close_matches(word, words, n=3, cutoff=0.6)
+    near = get_close_matches(asked, plain, n=3, cutoff=0.6)
     if near:
-        best = next((candidate for candidate in near if sorted(candidate) == sorted(word)), near[0])
-        return f"; did you mean {best}?"
+        best = next((candidate for candidate in near if sorted(candidate) == sorted(asked)), near[0])
+        return f"; did you mean {plain[best]}?"
     return f"; there are {', '.join(words)}" if words else "; there are none"

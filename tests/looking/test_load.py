@@ -7,7 +7,8 @@ import torch
 
 import vaelab
 from vaelab.errors import RunError
-from vaelab.looking.load import folder_of, opened
+from vaelab.looking.load import opened
+from vaelab.runs.locate import folder_of
 
 
 def same(model, other):

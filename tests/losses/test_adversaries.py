@@ -367,13 +367,22 @@ ADD = "+term@objective.terms"
         (["model=hinge_vae", "~objective.terms.adversary.optimizer"], "objective.terms.adversary.optimizer: missing"),
         (["model=hinge_vae", "objective.terms.adversary.weight=much"], "objective.terms.adversary.weight=much: should"),
         (["model=hinge_vae", "objective.terms.adversary.loss=hing"], "did you mean hinge?"),
+        (
+            ["model=hinge_vae", "objective.terms.adversary.discriminator.normalization=batch"],
+            "r1 takes the critic's gr",
+        ),
         ([f"{ADD}.features=critic_features"], "the term features: it needs the features of a critic of images"),
         (["model=vae_gan", "objective.terms.adversary=null"], "and no term adversary has such a critic: term=image_ad"),
+<<<<<<< HEAD
         (["model=vae_gan", "objective.terms.features.adversary=rival{0}"], "no term rival{0} has such a critic"),
         (
             ["model=ae", f"{ADD}.one=image_adversary", "objective.terms.one.fakes=both"],
             "the term one: it needs a prior",
         ),
+=======
+        (["model=vae_gan", "objective.terms.features.adversary='{0}'"], "and no term {0} has such a critic"),
+        (["model=ae", f"{ADD}.one=image_adversary", "objective.terms.one.fakes=both"], "the term one: it needs a pri"),
+>>>>>>> main
     ],
     ids=str,
 )

@@ -1,124 +1,36 @@
-import math
-from dataclasses import dataclass
-from typing import ClassVar
+import sys
+from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from vaelab.data import Batches, ImageData, Images, Splits
-from vaelab.losses import ELBO, Reconstruction
-from vaelab.models.autoencoder import Autoencoder
-from vaelab.models.likelihoods import Bernoulli
-from vaelab.models.networks import MLPDecoder, MLPEncoder
-from vaelab.models.posteriors import Deterministic, Gaussian
-from vaelab.models.priors import StandardNormal
+sys.path.insert(0, str(Path(__file__).parent))
+from toys import BATCH, TRAIN, VALIDATION, Recorder, Toy, module_of, plain, trainer_of, variational, weights
+
+from vaelab.data import Batches
+from vaelab.losses import KL, Step, SumOfTerms, elbo, reconstruction
 from vaelab.models.schedules import Linear
 from vaelab.seeding import derive_seed
-from vaelab.training.checkpoints import AtomicCheckpointIO
 from vaelab.training.datamodule import ImageDataModule
-from vaelab.training.module import AutoencoderModule, TermMeans
+from vaelab.training.module import TermMeans
 from vaelab.training.optimizers import adam
 
-SHAPE, TRAIN, VALIDATION, TEST, BATCH = (1, 3, 3), 22, 1005, 7, 8
 
-
-@dataclass(kw_only=True, eq=False)
-class Toy(ImageData):
-    shape: ClassVar[tuple[int, int, int]] = SHAPE
-    batch_size: int = BATCH
-
-    def read(self):
-        generator = torch.Generator().manual_seed(0)
-        return Splits(
-            *(
-                Images(
-                    torch.randint(0, 256, (n, *SHAPE), dtype=torch.uint8, generator=generator), torch.zeros(n).long()
-                )
-                for n in (TRAIN, VALIDATION, TEST)
-            )
-        )
-
-
-class Recorder(pl.loggers.logger.DummyLogger):
-    """Keeps what it is given."""
-
-    def __init__(self):
-        super().__init__()
-        self.logged = []
-
-    def log_metrics(self, metrics, step=None):
-        self.logged.append((step, dict(metrics)))
-
-
-def variational(seed=0):
-    torch.manual_seed(seed)
-    encoder = MLPEncoder(SHAPE, hidden=[6])
-    return Autoencoder(
-        encoder=encoder,
-        posterior=Gaussian(encoder.features, 2),
-        decoder=MLPDecoder(2, SHAPE, hidden=[6]),
-        likelihood=Bernoulli(SHAPE),
-        prior=StandardNormal(2),
-    )
-
-
-def plain(seed=0):
-    torch.manual_seed(seed)
-    encoder = MLPEncoder(SHAPE, hidden=[6])
-    return Autoencoder(
-        encoder=encoder,
-        posterior=Deterministic(encoder.features, 2),
-        decoder=MLPDecoder(2, SHAPE, hidden=[6]),
-        likelihood=Bernoulli(SHAPE),
-    )
-
-
-def module_of(model, objective=None, *, seed=0, log_every=50, scheduler=None):
-    return AutoencoderModule(
-        model,
-        objective or ELBO(),
-        lambda parameters: adam(parameters, lr=0.01),
-        scheduler,
-        seed=seed,
-        log_every=log_every,
-    )
-
-
-def trainer_of(epochs=2, recorder=None, **settings):
-    return pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=recorder or False,
-        plugins=[AtomicCheckpointIO()],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        log_every_n_steps=1,
-        **settings,
-    )
-
-
-def fit(model, *, seed=0, data=None, objective=None, log_every=50, recorder=None, **settings):
+def fit(model, *, seed=0, objective=None, log_every=50, accumulate_grad_batches=1, recorder=None, **settings):
     trainer = trainer_of(recorder=recorder, **settings)
-    trainer.fit(module_of(model, objective, seed=seed, log_every=log_every), ImageDataModule(data or Toy(), seed=seed))
+    knobs = {"seed": seed, "log_every": log_every, "accumulate_grad_batches": accumulate_grad_batches}
+    trainer.fit(module_of(model, objective, **knobs), ImageDataModule(Toy(), seed=seed))
     return trainer
-
-
-def weights(model):
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
 def by_hand(model, *, seed=0, epochs=2, objective=None):
     """The training loop in plain PyTorch; the terms and the number of images of every batch."""
-    objective, optimizer, number, history = objective or ELBO(), adam(model.parameters(), lr=0.01), 0, []
+    objective, optimizer, number, history = objective or elbo(), adam(model.parameters(), lr=0.01), 0, []
     for epoch in range(epochs):
         for batch in Batches(Toy().splits.train, batch_size=BATCH, seed=seed, position=lambda e=epoch: (e, 0)):
             torch.manual_seed(derive_seed(seed, "noise", number))
-            terms = objective(model, batch.images, number)
+            terms = objective(Step(model, batch.images, number=number))
             optimizer.zero_grad()
             terms["loss"].backward()
             optimizer.step()
@@ -132,7 +44,7 @@ def weighted(history, name):
 
 
 class TestTraining:
-    @pytest.mark.parametrize("objective", [ELBO(), ELBO(kl_weight=Linear(steps=4)), ELBO(free_bits=0.1)])
+    @pytest.mark.parametrize("objective", [elbo(), elbo(kl_weight=Linear(steps=4)), elbo(free_bits=0.1)])
     def test_it_is_the_plain_loop_to_the_bit(self, objective):
         ours, theirs = variational(), variational()
 
@@ -154,32 +66,34 @@ class TestTraining:
         assert not results[0].equal(results[2])
 
     def test_the_noise_of_every_batch_is_its_own(self):
-        class Listening(ELBO):
-            def __call__(self, model, x, step):
+        class Listening(SumOfTerms):
+            def forward(self, step):
                 drawn.append(tuple(torch.randn(3).tolist()))
-                return super().__call__(model, x, step)
+                return super().forward(step)
 
         runs = []
         for seed in (0, 0, 1):
             drawn = []
-            fit(variational(), objective=Listening(), seed=seed, limit_val_batches=0)
+            fit(variational(), objective=Listening({"kl": KL()}), seed=seed, limit_val_batches=0)
             runs.append(drawn)
 
         assert runs[0] == runs[1]
         assert len({*runs[0], *runs[2]}) == 12  # 2 seeds, 2 epochs, 3 batches
 
     def test_the_objective_sees_the_optimizers_step(self):
-        class Listening(ELBO):
-            def __call__(self, model, x, step):
-                steps.append(step)
-                return super().__call__(model, x, step)
+        class Listening(SumOfTerms):
+            def forward(self, step):
+                steps.append(step.number)
+                assert step.training
+                assert step.dataset_size == TRAIN
+                return super().forward(step)
 
         steps = []
-        fit(variational(), objective=Listening(), limit_val_batches=0)
+        fit(variational(), objective=Listening({"kl": KL()}), limit_val_batches=0)
         assert steps == [0, 1, 2, 3, 4, 5]
 
         steps = []
-        fit(variational(), objective=Listening(), limit_val_batches=0, accumulate_grad_batches=3)
+        fit(variational(), objective=Listening({"kl": KL()}), limit_val_batches=0, accumulate_grad_batches=3)
         assert steps == [0, 0, 0, 1, 1, 1]
 
     @pytest.mark.parametrize("settings", [{"limit_val_batches": 0}, {"check_val_every_n_epoch": 2}])
@@ -231,7 +145,7 @@ class TestLogging:
 
     def test_terms_are_unweighted(self):
         recorder = Recorder()
-        fit(variational(), objective=ELBO(kl_weight=4.0), recorder=recorder, limit_val_batches=0)
+        fit(variational(), objective=elbo(kl_weight=4.0), recorder=recorder, limit_val_batches=0)
 
         metrics = next(metrics for _, metrics in recorder.logged if "train/loss" in metrics)
         expected = metrics["train/reconstruction"] + 4 * metrics["train/kl"]
@@ -269,7 +183,7 @@ class TestEvaluation:
         loss = nn.functional.binary_cross_entropy_with_logits(logits, images, reduction="sum") / VALIDATION
         mse = ((logits.sigmoid() - images) ** 2).mean()
 
-        numbers = self.numbers(model, Reconstruction(), run="validate")
+        numbers = self.numbers(model, reconstruction(), run="validate")
 
         assert numbers == pytest.approx(
             {"val/loss": loss.item(), "val/reconstruction": loss.item(), "val/mse": mse.item()}, rel=1e-5
@@ -278,27 +192,28 @@ class TestEvaluation:
     def test_the_elbo_is_unweighted_and_z_is_sampled(self):
         model, x = variational(), Toy().splits.test.pixels / 255
         torch.manual_seed(derive_seed(0, "test", 0))
-        terms = ELBO()(model, x, math.inf)
+        terms = elbo()(Step(model, x, training=False))
 
-        numbers = self.numbers(model, ELBO(kl_weight=4.0))
+        numbers = self.numbers(model, elbo(kl_weight=4.0))
 
         assert numbers["test/elbo"] == pytest.approx(-terms["loss"].item(), rel=1e-6)
         assert numbers["test/loss"] == pytest.approx((terms["reconstruction"] + 4 * terms["kl"]).item(), rel=1e-6)
         assert numbers["test/mse"] == pytest.approx(((model.reconstruct(x) - x) ** 2).mean().item(), rel=1e-6)
 
     def test_a_plain_autoencoder_has_no_elbo(self):
-        assert set(self.numbers(plain(), Reconstruction())) == {"test/loss", "test/reconstruction", "test/mse"}
+        assert set(self.numbers(plain(), reconstruction())) == {"test/loss", "test/reconstruction", "test/mse"}
 
     def test_weights_are_final_and_free_bits_off(self):
-        annealed = ELBO(kl_weight=Linear(start=0, end=2, steps=10**6), free_bits=5.0)
+        annealed = elbo(kl_weight=Linear(start=0, end=2, steps=10**6), free_bits=5.0)
 
-        expected = self.numbers(variational(), ELBO(kl_weight=2.0))
+        expected = self.numbers(variational(), elbo(kl_weight=2.0))
         assert self.numbers(variational(), annealed) == pytest.approx(expected, rel=1e-6)
 
     def test_validation_in_a_run_gives_the_numbers_of_validation_after_it(self):
         model = variational()
         trainer = fit(model)
-        during = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        metrics = trainer.callback_metrics.items()
+        during = {name: value.item() for name, value in metrics if name.startswith("val/")}
 
         assert self.numbers(model, run="validate") == during
 

@@ -1,7 +1,7 @@
 """The parts of one experiment, as the config has chosen them."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +28,7 @@ Name = Annotated[str, Field(max_length=100), AfterValidator(_no_path)]
 Seed = Annotated[int, Field(ge=0)]
 LatentDim = Annotated[int, Field(gt=0)]
 Threads = Annotated[int, Field(gt=0, le=1024)]
+Text = Annotated[str, Field(min_length=1)]
 Part = Callable[..., Any]
 PartOfFolder = Callable[[Path], Any]
 
@@ -59,9 +60,11 @@ class Experiment:
     threads: Threads | None = None
     compile: bool = False
     channels_last: bool = False
+    init: Text | None = None
 
     def __post_init__(self) -> None:
         """Refuse what each part allows but not both together."""
+<<<<<<< HEAD
         stopping = (self.callbacks or {}).get("early_stopping")
         if stopping is not None and self.data.validation == 0:
             raise ValueError("callbacks=early_stopping watches the validation loss, and data.validation=0 leaves none")
@@ -71,6 +74,8 @@ class Experiment:
             raise ValueError(
                 f"conditional=true tells labels apart, and the data have one class only, {self.data.names[0]}"
             )
+=======
+>>>>>>> main
         if self.conditional and not self.data.classes:
             raise ValueError(
                 f"conditional=true needs labels, and {config_name(self.data)} has none: conditional=false or, with "
@@ -100,6 +105,7 @@ class Experiment:
         )
         return model.to(memory_format=torch.channels_last) if self.channels_last else model
 
+<<<<<<< HEAD
     def likelihood(self) -> Any:
         """p(x|z) of this experiment's data."""
         if getattr(getattr(self.loss, "func", self.loss), "takes_columns", False):
@@ -107,5 +113,8 @@ class Experiment:
         return self.loss(self.data.shape)
 
     def made_for(self, folder: Path, parts: Mapping[str, PartOfFolder | None] | None) -> Sequence[Any]:
+=======
+    def made_for(self, folder: Path, parts: Mapping[str, PartOfFolder | None] | None) -> list[Any]:
+>>>>>>> main
         """The callbacks or loggers of a run in `folder`."""
         return [part(folder) for part in (parts or {}).values() if part is not None]

@@ -13,7 +13,7 @@ from vaelab.losses.needs import need_density, need_independent_dimensions, need_
 from vaelab.losses.objective import OptimizerOf, Term
 from vaelab.losses.step import Step
 from vaelab.models.autoencoder import Autoencoder
-from vaelab.models.parts import FeatureCritic, UnsuitableError
+from vaelab.models.parts import FeatureCritic, UnsuitableError, coupling_module
 from vaelab.models.priors import StandardNormal
 from vaelab.models.schedules import Schedule, Weight
 
@@ -168,8 +168,14 @@ class ImageAdversary(Adversary):
             need_prior(model)
 
     def build(self, model: Autoencoder) -> None:
-        """D of images."""
+        """D of images; refuse one with which R1 would not be of each image by itself."""
         self.critic = self.discriminator(model.likelihood.shape)
+        if self.r1 > 0 and (coupling := coupling_module(self.critic)) is not None:
+            raise UnsuitableError(
+                "r1 takes the critic's gradient at each image by itself, and {} makes it depend on the others of its "
+                "batch: r1=0, or a critic with normalization=layer or group",
+                coupling,
+            )
 
     def made(self, step: Step) -> list[Tensor]:
         """The kinds of x', (B, C, H, W) each."""
@@ -193,7 +199,7 @@ class ImageAdversary(Adversary):
     def critic_loss(self, step: Step) -> Tensor:
         """The mean over the batch."""
         with torch.no_grad():
-            made = self.made(step)
+            made = [image.detach() for image in self.made(step)]  # those of the step are part of its graph
         x = step.x.detach().requires_grad_(self.r1 > 0)
         real, fakes = self.critic(x), [self.critic(image) for image in made]
         if self.loss == "hinge":

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vaelab.losses.corruptions import Corruption
 from vaelab.losses.step import Step
 from vaelab.models.autoencoder import Autoencoder
-from vaelab.models.parts import CodePosterior, UnsuitableError
+from vaelab.models.parts import CodePosterior, UnsuitableError, coupling_module
 from vaelab.models.schedules import Schedule, Weight, at
 from vaelab.seeding import derive_seed
 
@@ -193,8 +193,9 @@ class SumOfTerms(Objective):
                 term.bind(dict(self._named()))
 
     def coupling(self) -> str | None:
-        """The first term that is no mean over the images of a batch."""
-        return next((f"the term {name}" for name, term in self._named() if term.couples_images), None)
+        """The first term that is no mean over the images of a batch, or has a critic that is none."""
+        coupled = (name for name, term in self._named() if term.couples_images or coupling_module(term) is not None)
+        return next((f"the term {name}" for name in coupled), None)
 
     def taking_gradients(self) -> str | None:
         """The first term whose value is made of gradients."""

@@ -19,23 +19,26 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from vaelab import figures
-from vaelab.config.check import check
+from vaelab.config.check import Checked, checked
 from vaelab.config.experiment import Experiment
 from vaelab.config.names import config_name
 from vaelab.data import Form, rows_at_once, why_not_of
 from vaelab.errors import ConfigError, RunError, UserError
-from vaelab.looking.load import folder_of
+from vaelab.files import replacing
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.runs import summary
+from vaelab.runs.extend import extend
 from vaelab.runs.folder import RunFolder, portable
 from vaelab.runs.launch import Launch
+from vaelab.runs.locate import checkpoint_of, folder_of
 from vaelab.runs.manifest import circumstances, manifest
 from vaelab.runs.processes import companions
 from vaelab.runs.surroundings import quiet_lightning, recorded, room_for, threads
 from vaelab.seeding import derive_seed
 from vaelab.training import events
-from vaelab.training.checkpoints import LAST, PREVIOUS, Checkpoints
+from vaelab.training.checkpoints import BEST, INITIAL, LAST, PREVIOUS, Checkpoints
 from vaelab.training.datamodule import ImageDataModule
+from vaelab.training.internals import cluster_environment, complete_epochs
 from vaelab.training.module import AutoencoderModule, plain
 from vaelab.training.reading import load_weights, read, reason
 from vaelab.training.signals import graceful_stop
@@ -68,30 +71,24 @@ def train(config: DictConfig, *, folder: str | Path | None = None, trust: Sequen
         DataError: the data are missing or damaged.
         RunError: `folder` exists.
     """
+    what = checked(config, trust=trust)
     if folder is not None:
-        return train_into(folder, config, exact=True, trust=trust)
-    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{config.get('name')}"
-    return train_into(Path("outputs", "runs", name), config, exact=False, trust=trust)
+        return train_into(folder, what, exact=True)
+    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{what.experiment.name}"
+    return train_into(Path("outputs", "runs", name), what, exact=False)
 
 
-def train_into(
-    folder: str | Path,
-    config: DictConfig,
-    *,
-    exact: bool,
-    trust: Sequence[str],
-    overrides: Sequence[str] = (),
-    fetch: bool = True,
-) -> Run:
+def train_into(folder: str | Path, what: Checked, *, exact: bool, overrides: Sequence[str] = ()) -> Run:
     """`train` into `folder` or, unless it has to be that `exact` one, into a free one beside it.
 
-    The manifest keeps the `overrides` that the config was composed with. Without `fetch` nothing is downloaded.
+    The manifest keeps the `overrides` that the config was composed with.
     """
-    with quiet_lightning(), leading(config, trust, fetch=fetch) as launch:
-        experiment = ready(config, trust=trust, launch=launch, fetch=fetch)
+    config, experiment = what.config, what.experiment
+    with quiet_lightning(), leading(what) as launch:
+        ready(what, launch=launch)
         launch.await_others()
         if exact and launch.restarted and _holds(folder, config):
-            return _taken_up(RunFolder.open(folder), config, launch, trust=trust, overrides=overrides)
+            return _taken_up(RunFolder.open(folder), what, launch, overrides=overrides)
         run_folder = RunFolder.claim(folder, exact=exact)
         with room_for(run_folder.path), run_folder.locked(), threads(experiment.threads):
             made_of = {"overrides": list(overrides)} | manifest(experiment.data, seed=experiment.seed)
@@ -99,18 +96,19 @@ def train_into(
             run_folder.write_json("data", experiment.data.form.to_json())
             run_folder.write_config(config)  # from now on it is a run folder, which can be resumed
             with recorded(run_folder):
+                _keep_initial_weights(what, run_folder)
                 launch.begin(run_folder.path)
-                return _fit(experiment, run_folder, trust)
+                return _fit(what, run_folder)
 
 
 @contextmanager
-def leading(config: DictConfig, trust: Sequence[str], *, fetch: bool) -> Iterator[Launch]:
+def leading(what: Checked) -> Iterator[Launch]:
     """The processes that were started for a run; those that are not the first take their part and end here."""
-    launch = Launch.of(config)
+    launch = Launch.of(what.config)
     if launch.rank > 0:
         launch.follow(
-            lambda: ready(config, trust=trust, launch=launch, fetch=fetch),
-            lambda experiment, folder: _join(experiment, RunFolder(folder), trust),
+            lambda: ready(what, launch=launch),
+            lambda _, folder: _join(what, RunFolder(folder)),
         )
     with launch.ending():
         yield launch
@@ -121,6 +119,7 @@ def _holds(folder: str | Path, config: DictConfig) -> bool:
     return Path(folder, "config.yaml").is_file() and RunFolder(folder).config == portable(config)
 
 
+<<<<<<< HEAD
 def ready(
     config: DictConfig,
     *,
@@ -131,43 +130,58 @@ def ready(
     form: Form | None = None,
 ) -> Experiment:
     """The experiment of a config, its devices found and its data read: nothing has been written by then.
+=======
+def ready(what: Checked, *, devices: bool = True, launch: Launch | None = None) -> None:
+    """Find the devices of a checked config and read its data: nothing has been written by then.
+>>>>>>> main
 
     Args:
-        config: as composed.
-        trust: packages of one's own whose classes the config may name.
+        what: the config and its experiment.
         devices: ask for them; not where it will run on another machine.
         launch: the processes that were started for it and have to be as many as it wants.
+<<<<<<< HEAD
         fetch: download data that are missing; not to where only a run folder says.
         form: what the run has kept of its data.
+=======
+>>>>>>> main
 
     Raises:
-        ConfigError: the config has mistakes, or this machine has not the devices.
+        ConfigError: this machine does not have the devices, or the weights to begin with do not fit.
         DataError: the data are missing or damaged.
     """
+    experiment = what.experiment
     with quiet_lightning():
+<<<<<<< HEAD
         experiment = check(config, trust=trust, form=form)
         experiment.data.fetch = fetch
         if not devices:
             _require_values(experiment)
             return experiment
+=======
+        if experiment.init is not None:
+            load_weights(experiment.model(), checkpoint_of(experiment.init))
+        if not devices:
+            _ = experiment.data.splits
+            return
+>>>>>>> main
         trainer = _ask_devices(experiment)
         if launch is not None:
-            environment = trainer._accelerator_connector.cluster_environment  # a single device's strategy has none
-            external = environment.creates_processes_externally
+            external = cluster_environment(trainer).creates_processes_externally
             launch.require_as_many(trainer.num_devices, trainer.num_nodes, external=external)
         _ask_compiler(experiment)
         _require_values(experiment)
         _require_batches(trainer, experiment)
-        return experiment
 
 
-def resume(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Run:
+def resume(run: Run | str | Path, overrides: Sequence[str] = (), *, trust: Sequence[str] = ()) -> Run:
     """Continue a run that was stopped or killed, from its last checkpoint, or from the start where it has none.
 
-    It ends in the same bits as if it had not been stopped. A run that is done is left as it is.
+    It ends in the same bits as if it had not been stopped. A run that is done is left as it is, unless it is extended:
+    "trainer.max_epochs=40" continues it to 40 epochs, to the bits of a run that had 40 from the start.
 
     Args:
-        run: the run, or its folder.
+        run: the run, its folder, or a checkpoint in it.
+        overrides: a larger trainer.max_epochs, or nothing.
         trust: packages of one's own whose classes the config may name.
 
     Raises:
@@ -175,6 +189,8 @@ def resume(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Run:
         ConfigError, DataError: as in `train`.
     """
     folder = folder_of(run)
+    if overrides:
+        extend(folder, overrides, trust=trust)
     return go_on(folder, folder.config, trust=trust)
 
 
@@ -200,29 +216,45 @@ def go_on(
     Raises:
         Pruned: one of the callbacks has ended it.
     """
+<<<<<<< HEAD
     if not folder.done:  # of one that is, nothing is made
         check(config, trust=trust, form=folder.form)
     with quiet_lightning(), leading(config, trust, fetch=False) as launch:
         return _taken_up(folder, config, launch, trust=trust, overrides=overrides, callbacks=callbacks, wait=wait)
+=======
+    if folder.done:  # nothing of it is made
+        return _finished(folder)
+    what = checked(config, trust=trust, own=False)
+    with quiet_lightning(), leading(what) as launch:
+        return _taken_up(folder, what, launch, overrides=overrides, callbacks=callbacks, wait=wait)
+
+
+def _finished(folder: RunFolder) -> Run:
+    return Run(folder.path, folder.metrics, sorted(folder.figures.glob("*.png")))
+>>>>>>> main
 
 
 def _taken_up(
     folder: RunFolder,
-    config: DictConfig,
+    what: Checked,
     launch: Launch,
     *,
-    trust: Sequence[str],
     overrides: Sequence[str],
     callbacks: Sequence[pl.Callback] = (),
     wait: bool = False,
 ) -> Run:
     with room_for(folder.path), folder.locked(wait=wait):
         if folder.done:
-            return Run(folder.path, folder.metrics, sorted(folder.figures.glob("*.png")))
-        folder.require_known_servers(trust)
+            return _finished(folder)
+        folder.require_known_servers(what.trust)
         folder.remove_fragments()
+        experiment = what.experiment
         with recorded(folder):
+<<<<<<< HEAD
             experiment = ready(config, trust=trust, launch=launch, fetch=False, form=folder.form)
+=======
+            ready(what, launch=launch)
+>>>>>>> main
             launch.await_others()
             with threads(experiment.threads):
                 then, now = folder.manifest, manifest(experiment.data, seed=experiment.seed)
@@ -230,30 +262,52 @@ def _taken_up(
                     _warn_of_changes(then, now)
                 else:
                     folder.write_json("manifest", {"overrides": list(overrides)} | now)
+<<<<<<< HEAD
                     folder.write_json("data", experiment.data.form.to_json())
+=======
+                _keep_initial_weights(what, folder)
+>>>>>>> main
                 launch.begin(folder.path)
-                return _fit(experiment, folder, trust, callbacks)
+                return _fit(what, folder, callbacks)
 
 
 def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
     """Take part, as another process, in a run that the first one has begun or taken up."""
     with quiet_lightning():
         run_folder = RunFolder.open(folder)
+<<<<<<< HEAD
         _join(ready(run_folder.config, trust=trust, fetch=False, form=run_folder.form), run_folder, trust)
+=======
+        what = checked(run_folder.config, trust=trust, own=False)
+        ready(what)
+        _join(what, run_folder)
+>>>>>>> main
 
 
-def _join(experiment: Experiment, folder: RunFolder, trust: Sequence[str]) -> None:
-    with threads(experiment.threads):
-        _fit(experiment, folder, trust)
+def _join(what: Checked, folder: RunFolder) -> None:
+    with threads(what.experiment.threads):
+        _fit(what, folder)
 
 
-def _fit(experiment: Experiment, folder: RunFolder, trust: Sequence[str], more: Sequence[pl.Callback] = ()) -> Run:
+def _keep_initial_weights(what: Checked, folder: RunFolder) -> None:
+    """Copy the weights that a run begins with, so that it can be resumed and reproduced without where they are from."""
+    kept = folder.checkpoints / INITIAL
+    if what.experiment.init is not None and not kept.is_file():
+        folder.checkpoints.mkdir(exist_ok=True)
+        state = read(checkpoint_of(what.experiment.init))["state_dict"]
+        with replacing(kept) as temporary:
+            torch.save({"state_dict": state}, temporary)
+
+
+def _fit(what: Checked, folder: RunFolder, more: Sequence[pl.Callback] = ()) -> Run:
     """Train from where the folder's checkpoints stand, test, draw."""
+    experiment = what.experiment
     with graceful_stop() as stop:
         loggers = experiment.made_for(folder.path, experiment.logger)
         callbacks = experiment.made_for(folder.path, experiment.callbacks)
+        callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))  # last, so that it keeps what all know
         trainer = experiment.trainer([*callbacks, *more, _EpochLog(), stop], loggers)
-        with companions(trainer, folder, trust):
+        with companions(trainer, folder, what.trust), summary.ended(loggers):
             return _fit_with(trainer, experiment, folder)
 
 
@@ -266,6 +320,8 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     checkpoint = _newest_checkpoint(folder)
     if checkpoint is not None:
         load_weights(model, checkpoint)  # says what does not fit
+    elif experiment.init is not None:
+        load_weights(model, folder.checkpoints / INITIAL)
     module = AutoencoderModule(
         model,
         experiment.objective,
@@ -284,9 +340,8 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
             events.rewind(loggers, state["events"] if checkpoint else {})
             summary.open_with(loggers, folder, resumed=checkpoint is not None)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    progress = trainer.fit_loop.epoch_progress.current
-    progress.completed = progress.processed  # Lightning does so only where there was something left to train
-    if any(folder.checkpoints.glob("*.ckpt")):
+    complete_epochs(trainer)
+    if any((folder.checkpoints / name).is_file() for name in (BEST, LAST)):
         load_weights(model, folder.best_checkpoint())
     metrics = _validation(trainer) | _test(experiment, model, trainer)
     metrics["epochs"] = trainer.current_epoch

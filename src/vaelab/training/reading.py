@@ -56,6 +56,18 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise RunError(f"{path} cannot be loaded: {reason(error)}") from error
 
 
+def step_of(path: Path) -> int:
+    """The optimizer's step that a checkpoint was written at.
+
+    Raises:
+        RunError: it does not say.
+    """
+    step = read(path).get("global_step")
+    if not isinstance(step, int):
+        raise RunError(f"{path} cannot be loaded: it has no global_step")
+    return step
+
+
 def tensors(content: Any) -> Iterator[Tensor]:
     """The tensors in nested containers."""
     if isinstance(content, Tensor):
