@@ -373,16 +373,8 @@ ADD = "+term@objective.terms"
         ),
         ([f"{ADD}.features=critic_features"], "the term features: it needs the features of a critic of images"),
         (["model=vae_gan", "objective.terms.adversary=null"], "and no term adversary has such a critic: term=image_ad"),
-<<<<<<< HEAD
-        (["model=vae_gan", "objective.terms.features.adversary=rival{0}"], "no term rival{0} has such a critic"),
-        (
-            ["model=ae", f"{ADD}.one=image_adversary", "objective.terms.one.fakes=both"],
-            "the term one: it needs a prior",
-        ),
-=======
         (["model=vae_gan", "objective.terms.features.adversary='{0}'"], "and no term {0} has such a critic"),
         (["model=ae", f"{ADD}.one=image_adversary", "objective.terms.one.fakes=both"], "the term one: it needs a pri"),
->>>>>>> main
     ],
     ids=str,
 )

@@ -5,20 +5,9 @@ judged by making the model, on no device and without memory, asking the objectiv
 both see two images without pixels.
 """
 
-<<<<<<< HEAD
-import inspect
-import json
 import math
-import os
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, partial
-from importlib import import_module
-from importlib.util import find_spec
-=======
 from collections.abc import Sequence
 from dataclasses import dataclass
->>>>>>> main
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
@@ -32,13 +21,9 @@ from vaelab.config.experiment import Experiment
 from vaelab.config.memory import memory
 from vaelab.config.monitors import unwatchable
 from vaelab.config.names import config_name
-<<<<<<< HEAD
-from vaelab.data import Form
-from vaelab.errors import ConfigError, did_you_mean
-=======
 from vaelab.config.parts import Maker
+from vaelab.data import Form
 from vaelab.errors import ConfigError
->>>>>>> main
 from vaelab.losses import Step
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.networks import projections
@@ -50,11 +35,6 @@ from vaelab.performance import linear
 LAYERS = (Path(torch.__file__).parent, Path(linear.__file__), Path(projections.__file__))
 
 
-<<<<<<< HEAD
-def check(
-    config: DictConfig, *, trust: Sequence[str] = (), trained: bool = False, form: Form | None = None
-) -> Experiment:
-=======
 @dataclass(frozen=True)
 class Checked:
     """A config, and what it describes: checked once, at the door, and passed on.
@@ -72,8 +52,14 @@ class Checked:
     own: bool = True
 
 
-def check(config: DictConfig, *, trust: Sequence[str] = (), own: bool = True, trained: bool = False) -> Experiment:
->>>>>>> main
+def check(
+    config: DictConfig,
+    *,
+    trust: Sequence[str] = (),
+    own: bool = True,
+    trained: bool = False,
+    form: Form | None = None,
+) -> Experiment:
     """The experiment that `config` describes.
 
     Args:
@@ -87,28 +73,28 @@ def check(config: DictConfig, *, trust: Sequence[str] = (), own: bool = True, tr
     Raises:
         ConfigError: every mistake in it, with the allowed values or the nearest name.
     """
-    return checked(config, trust=trust, own=own, trained=trained).experiment
+    return checked(config, trust=trust, own=own, trained=trained, form=form).experiment
 
 
-def checked(config: DictConfig, *, trust: Sequence[str] = (), own: bool = True, trained: bool = False) -> Checked:
+def checked(
+    config: DictConfig,
+    *,
+    trust: Sequence[str] = (),
+    own: bool = True,
+    trained: bool = False,
+    form: Form | None = None,
+) -> Checked:
     """The same, with the config and what was decided about it."""
     try:
         values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError([unresolved(error)]) from error
-<<<<<<< HEAD
-    checker = _Checker(tuple(trust))
-    arguments = checker.arguments("", Experiment, values)
-    if checker.mistakes:
-        raise ConfigError(checker.mistakes)
-    if form is not None:
-        arguments["data"].recall(form)
-=======
     maker = Maker(trust, own=own, trained=trained)
     arguments = maker.arguments("", Experiment, values)
     if maker.mistakes:
         raise ConfigError(maker.mistakes)
->>>>>>> main
+    if form is not None:
+        arguments["data"].recall(form)
     try:
         experiment = Experiment(**arguments)
         _ = experiment.data.form  # tensors that it reads are no meta tensors

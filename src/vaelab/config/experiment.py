@@ -64,18 +64,10 @@ class Experiment:
 
     def __post_init__(self) -> None:
         """Refuse what each part allows but not both together."""
-<<<<<<< HEAD
-        stopping = (self.callbacks or {}).get("early_stopping")
-        if stopping is not None and self.data.validation == 0:
-            raise ValueError("callbacks=early_stopping watches the validation loss, and data.validation=0 leaves none")
-        if stopping is not None and getattr(self.trainer, "keywords", {}).get("limit_val_batches") == 0:
-            raise ValueError("callbacks=early_stopping waits for validations, and trainer.limit_val_batches=0 has none")
         if self.conditional and self.data.classes == 1:
             raise ValueError(
                 f"conditional=true tells labels apart, and the data have one class only, {self.data.names[0]}"
             )
-=======
->>>>>>> main
         if self.conditional and not self.data.classes:
             raise ValueError(
                 f"conditional=true needs labels, and {config_name(self.data)} has none: conditional=false or, with "
@@ -105,16 +97,12 @@ class Experiment:
         )
         return model.to(memory_format=torch.channels_last) if self.channels_last else model
 
-<<<<<<< HEAD
     def likelihood(self) -> Any:
         """p(x|z) of this experiment's data."""
         if getattr(getattr(self.loss, "func", self.loss), "takes_columns", False):
             return self.loss(self.data.shape, self.data.form.groups)
         return self.loss(self.data.shape)
 
-    def made_for(self, folder: Path, parts: Mapping[str, PartOfFolder | None] | None) -> Sequence[Any]:
-=======
     def made_for(self, folder: Path, parts: Mapping[str, PartOfFolder | None] | None) -> list[Any]:
->>>>>>> main
         """The callbacks or loggers of a run in `folder`."""
         return [part(folder) for part in (parts or {}).values() if part is not None]

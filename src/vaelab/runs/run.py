@@ -22,7 +22,7 @@ from vaelab import figures
 from vaelab.config.check import Checked, checked
 from vaelab.config.experiment import Experiment
 from vaelab.config.names import config_name
-from vaelab.data import Form, rows_at_once, why_not_of
+from vaelab.data import rows_at_once, why_not_of
 from vaelab.errors import ConfigError, RunError, UserError
 from vaelab.files import replacing
 from vaelab.models.autoencoder import Autoencoder
@@ -119,31 +119,13 @@ def _holds(folder: str | Path, config: DictConfig) -> bool:
     return Path(folder, "config.yaml").is_file() and RunFolder(folder).config == portable(config)
 
 
-<<<<<<< HEAD
-def ready(
-    config: DictConfig,
-    *,
-    trust: Sequence[str] = (),
-    devices: bool = True,
-    launch: Launch | None = None,
-    fetch: bool = True,
-    form: Form | None = None,
-) -> Experiment:
-    """The experiment of a config, its devices found and its data read: nothing has been written by then.
-=======
 def ready(what: Checked, *, devices: bool = True, launch: Launch | None = None) -> None:
     """Find the devices of a checked config and read its data: nothing has been written by then.
->>>>>>> main
 
     Args:
         what: the config and its experiment.
         devices: ask for them; not where it will run on another machine.
         launch: the processes that were started for it and have to be as many as it wants.
-<<<<<<< HEAD
-        fetch: download data that are missing; not to where only a run folder says.
-        form: what the run has kept of its data.
-=======
->>>>>>> main
 
     Raises:
         ConfigError: this machine does not have the devices, or the weights to begin with do not fit.
@@ -151,19 +133,11 @@ def ready(what: Checked, *, devices: bool = True, launch: Launch | None = None) 
     """
     experiment = what.experiment
     with quiet_lightning():
-<<<<<<< HEAD
-        experiment = check(config, trust=trust, form=form)
-        experiment.data.fetch = fetch
-        if not devices:
-            _require_values(experiment)
-            return experiment
-=======
         if experiment.init is not None:
             load_weights(experiment.model(), checkpoint_of(experiment.init))
         if not devices:
-            _ = experiment.data.splits
+            _require_values(experiment)
             return
->>>>>>> main
         trainer = _ask_devices(experiment)
         if launch is not None:
             external = cluster_environment(trainer).creates_processes_externally
@@ -216,22 +190,15 @@ def go_on(
     Raises:
         Pruned: one of the callbacks has ended it.
     """
-<<<<<<< HEAD
-    if not folder.done:  # of one that is, nothing is made
-        check(config, trust=trust, form=folder.form)
-    with quiet_lightning(), leading(config, trust, fetch=False) as launch:
-        return _taken_up(folder, config, launch, trust=trust, overrides=overrides, callbacks=callbacks, wait=wait)
-=======
     if folder.done:  # nothing of it is made
         return _finished(folder)
-    what = checked(config, trust=trust, own=False)
+    what = checked(config, trust=trust, own=False, form=folder.form)
     with quiet_lightning(), leading(what) as launch:
         return _taken_up(folder, what, launch, overrides=overrides, callbacks=callbacks, wait=wait)
 
 
 def _finished(folder: RunFolder) -> Run:
     return Run(folder.path, folder.metrics, sorted(folder.figures.glob("*.png")))
->>>>>>> main
 
 
 def _taken_up(
@@ -250,11 +217,7 @@ def _taken_up(
         folder.remove_fragments()
         experiment = what.experiment
         with recorded(folder):
-<<<<<<< HEAD
-            experiment = ready(config, trust=trust, launch=launch, fetch=False, form=folder.form)
-=======
             ready(what, launch=launch)
->>>>>>> main
             launch.await_others()
             with threads(experiment.threads):
                 then, now = folder.manifest, manifest(experiment.data, seed=experiment.seed)
@@ -262,11 +225,8 @@ def _taken_up(
                     _warn_of_changes(then, now)
                 else:
                     folder.write_json("manifest", {"overrides": list(overrides)} | now)
-<<<<<<< HEAD
                     folder.write_json("data", experiment.data.form.to_json())
-=======
                 _keep_initial_weights(what, folder)
->>>>>>> main
                 launch.begin(folder.path)
                 return _fit(what, folder, callbacks)
 
@@ -275,13 +235,9 @@ def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
     """Take part, as another process, in a run that the first one has begun or taken up."""
     with quiet_lightning():
         run_folder = RunFolder.open(folder)
-<<<<<<< HEAD
-        _join(ready(run_folder.config, trust=trust, fetch=False, form=run_folder.form), run_folder, trust)
-=======
-        what = checked(run_folder.config, trust=trust, own=False)
+        what = checked(run_folder.config, trust=trust, own=False, form=run_folder.form)
         ready(what)
         _join(what, run_folder)
->>>>>>> main
 
 
 def _join(what: Checked, folder: RunFolder) -> None:

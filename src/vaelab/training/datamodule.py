@@ -5,14 +5,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-<<<<<<< HEAD
 from vaelab.data import Batch, Batches, ImageData, Images, rows_at_once
-=======
-from vaelab.data import Batch, Batches, ImageData, Images
-from vaelab.data.batches import EVALUATION_BATCH
 from vaelab.errors import DataError
 from vaelab.training.internals import batches_begun
->>>>>>> main
 
 
 class ImageDataModule(pl.LightningDataModule):

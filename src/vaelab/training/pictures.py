@@ -45,13 +45,9 @@ class Pictures(pl.Callback):
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         train, validation, _ = data.data.splits
         images = validation if len(validation) else train
-<<<<<<< HEAD
         view, seed = figures.View.of(data.data.form), derive_seed(pl_module.seed, "pictures")
-        pictures = portrait(pl_module.model, images, view, seed=seed)
-=======
         with evaluated_weights(trainer, pl_module):
-            pictures = portrait(pl_module.model, images, seed=derive_seed(pl_module.seed, "pictures"))
->>>>>>> main
+            pictures = portrait(pl_module.model, images, view, seed=seed)
         log_pictures(trainer.loggers, pictures, "epoch", step=trainer.global_step)
 
 
