@@ -1,4 +1,4 @@
-"""What a user can do wrong or do something about. The command line prints such an error without a traceback."""
+"""Errors that a user can mend. The command line prints them without a traceback."""
 
 import errno
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class UserError(Exception):
-    """What is wrong, where, and what would be right."""
+    """Say what is wrong, where, and what would be right."""
 
     exit_code = 2  # the command line's
 
@@ -22,7 +22,7 @@ class ConfigError(UserError):
         super().__init__("\n".join(self.mistakes))
 
     def __reduce__(self) -> tuple[type["ConfigError"], tuple[tuple[str, ...]]]:
-        """Made again from its mistakes, so that it crosses process borders."""
+        """Rebuild it from its mistakes, so that it crosses process borders."""
         return type(self), (self.mistakes,)
 
 
@@ -35,13 +35,13 @@ class RunError(UserError):
 
 
 class StorageError(RunError):
-    """A disk that took no more."""
+    """A disk that is full."""
 
     exit_code = 1
 
 
 def unwritten(path: Path, error: OSError) -> RunError:
-    """That a file cannot be written: a StorageError where the disk is full, else what the user can see to."""
+    """Say that a file cannot be written: a StorageError where the disk is full, else a RunError."""
     kind = StorageError if error.errno in NO_ROOM else RunError
     return kind(f"{path} cannot be written: {error.strerror or error}")
 
@@ -53,7 +53,7 @@ class DivergenceError(UserError):
 
 
 class Pruned(Exception):  # noqa: N818 - it is no error
-    """A run was ended before its time, since others had been better by then."""
+    """A run was pruned: others were better at the same epoch."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -136,7 +136,7 @@ MISTAKES = {
     "optimizer.lrr=1": ["optimizer has no lrr", "did you mean lr?"],
     "optimizer.lr=-1": ["optimizer.lr=-1", "greater than or equal to 0"],
     "data.root=no_such_folder": ["no_such_folder", "data.root", "data=mnist_5k"],
-    "model=ae objective=elbo": ["objective=elbo", "posterior=deterministic", "infinite"],
+    "model=ae objective=elbo": ["the term kl", "posterior=deterministic", "infinite"],
     "model=ae objective.kl_weight=2": ["objective has no kl_weight"],
     "data.binarize=fixd": ["data.binarize=fixd", "'none', 'fixed' or 'dynamic'", "did you mean fixed?"],
     "trainer.precision=bf16": ["trainer.precision=bf16", "'bf16-mixed'"],
@@ -144,7 +144,7 @@ MISTAKES = {
     "objective.kl_weight=abc": ["objective.kl_weight=abc", "number"],
     "+encoder.foo=1": ["encoder.foo", "has no foo", "hidden"],
     "+foo=1": ["foo: there is no foo"],
-    "~prior": ["objective=elbo", "prior"],
+    "~prior": ["the term kl", "needs a prior"],
     "prior=null": ["~prior"],
     "latent_dim": ["latent_dim", "key=value"],
     "seed=1,2": ["seed=1,2", "--multirun"],
@@ -252,12 +252,12 @@ def test_a_mistake_ends_a_real_process_with_2_and_no_traceback(tmp_path: Path) -
 BLOWUP = """
 import torch
 import yaml
-from vaelab.losses import Reconstruction
+from vaelab.losses import Objective
 
-class OnceTrained(Reconstruction):
-    def __call__(self, model, x, step):
-        terms = super().__call__(model, x, step)
-        return terms if model.training else terms | {"loss": terms["loss"] * float("VALUE")}
+class OnceTrained(Objective):
+    def forward(self, step):
+        reconstruction = -step.p_x.log_prob(step.x).mean()
+        return {"loss": reconstruction * (1 if step.training else float("VALUE")), "reconstruction": reconstruction}
 """
 
 

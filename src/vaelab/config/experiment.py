@@ -1,4 +1,4 @@
-"""The parts of one experiment, as the config has chosen them."""
+"""The parts of one experiment, as a config chooses them."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -37,8 +37,8 @@ PartOfFolder = Callable[[Path], Any]
 class Experiment:
     """What a config says; its fields are the config's keys.
 
-    The parts are functions that still want what only the experiment knows: the shape of an image, the size of
-    the latent space, the folder of the run.
+    The parts are functions of what only the experiment knows: the shape of an image, the size of the latent space, the
+    folder of the run.
     """
 
     name: Name

@@ -116,7 +116,7 @@ class Maker:
         arguments = self.arguments(path, target, values)
         if len(self.mistakes) > before:
             return None
-        if any(p.kind is not p.KEYWORD_ONLY for p in _signature(target).values()):
+        if any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in _signature(target).values()):
             return self._later(path, target, arguments)
         try:
             return target(**arguments)

@@ -1,4 +1,4 @@
-"""Running a run again, and saying whether the same came out."""
+"""Run a config again, and compare the two runs to the bit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from vaelab.training.checkpoints import INITIAL
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A run that was made again.
+    """A run that was reproduced.
 
     Args:
         run: the new one.
         differences: the places where its results are not those of the old one, to the bit.
-        circumstances: what the two were made of and is not the same: packages, data, hardware, code.
+        circumstances: what differs between them: packages, data, hardware, code.
     """
 
     run: Run

@@ -1,4 +1,4 @@
-"""Training a config into a run folder, and coming back to what was trained."""
+"""Train a config into a run folder, and resume it."""
 
 import logging
 import os
@@ -56,7 +56,7 @@ class Run:
 
 
 def train(config: DictConfig, *, folder: str | Path | None = None, trust: Sequence[str] = ()) -> Run:
-    """Train what `config` says, test it, draw it.
+    """Train, test and draw the model of a config.
 
     In a process that torchrun or srun has started beside the first one it does not return: the process ends with the
     run.
@@ -103,7 +103,7 @@ def train_into(folder: str | Path, what: Checked, *, exact: bool, overrides: Seq
 
 @contextmanager
 def leading(what: Checked) -> Iterator[Launch]:
-    """The processes that were started for a run; those that are not the first take their part and end here."""
+    """The processes that were started for a run; all but the first take part in it and end here."""
     launch = Launch.of(what.config)
     if launch.rank > 0:
         launch.follow(
@@ -232,7 +232,7 @@ def _taken_up(
 
 
 def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
-    """Take part, as another process, in a run that the first one has begun or taken up."""
+    """Take part, as another process, in a run that the first one has begun or resumed."""
     with quiet_lightning():
         run_folder = RunFolder.open(folder)
         what = checked(run_folder.config, trust=trust, own=False, form=run_folder.form)
@@ -291,7 +291,7 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     if not len(experiment.data.splits.validation):
         trainer.limit_val_batches = 0
     data = ImageDataModule(experiment.data, seed=experiment.seed)
-    with _going_on_from(checkpoint, trainer) as state:
+    with _resuming_from(checkpoint, trainer) as state:
         if trainer.is_global_zero:  # of several processes the one that logs
             events.rewind(loggers, state["events"] if checkpoint else {})
             summary.open_with(loggers, folder, resumed=checkpoint is not None)
@@ -362,8 +362,8 @@ def _newest_checkpoint(folder: RunFolder) -> Path | None:
             damage[path] = f"{path} is damaged ({reason(error)})"
             continue
         for message in damage.values():
-            warnings.warn(f"{message}: going on from {path.name}", stacklevel=2)
-            log.warning("%s: going on from %s", message, path.name)
+            warnings.warn(f"{message}: resuming from {path.name}", stacklevel=2)
+            log.warning("%s: resuming from %s", message, path.name)
         return path
     if damage:
         raise RunError("\n".join([*damage.values(), "no other checkpoint is left; remove them to start anew"]))
@@ -379,7 +379,7 @@ def _warn_of_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 
 def _ask_devices(experiment: Experiment) -> pl.Trainer:
-    """Have Lightning say, before anything is written, that it cannot have the devices it is asked for."""
+    """Refuse devices that Lightning cannot have, before anything is written."""
     try:
         trainer: pl.Trainer = experiment.trainer([], [])
     except (MisconfigurationException, RuntimeError, ValueError, TypeError, ImportError) as error:
@@ -446,8 +446,8 @@ def _require_batches(trainer: pl.Trainer, experiment: Experiment) -> None:
 
 
 @contextmanager
-def _going_on_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[Mapping[str, Any]]:
-    """What a checkpoint holds; where it has training fail before a step is done, that is said of it."""
+def _resuming_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[Mapping[str, Any]]:
+    """What a checkpoint holds; an error before the first step is reported as one of the checkpoint."""
     state = read(checkpoint) if checkpoint else {}
     try:
         yield state
@@ -460,7 +460,7 @@ def _going_on_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[Map
 
 
 def _ask_compiler(experiment: Experiment) -> None:
-    """Say before anything is written that torch.compile would find no compiler, or one that does not run."""
+    """Refuse compile=true without a working C++ compiler, before anything is written."""
     if not experiment.compile:
         return
     found = next(filter(shutil.which, [os.environ.get("CXX", "g++"), "clang++", "cl"]), None)

@@ -1,4 +1,4 @@
-"""Checkpoints that a crash cannot damage and whose loading runs no code."""
+"""Write checkpoints that a crash cannot damage, and load them without running code."""
 
 import os
 import shutil
@@ -67,23 +67,23 @@ class Checkpoints(TakesBundles, Checkpoint):
         self.max_steps = -1
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put right what Lightning (2.6) makes of a checkpoint that it is about to take its progress from.
+        """Correct how Lightning (2.6) restores progress from a checkpoint.
 
-        It forgets that a run was stopped early, and where `max_steps` is set it takes an epoch that was over for one
-        to be gone on with, and counts it twice.
+        It forgets that a run was stopped early; and with `max_steps` it repeats an epoch that was complete, and counts
+        it twice.
         """
         trainer.should_stop = self.stopped
         self.max_steps = trainer.max_steps
         limit_steps(trainer, -1)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set the limit of steps again: the progress has been taken over."""
+        """Restore the limit of steps, now that the progress is restored."""
         limit_steps(trainer, self.max_steps)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save, where it is time to."""
+        """Save every so many steps."""
         if self.due(trainer):
             self.save_last(trainer)
 
@@ -92,7 +92,7 @@ class Checkpoints(TakesBundles, Checkpoint):
         return bool(self.every_n_steps) and trainer.global_step % self.every_n_steps == 0 and resumes_after(trainer)  # type: ignore[operator]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save; Lightning has validated by now."""
+        """Save the epoch; its validation is over."""
         value = trainer.callback_metrics.get(self.monitor)
         improved = value is not None and self._improves(value.item())
         if value is not None and improved:
@@ -116,7 +116,7 @@ class Checkpoints(TakesBundles, Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Have everything that was logged on the disk before the checkpoint, and keep where it ends."""
+        """Flush the loggers before the checkpoint, and keep the lengths of their files."""
         if not trainer.is_global_zero:  # it neither logs nor writes
             return
         for logger in trainer.loggers:
@@ -128,14 +128,14 @@ class Checkpoints(TakesBundles, Checkpoint):
         return {"best": self.best, "validation": self.validation, "stopped": self.stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them up."""
+        """Restore them."""
         self.best = state_dict["best"]
         self.validation = state_dict["validation"]
         self.stopped = state_dict["stopped"]
 
 
 def resumes_after(trainer: pl.Trainer) -> bool:
-    """Whether a checkpoint after the batch just trained on holds all: no gradient is pending, the epoch goes on.
+    """Whether a checkpoint after the last batch is complete: no gradient is pending, and the epoch is not over.
 
     After an epoch's last batch comes the validation, and the checkpoint after it.
     """
@@ -150,7 +150,7 @@ def resumes_after(trainer: pl.Trainer) -> bool:
 
 
 def _keep(path: Path, other: Path) -> None:
-    """Give a file a second name in place of what had it; at no moment is there neither."""
+    """Give a file a second name, replacing the file that had it, atomically."""
     temporary = other.with_name(f".{other.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""What a config sets of Lightning: typed functions that import it only when they are called.
+"""Make Lightning's objects from a config, by typed functions that import it only when they are called.
 
 Names and meanings are Lightning's own. Positional arguments come from the experiment, keyword-only ones from the
 config.

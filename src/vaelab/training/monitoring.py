@@ -1,4 +1,4 @@
-"""Numbers that people watch while a model trains, besides its terms.
+"""Log what people watch while a model trains, besides its terms.
 
 Scalars go to every logger. What is logged is a function of the weights and the step, so that a resumed run logs what
 an undisturbed one would have: all but images a second.

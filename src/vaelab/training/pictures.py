@@ -1,4 +1,4 @@
-"""Pictures that people watch while a model trains."""
+"""Log pictures while a model trains."""
 
 from collections.abc import Iterable, Mapping
 

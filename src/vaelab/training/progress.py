@@ -1,4 +1,4 @@
-"""How far training is: a bar in a terminal, a line an epoch elsewhere."""
+"""Show progress: a bar in a terminal, a line an epoch elsewhere."""
 
 import time
 from pathlib import Path
@@ -13,7 +13,7 @@ from vaelab.training.module import AutoencoderModule
 
 
 class TermsProgressBar(TakesBundles, RichProgressBar):
-    """Lightning's rich bar, showing the newest terms that were logged; it never asks a device for more.
+    """Lightning's rich bar with the newest logged terms; it never waits for the device.
 
     Args:
         refresh_rate: how often it is drawn, a second; between two times, a step does nothing for it.
@@ -26,7 +26,7 @@ class TermsProgressBar(TakesBundles, RichProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move on, where it is time to be drawn."""
+        """Advance, when it is time to draw."""
         if time.monotonic() >= self._next or trainer.is_last_batch:
             self._next = time.monotonic() + 1 / self.refresh_rate
             number = batch_of_epoch(trainer)  # of the bundle's last batch

@@ -1,4 +1,4 @@
-"""Reading a checkpoint that anybody may have written: none of it is run, and it takes no more memory than its size."""
+"""Read checkpoints that anybody may have written: no code is run, and memory is bounded by the file's size."""
 
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """A checkpoint of plain tensors and containers, every byte of it checked.
 
     Raises:
-        Exception: of whatever kind; the file is damaged, or is not what torch.save writes.
+        Exception: of any kind; the file is damaged, or is not what torch.save writes.
     """
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:

@@ -1,4 +1,4 @@
-"""Stopping for a signal with everything that was trained kept."""
+"""Stop at a signal without losing what was trained."""
 
 import os
 import signal
@@ -58,7 +58,7 @@ class _GracefulStop(TakesBundles, pl.Callback):
         self.received: int | None = None
 
     def install(self) -> None:
-        """Take the signals over."""
+        """Install the handlers."""
         self.installed = True
         for signum in SIGNALS:
             signal.signal(signum, self._receive)
@@ -71,7 +71,7 @@ class _GracefulStop(TakesBundles, pl.Callback):
             os.write(2, b"\nstopping after this step; a second signal stops at once\n")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on a step can be finished."""
+        """Let the current step finish from here on."""
         self._install_again()
         self.training = True
 
@@ -101,7 +101,7 @@ class _GracefulStop(TakesBundles, pl.Callback):
             raise _Stopped(self.received or signal.SIGTERM)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on a signal stops at once."""
+        """Stop at once from here on."""
         self._install_again()
 
     def _install_again(self) -> None:
