@@ -10,7 +10,7 @@ import torch
 
 import vaelab
 from processes import command
-from vaelab.config.compose import options
+from vaelab.config.conf import options
 
 PAGE = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
 BLOCKS = re.findall(r"(?:In `([^`]+)`[^`]*:\n\n)?```(\w+)\n(.*?)```", PAGE, re.DOTALL)

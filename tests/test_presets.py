@@ -10,7 +10,7 @@ import torch
 
 import vaelab
 from vaelab.config.check import check
-from vaelab.config.compose import options
+from vaelab.config.conf import options
 from vaelab.config.experiment import Experiment
 from vaelab.losses import Step
 from vaelab.models.autoencoder import Autoencoder

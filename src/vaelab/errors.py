@@ -1,4 +1,4 @@
-"""What a user can do wrong or do something about. The command line prints such an error without a traceback."""
+"""Errors that a user can mend. The command line prints them without a traceback."""
 
 import errno
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class UserError(Exception):
-    """What is wrong, where, and what would be right."""
+    """Say what is wrong, where, and what would be right."""
 
     exit_code = 2  # the command line's
 
@@ -22,7 +22,7 @@ class ConfigError(UserError):
         super().__init__("\n".join(self.mistakes))
 
     def __reduce__(self) -> tuple[type["ConfigError"], tuple[tuple[str, ...]]]:
-        """Made again from its mistakes, so that it crosses process borders."""
+        """Rebuild it from its mistakes, so that it crosses process borders."""
         return type(self), (self.mistakes,)
 
 
@@ -35,13 +35,13 @@ class RunError(UserError):
 
 
 class StorageError(RunError):
-    """A disk that took no more."""
+    """A disk that is full."""
 
     exit_code = 1
 
 
 def unwritten(path: Path, error: OSError) -> RunError:
-    """That a file cannot be written: a StorageError where the disk is full, else what the user can see to."""
+    """Say that a file cannot be written: a StorageError where the disk is full, else a RunError."""
     kind = StorageError if error.errno in NO_ROOM else RunError
     return kind(f"{path} cannot be written: {error.strerror or error}")
 
@@ -53,19 +53,25 @@ class DivergenceError(UserError):
 
 
 class Pruned(Exception):  # noqa: N818 - it is no error
-    """A run was ended before its time, since others had been better by then."""
+    """A run was pruned: others were better at the same epoch."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """'; did you mean X?' for the nearest of the known words, or else '; there are A, B, C'.
 
+    Upper and lower case, and - and _, count as equal.
+
     >>> did_you_mean("vea", ["ae", "vae"])
     '; did you mean vae?'
+    >>> did_you_mean("Fashion-MNIST", ["fashion_mnist", "mnist"])
+    '; did you mean fashion_mnist?'
     """
     words = sorted(known)
+    plain = {candidate.lower(): candidate for candidate in words}
+    asked = word.lower().replace("-", "_")
     # The first of the nearest may be an anagram's neighbour: of equals, prefer the same letters.
-    near = get_close_matches(word, words, n=3, cutoff=0.6)
+    near = get_close_matches(asked, plain, n=3, cutoff=0.6)
     if near:
-        best = next((candidate for candidate in near if sorted(candidate) == sorted(word)), near[0])
-        return f"; did you mean {best}?"
+        best = next((candidate for candidate in near if sorted(candidate) == sorted(asked)), near[0])
+        return f"; did you mean {plain[best]}?"
     return f"; there are {', '.join(words)}" if words else "; there are none"

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import vaelab
 from processes import command, in_one_interpreter
@@ -130,11 +132,11 @@ def test_a_run_folder_is_never_overwritten(tmp_path: Path) -> None:
 MISTAKES = {
     "model=vea": ["model=vea", "did you mean vae?"],
     "latent_dim=-3": ["latent_dim=-3", "greater than 0"],
-    "optimzer.lr=1": ["optimzer", "did you mean optimizer?"],
+    "optimzer.lr=1": ["optimzer", "did you mean optimizer.lr?"],
     "optimizer.lrr=1": ["optimizer has no lrr", "did you mean lr?"],
     "optimizer.lr=-1": ["optimizer.lr=-1", "greater than or equal to 0"],
     "data.root=no_such_folder": ["no_such_folder", "data.root", "data=mnist_5k"],
-    "model=ae objective=elbo": ["objective=elbo", "posterior=deterministic", "infinite"],
+    "model=ae objective=elbo": ["the term kl", "posterior=deterministic", "infinite"],
     "model=ae objective.kl_weight=2": ["objective has no kl_weight"],
     "data.binarize=fixd": ["data.binarize=fixd", "'none', 'fixed' or 'dynamic'", "did you mean fixed?"],
     "trainer.precision=bf16": ["trainer.precision=bf16", "'bf16-mixed'"],
@@ -142,7 +144,7 @@ MISTAKES = {
     "objective.kl_weight=abc": ["objective.kl_weight=abc", "number"],
     "+encoder.foo=1": ["encoder.foo", "has no foo", "hidden"],
     "+foo=1": ["foo: there is no foo"],
-    "~prior": ["objective=elbo", "prior"],
+    "~prior": ["the term kl", "needs a prior"],
     "prior=null": ["~prior"],
     "latent_dim": ["latent_dim", "key=value"],
     "seed=1,2": ["seed=1,2", "--multirun"],
@@ -150,7 +152,7 @@ MISTAKES = {
     "encoder._target_=os.system": ["os.system", "--trust"],
     "name=../out": ["name=../out"],
     "data.validation=0 callbacks=early_stopping": ["early_stopping", "data.validation=0"],
-    "model=vea latent_dim=-3 optimzer.lr=1": ["did you mean vae?", "did you mean optimizer?"],
+    "model=vea latent_dim=-3 optimzer.lr=1": ["did you mean vae?", "did you mean optimizer.lr?"],
     "latent_dim=-3 data.batch_size=0 encoder.hidden=[4,x]": [
         "latent_dim=-3",
         "data.batch_size=0",
@@ -163,7 +165,7 @@ MISTAKES = {
     "latent_dim=${nothing}": ["latent_dim:", "nothing", "not found"],
     "hydra.run.dir=${nothing}": ["hydra.run.dir", "nothing"],
     "+hydra.foo=1": ["hydra.foo", "hydra.run.dir"],
-    "+model.foo=1": ["the config has no model"],
+    "+model.foo=1": ["model.foo", "model is not part of this config"],
     "~data._target_": ["data=", "should be a part"],
     "+callbacks.x=5": ["callbacks.x=5", "_target_"],
     "~logger": ["logger=[]"],
@@ -249,12 +251,13 @@ def test_a_mistake_ends_a_real_process_with_2_and_no_traceback(tmp_path: Path) -
 
 BLOWUP = """
 import torch
-from vaelab.losses import Reconstruction
+import yaml
+from vaelab.losses import Objective
 
-class OnceTrained(Reconstruction):
-    def __call__(self, model, x, step):
-        terms = super().__call__(model, x, step)
-        return terms if model.training else terms | {"loss": terms["loss"] * float("VALUE")}
+class OnceTrained(Objective):
+    def forward(self, step):
+        reconstruction = -step.p_x.log_prob(step.x).mean()
+        return {"loss": reconstruction * (1 if step.training else float("VALUE")), "reconstruction": reconstruction}
 """
 
 
@@ -376,3 +379,93 @@ def test_ctrl_c_while_the_command_is_imported_ends_it_quietly():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_hydras_ways_to_look_at_a_config_print_it_and_write_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = {}
+    for words in ["--cfg job", "--cfg job --resolve", "--cfg hydra", "--info defaults", "--info defaults-tree"]:
+        with pytest.raises(SystemExit) as end:
+            main(["train", "data=digits", *words.split()])
+        assert not end.value.code
+        said[words] = capsys.readouterr().out
+    assert yaml.safe_load(said["--cfg job"]) == yaml.safe_load(said["--cfg job --resolve"])
+    assert yaml.safe_load(said["--cfg job"])["data"]["test"] == 200
+    assert set(yaml.safe_load(said["--cfg hydra"])) == {"hydra"}
+    assert "data/digits @ data" in said["--info defaults"]
+    assert "    data: digits" in said["--info defaults-tree"].splitlines()
+    assert not list(tmp_path.iterdir())
+
+
+def test_show_prints_what_training_would_take_and_refuses_what_it_would_refuse(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["train", "data=digits", "latent_dim=-1", "--show"])
+    assert end.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "latent_dim=-1" in printed.err
+    with pytest.raises(SystemExit) as end:
+        main(["train", "data=digits", "--show"])
+    assert not end.value.code
+    assert yaml.safe_load(capsys.readouterr().out)["latent_dim"] == 20
+
+
+@pytest.mark.parametrize(
+    ("words", "position", "found"),
+    [
+        ("vaelab train model=vamp", 2, ["model=vamp_vae"]),
+        ("vaelab train model = vamp", 4, ["vamp_vae"]),  # as bash splits it
+        ("vaelab train hydra/lau", 2, ["hydra/launcher="]),
+        ("vaelab train optimizer.weig", 2, ["optimizer.weight_decay="]),
+        ("vaelab train --conf", 2, ["--config-dir"]),
+    ],
+)
+def test_a_shell_completes_groups_options_and_keys(
+    words: str, position: int, found: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_VAELAB_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(position))
+    with pytest.raises(SystemExit):
+        main([])
+    assert capsys.readouterr().out.split() == found
+
+
+@pytest.mark.parametrize("prefix", ["", "+", "++"])
+def test_a_run_folder_that_was_typed_is_exact_however_it_was(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "something").touch()
+    with pytest.raises(SystemExit) as end:
+        main(["train", "data=digits", f"{prefix}hydra.run.dir=here"])
+    assert end.value.code == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
+    assert "here" in capsys.readouterr().err
+
+
+def test_text_is_printed_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["resume", "a:x:b[bold]c"])
+    assert "a:x:b[bold]c is not a run folder" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_gone_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = Path.cwd()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    try:
+        with pytest.raises(SystemExit) as end:
+            main(["train", "data=digits"])
+    finally:
+        os.chdir(before)
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("error: the folder that this command runs in was removed")

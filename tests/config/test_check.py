@@ -8,7 +8,9 @@ import pytest
 from torch import Tensor, nn
 
 import vaelab
-from vaelab.config.check import check, check_part, shipped_targets
+from vaelab.config.check import check
+from vaelab.config.conf import CONF, shipped_targets
+from vaelab.config.parts import check_part
 from vaelab.errors import ConfigError
 
 
@@ -112,6 +114,6 @@ def test_another_part_for_a_launcher_is_refused_with_the_launchers(target: str) 
     with pytest.raises(ConfigError) as error:
         check_part("hydra.launcher", {"_target_": target})
     _, offered = str(error.value).split("; there are ")
-    names = [path.stem for path in Path(vaelab.config.compose.CONF, "hydra", "launcher").glob("*.yaml")]
+    names = [path.stem for path in Path(CONF, "hydra", "launcher").glob("*.yaml")]
     assert len(offered.split(", ")) == len(names)
     assert all(name.startswith("vaelab.sweeps.launchers.") for name in offered.split(", "))

@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 
 import vaelab
 from vaelab.config.check import check
-from vaelab.config.compose import compose, flat_keys, groups, options
+from vaelab.config.compose import compose
+from vaelab.config.conf import flat_keys, groups, options
 from vaelab.errors import UserError
 
 EXAMPLES = int(os.environ.get("VAELAB_EXAMPLES", "1"))

@@ -1,3 +1,5 @@
+import warnings
+
 import matplotlib.image
 import numpy as np
 import pytest
@@ -211,3 +213,12 @@ def test_points_are_drawn_in_the_colours_of_their_labels(labels, tmp_path):
     assert image.shape == (900, 900, 3)
     assert frequent >= min(classes, 7)
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_name_in_another_script_is_drawn_or_is_one_warning(tmp_path):
+    picture = np.zeros((10, 10, 3), np.uint8)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        save(picture, tmp_path / "a.png", title="变分自编码器")
+    assert len(caught) <= 1
+    assert all("no font here has all letters" in str(each.message) for each in caught)

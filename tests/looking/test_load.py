@@ -7,7 +7,8 @@ import torch
 
 import vaelab
 from vaelab.errors import RunError
-from vaelab.looking.load import folder_of, opened
+from vaelab.looking.load import opened
+from vaelab.runs.locate import folder_of
 
 
 def same(model, other):
@@ -83,3 +84,11 @@ def test_loading_leaves_the_random_numbers_alone(small_run):
     vaelab.load(small_run("vae"))
 
     assert torch.get_rng_state().equal(before)
+
+
+def test_a_checkpoint_that_does_not_say_its_step_is_one_line(small_run, tmp_path):
+    folder = shutil.copytree(small_run("vae"), tmp_path / "run")
+    path = folder / "checkpoints" / "best.ckpt"
+    torch.save({"state_dict": torch.load(path, weights_only=True)["state_dict"]}, path)
+    with pytest.raises(vaelab.RunError, match="has no global_step"):
+        vaelab.load(folder)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from vaelab.config.compose import options
+from vaelab.config.conf import options
 from vaelab.errors import ConfigError
 from vaelab.sweeps.grid import combinations, compose_grid, subfolder
 

@@ -9,7 +9,7 @@ import pytest
 
 from processes import command
 from vaelab.cli.main import main
-from vaelab.config.compose import CONF, options
+from vaelab.config.conf import CONF, options
 from vaelab.runs.differences import differences
 from vaelab.sweeps.folder import SweepFolder
 
@@ -85,7 +85,7 @@ def test_a_missing_extra_is_said_with_its_name(
 def test_every_launcher_of_conf_is_there_and_its_defaults_are_those_of_its_class() -> None:
     from omegaconf import OmegaConf
 
-    from vaelab.config.check import check_part
+    from vaelab.config.parts import check_part
 
     assert options("hydra/launcher") == ["basic", "joblib", "ray", "submitit_local", "submitit_slurm"]
     for name in options("hydra/launcher"):

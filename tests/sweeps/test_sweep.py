@@ -12,7 +12,7 @@ import torch
 
 from processes import SILENCE, finish, run, start
 from vaelab.cli.main import main
-from vaelab.config.compose import options
+from vaelab.config.conf import options
 from vaelab.runs.differences import differences
 from vaelab.runs.folder import RunFolder
 from vaelab.sweeps.folder import SweepFolder

@@ -13,7 +13,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import vaelab
 from vaelab.config.check import check
 from vaelab.losses import Step
-from vaelab.runs.run import train_into
 from vaelab.training.module import AutoencoderModule
 
 
@@ -44,7 +43,7 @@ def test_a_step_asks_no_tensor_for_its_value(tmp_path: Path, monkeypatch: pytest
     for name in ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__"):
         counted(name)
     config = vaelab.compose(["data=digits", "trainer=debug", "callbacks.progress_bar=null"])
-    train_into(tmp_path / "run", config, exact=True, trust=())
+    vaelab.train(config, folder=tmp_path / "run")
     assert waits == []
 
 
@@ -80,7 +79,7 @@ def test_an_epoch_asks_the_device_for_nothing_but_the_terms_that_it_logs(overrid
         patch.setattr(_TrainingEpochLoop, "run", watched)
         given = ["data=digits", "data.batch_size=16", "data.validation=0", "trainer=cpu", "trainer.max_epochs=1"]
         given.append("trainer.limit_train_batches=20")
-        train_into(tmp_path / "run", vaelab.compose([*given, *overrides]), exact=True, trust=())
+        vaelab.train(vaelab.compose([*given, *overrides]), folder=tmp_path / "run")
     assert asked["aten::index_select"] == 0 < len(asked)  # it saw what torch was asked for
     assert sum(asked.values()) == 0
 
@@ -149,5 +148,5 @@ def test_a_step_takes_no_more_calls_of_python_than_it_did(tmp_path: Path) -> Non
         patch.setattr(_TrainingEpochLoop, "run", counted)
         given = ["data=digits", "data.batch_size=4", "data.validation=0", "trainer=cpu", "trainer.max_epochs=1"]
         config = vaelab.compose([*given, "callbacks.progress_bar=null"])  # which is drawn by the clock
-        run = train_into(tmp_path / "run", config, exact=True, trust=())
+        run = vaelab.train(config, folder=tmp_path / "run")
     assert calls / run.metrics["steps"] < 1400

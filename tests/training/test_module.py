@@ -212,7 +212,8 @@ class TestEvaluation:
     def test_validation_in_a_run_gives_the_numbers_of_validation_after_it(self):
         model = variational()
         trainer = fit(model)
-        during = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        metrics = trainer.callback_metrics.items()
+        during = {name: value.item() for name, value in metrics if name.startswith("val/")}
 
         assert self.numbers(model, run="validate") == during
 

@@ -7,7 +7,6 @@ import pytest
 from pytorch_lightning.callbacks import RichProgressBar
 
 import vaelab
-from vaelab.runs.run import train_into
 
 
 def test_a_bar_moves_as_often_as_it_is_drawn_and_at_the_end_of_an_epoch(
@@ -17,6 +16,7 @@ def test_a_bar_moves_as_often_as_it_is_drawn_and_at_the_end_of_an_epoch(
     monkeypatch.setattr(RichProgressBar, "on_train_batch_end", lambda self, *arguments: moved.append(arguments[-1]))
     monkeypatch.setattr("vaelab.training.progress.time", SimpleNamespace(monotonic=lambda: 0.0))  # no time passes
     config = vaelab.compose(["data=digits", "data.batch_size=100", "trainer.max_epochs=2"])
-    train_into(tmp_path / "run", config, exact=True, trust=())
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    vaelab.train(config, folder=tmp_path / "run")
     batches = 14  # of 1,397 images
     assert moved == [0, batches - 1, batches - 1]

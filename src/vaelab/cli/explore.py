@@ -1,47 +1,26 @@
 """The commands that look at what a run has learned. Each is a function of `vaelab.looking.explore`."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from vaelab.looking.explore import Result
+from vaelab.cli.arguments import (
+    Force,
+    Images,
+    Invert,
+    Label,
+    OneLabel,
+    Output,
+    Own,
+    Run,
+    Seed,
+    Split,
+    Stochastic,
+    Trust,
+)
+from vaelab.errors import RunError
 
 commands = typer.Typer()
-
-Run = Annotated[Path, typer.Argument(help="A run folder, or a checkpoint in it.", show_default=False)]
-Own = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        help="Images of your own: files, folders of files, .npy or .npz. They are fitted to the model, and it is said "
-        "how. Without any, images of a split are taken.",
-        show_default=False,
-    ),
-]
-Split = Annotated[str, typer.Option(help="The images: train, validation or test.")]
-Images = Annotated[str | None, typer.Option(help="How many of the images, or their numbers: 0,5,7.")]
-Label = Annotated[
-    int | None,
-    typer.Option(min=0, help="What a conditional model is told that all images show; by default their own labels."),
-]
-OneLabel = Annotated[int | None, typer.Option("--label", min=0, help="What a conditional model is told; by default 0.")]
-Invert = Annotated[bool, typer.Option("--invert", help="Exchange light and dark of your own images.")]
-Stochastic = Annotated[bool, typer.Option("--stochastic", help="Sample z from q(z|x) instead of taking its mean.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Of what is drawn at random; by default the run's.")]
-Output = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--output",
-        "-o",
-        help="A file to write; may be given repeatedly. By default in the run's figures/, as COMMAND.*",
-    ),
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
-Trust = Annotated[
-    list[str] | None,
-    typer.Option("--trust", help="A package of your own whose classes a config may name; its code runs."),
-]
 
 
 @commands.command()
@@ -59,23 +38,7 @@ def reconstruct(
     trust: Trust = None,
 ) -> None:
     """Draw images over their reconstructions (.png)."""
-    from vaelab.looking import explore
-
-    _print(
-        explore.reconstruct(
-            run,
-            own or [],
-            split=split,
-            images=images,
-            label=label,
-            invert=invert,
-            stochastic=stochastic,
-            seed=seed,
-            output=output or [],
-            force=force,
-            trust=trust or [],
-        )
-    )
+    _look("reconstruct", locals())
 
 
 @commands.command()
@@ -97,21 +60,7 @@ def sample(
     trust: Trust = None,
 ) -> None:
     """Draw new images from the prior (.png)."""
-    from vaelab.looking import explore
-
-    _print(
-        explore.sample(
-            run,
-            count=count,
-            labels=_numbers(labels),
-            fit_gaussian=fit_gaussian,
-            stochastic=stochastic,
-            seed=seed,
-            output=output or [],
-            force=force,
-            trust=trust or [],
-        )
-    )
+    _look("sample", locals() | {"labels": _numbers(labels)})
 
 
 @commands.command()
@@ -131,25 +80,7 @@ def interpolate(
     trust: Trust = None,
 ) -> None:
     """Go from each image to the next between their codes (.png, or .gif with --output)."""
-    from vaelab.looking import explore
-
-    _print(
-        explore.interpolate(
-            run,
-            own or [],
-            split=split,
-            images=images,
-            steps=steps,
-            spherical=spherical,
-            label=label,
-            invert=invert,
-            stochastic=stochastic,
-            seed=seed,
-            output=output or [],
-            force=force,
-            trust=trust or [],
-        )
-    )
+    _look("interpolate", locals())
 
 
 @commands.command()
@@ -170,24 +101,7 @@ def traverse(
     trust: Trust = None,
 ) -> None:
     """Vary each latent dimension by itself, those with most KL first (.png and .gif)."""
-    from vaelab.looking import explore
-
-    _print(
-        explore.traverse(
-            run,
-            split=split,
-            image=image,
-            label=label,
-            dimensions=dimensions,
-            reach=reach,
-            steps=steps,
-            stochastic=stochastic,
-            seed=seed,
-            output=output or [],
-            force=force,
-            trust=trust or [],
-        )
-    )
+    _look("traverse", locals())
 
 
 @commands.command()
@@ -200,18 +114,7 @@ def manifold(
     trust: Trust = None,
 ) -> None:
     """Draw the latent plane of a model with latent_dim=2 (.png)."""
-    from vaelab.looking import explore
-
-    _print(
-        explore.manifold(
-            run,
-            label=label,
-            steps=steps,
-            output=output or [],
-            force=force,
-            trust=trust or [],
-        )
-    )
+    _look("manifold", locals())
 
 
 @commands.command()
@@ -230,38 +133,25 @@ def embed(
     trust: Trust = None,
 ) -> None:
     """Write the codes of images as tables (.npz, .csv) and draw them in two dimensions (.png)."""
-    from vaelab.looking import explore
-
-    _print(
-        explore.embed(
-            run,
-            own or [],
-            split=split,
-            images=images,
-            umap=umap,
-            label=label,
-            invert=invert,
-            stochastic=stochastic,
-            seed=seed,
-            output=output or [],
-            force=force,
-            trust=trust or [],
-        )
-    )
+    _look("embed", locals())
 
 
 def _numbers(text: str | None) -> list[int] | None:
     """Those that "0,1,2" lists."""
-    from vaelab.errors import RunError
-
     try:
         return [int(word) for word in text.split(",")] if text is not None else None
     except ValueError:
         raise RunError(f"--labels {text}: give numbers such as 0,1,2") from None
 
 
-def _print(result: "Result") -> None:
-    """Where the files are, on the standard output; what is to be said of them beside it."""
+def _look(command: str, given: dict[str, Any]) -> None:
+    """Call the function of `vaelab.looking.explore` with what was given; print the files that it has written.
+
+    What is to be said of them goes to the standard error.
+    """
+    from vaelab.looking import explore
+
+    result = getattr(explore, command)(**{name: value for name, value in given.items() if value is not None})
     for note in result.notes:
         typer.echo(note, err=True)
     for path in result.paths:

@@ -1,7 +1,7 @@
-"""The parts of one experiment, as the config has chosen them."""
+"""The parts of one experiment, as a config chooses them."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +28,7 @@ Name = Annotated[str, Field(max_length=100), AfterValidator(_no_path)]
 Seed = Annotated[int, Field(ge=0)]
 LatentDim = Annotated[int, Field(gt=0)]
 Threads = Annotated[int, Field(gt=0, le=1024)]
+Text = Annotated[str, Field(min_length=1)]
 Part = Callable[..., Any]
 PartOfFolder = Callable[[Path], Any]
 
@@ -36,8 +37,8 @@ PartOfFolder = Callable[[Path], Any]
 class Experiment:
     """What a config says; its fields are the config's keys.
 
-    The parts are functions that still want what only the experiment knows: the shape of an image, the size of
-    the latent space, the folder of the run.
+    The parts are functions of what only the experiment knows: the shape of an image, the size of the latent space, the
+    folder of the run.
     """
 
     name: Name
@@ -60,14 +61,14 @@ class Experiment:
     threads: Threads | None = None
     compile: bool = False
     channels_last: bool = False
+    init: Text | None = None
 
     def __post_init__(self) -> None:
         """Refuse what each part allows but not both together."""
-        stopping = (self.callbacks or {}).get("early_stopping")
-        if stopping is not None and self.data.validation == 0:
-            raise ValueError("callbacks=early_stopping watches the validation loss, and data.validation=0 leaves none")
-        if stopping is not None and getattr(self.trainer, "keywords", {}).get("limit_val_batches") == 0:
-            raise ValueError("callbacks=early_stopping waits for validations, and trainer.limit_val_batches=0 has none")
+        if self.conditional and self.data.classes == 1:
+            raise ValueError(
+                f"conditional=true tells labels apart, and the data have one class only, {self.data.names[0]}"
+            )
         if self.conditional and not self.data.classes:
             raise ValueError(
                 f"conditional=true needs labels, and {config_name(self.data)} has none: conditional=false or, with "
@@ -103,6 +104,6 @@ class Experiment:
             return self.loss(self.data.shape, self.data.form.groups)
         return self.loss(self.data.shape)
 
-    def made_for(self, folder: Path, parts: Mapping[str, PartOfFolder | None] | None) -> Sequence[Any]:
+    def made_for(self, folder: Path, parts: Mapping[str, PartOfFolder | None] | None) -> list[Any]:
         """The callbacks or loggers of a run in `folder`."""
         return [part(folder) for part in (parts or {}).values() if part is not None]

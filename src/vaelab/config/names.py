@@ -1,11 +1,10 @@
 """What a config calls a part."""
 
-import re
 from functools import cache
 
 from torch import nn
 
-from vaelab.config.compose import sources
+from vaelab.config.conf import contents
 from vaelab.models.parts import Conditional
 
 
@@ -30,5 +29,5 @@ def config_name(part: object) -> str:
 @cache
 def _options() -> list[tuple[str, str, str]]:
     """What each option of conf/ makes, its group and its name."""
-    made = re.compile(r"^_target_:\s*(\S+)", re.MULTILINE)
-    return [(target, group, name) for group, name, text in sources() for target in made.findall(text)]
+    made = [option for option in contents() if "_target_" in option.content]
+    return [(option.content["_target_"], option.group, option.name) for option in made]

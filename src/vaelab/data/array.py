@@ -13,13 +13,12 @@ from torch import Tensor
 
 from vaelab.data.form import MOST_CLASSES, Form
 from vaelab.data.images import Images, Splits
-from vaelab.data.own import OwnData, encoded
+from vaelab.data.own import SPLIT_FOLDERS, OwnData, encoded
 from vaelab.data.stores import Mapped
 from vaelab.errors import DataError
 
 Channels = Literal["auto", "first", "last", "none"]
 KINDS = ("uint8", "uint16", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "bool")
-SPLIT_FOLDERS = {"train": ["train"], "validation": ["validation", "val", "valid"], "test": ["test"]}
 COLOURS = (1, 3, 4)
 FEW, LONG = 16, 4  # channels of a signal, and how many times as many places it has
 
@@ -68,9 +67,11 @@ class ArrayData(OwnData):
         return Images(Mapped(tensors, self._layout.shape, arrange), self._labels[0])
 
     def given_splits(self, rows: Images) -> Splits | None:
-        """Those of the folders train, validation and test."""
+        """Those of the folders train, validation and test, or of row numbers in the folder splits."""
         if not self._folders:
-            return None
+            numbers = self.folder / "splits"
+            found = {split: f"splits/{split}.npy" for split in Splits._fields if (numbers / f"{split}.npy").exists()}
+            return self._by_files(rows, found) if found and not self.split_files else None  # type: ignore[arg-type]
         ends = [0, *accumulate(len(array) for array in self._arrays)]
         spans = dict(zip([split for split, _ in self._files], pairwise(ends), strict=True))
         return Splits(*(rows.take(torch.arange(*spans.get(split, (0, 0)))) for split in Splits._fields))

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from vaelab.data.augmentation import Augmentation
 from vaelab.data.form import Form
 from vaelab.data.scaling import PIXELS, Scaling
 from vaelab.data.stores import Memory, Store
@@ -172,6 +173,7 @@ class ImageData(ABC):
         validation: training rows to set aside for validation; 0 trains on all of them.
         binarize: `none` keeps grey values; `fixed` draws every image once, black or white; `dynamic` draws the
             training images anew each time they are used, and validation and test images once.
+        augment: how training images are changed at random.
         seed: of the validation split and of what is drawn once. It is not the run's seed, so that runs with
             different seeds are measured on the same images.
     """
@@ -182,6 +184,7 @@ class ImageData(ABC):
     batch_size: BatchSize = 128
     validation: Count | Share = 0
     binarize: Binarize = "none"
+    augment: Augmentation | None = None
     seed: Count = 0
 
     @property
@@ -250,6 +253,8 @@ class ImageData(ABC):
         name = type(self).__name__
         if train.shape != self.form.shape:
             raise DataError(f"{name} has rows of shape {train.shape}, and this run was trained on {self.form.shape}")
+        if self.augment is not None and not self.form.is_image:
+            raise DataError(f"data.augment changes images, and {name} has rows of shape {self.form.shape}")
         if not len(train):
             raise DataError(f"{name} has no images to train on")
         if self.batch_size > len(train):

@@ -33,6 +33,7 @@ def _rising(scale: list[float]) -> list[float]:
     return scale
 
 
+SPLIT_FOLDERS = {"train": ["train"], "validation": ["validation", "val", "valid"], "test": ["test"]}
 Root = Annotated[str, Field(min_length=1), AfterValidator(_on_this_machine)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Range = Annotated[list[Finite], Field(min_length=2, max_length=2), AfterValidator(_rising)]
@@ -49,7 +50,7 @@ class OwnData(ImageData, ABC):
         scale: `[low, high]` takes these to 0 and 1; `standardise` gives the training rows mean 0 and standard deviation
             1, each channel or column by itself; `none` leaves values as they are; `auto` is [0, 255] of uint8, and
             `none` of floats.
-        validation: rows, or a share of them, such as 0.1.
+        validation: rows, or a share of them, such as 0.1; of training rows, where the data come in splits without it.
         test: the same.
         split_files: files of row numbers, for each split; rows that no file names are not used, but where there is
             none for `train`, it gets them.
@@ -92,7 +93,11 @@ class OwnData(ImageData, ABC):
     def read(self) -> Splits:
         """The rows in splits, under a scaling that is found once and then kept with the run."""
         rows = self.open()
-        splits = self.given_splits(rows) or self._split(rows)
+        splits = self.given_splits(rows)
+        if splits is None:
+            splits = self._split(rows)
+        elif not len(splits.validation):
+            splits = Splits(*self.set_aside(splits.train), splits.test)
         if not self.recalled:
             self.form = self._scaled(rows, splits)
         assert self.form.scaling is not None

@@ -5,7 +5,9 @@ nothing.
 """
 
 import math
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ THUMBNAIL = 64  # pixels of an image's longer side where many are shown
 DOTS = 100  # an inch
 SHADES = 32  # of grey in a picture that moves: less than half as many bytes as all 256, and not seen
 TITLE, LABEL = 13, 11  # font sizes in points
+OTHER_SCRIPTS = ["Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC"]
+OTHER_SCRIPTS += ["Hiragino Sans", "Microsoft YaHei", "Arial Unicode MS", "Noto Sans Arabic", "Noto Sans Devanagari"]
 LINE = 20  # pixels that a label is high
 
 
@@ -119,13 +123,12 @@ def drawn(
         corner: what the labels of the columns say: to the left of them.
         about: pixels that the enlarged picture is wide, as nearly as whole numbers allow.
     """
-    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     large = enlarged(picture, about)
     height, width = large.shape[:2]
-    with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": LABEL}):
+    with _lettering():
         edge, gap = 15, 8
         text_width = _widths()
         left = max(map(text_width, [*rows, corner]), default=0)
@@ -182,12 +185,20 @@ def animate(pictures: Sequence[np.ndarray], path: Path, *, titles: Sequence[str]
     return path
 
 
-def scatter(points: np.ndarray, labels: np.ndarray | None, path: Path, *, title: str, axes: tuple[str, str]) -> Path:
-    """Write a PNG of points (N, 2), coloured by labels (N,) where there are any."""
+def scatter(
+    points: np.ndarray,
+    labels: np.ndarray | None,
+    path: Path,
+    *,
+    title: str,
+    axes: tuple[str, str],
+    names: Sequence[str] = (),
+) -> Path:
+    """Write a PNG of points (N, 2), coloured by labels (N,) where there are any, which `names` may name."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": LABEL}):
+    with _lettering():
         figure = Figure(figsize=(WIDTH / DOTS, WIDTH / DOTS), dpi=DOTS, layout="constrained")
         panel = figure.add_subplot(xlabel=axes[0], ylabel=axes[1])
         panel.set_title(title, fontsize=TITLE, loc="left", pad=12)
@@ -201,13 +212,38 @@ def scatter(points: np.ndarray, labels: np.ndarray | None, path: Path, *, title:
         elif len(classes) <= 20:
             colours = mpl.color_sequences["tab10" if len(classes) <= 10 else "tab20"]
             for label, colour in zip(classes, colours, strict=False):
-                panel.scatter(*points[labels == label].T, color=colour, label=str(label), **style)
+                name = names[label] if label < len(names) else str(label)
+                panel.scatter(
+                    *points[labels == label].T,
+                    color=colour,
+                    label=name,
+                    **style,
+                )
             figure.legend(title="label", frameon=False, markerscale=(40 / size) ** 0.5, loc="outside right upper")
         else:
             figure.colorbar(panel.scatter(points[:, 0], points[:, 1], c=labels, **style), label="label")
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png")
     return path
+
+
+@contextmanager
+def _lettering() -> Iterator[None]:
+    """Set labels in the fonts there are, in any script; one warning for letters that none of them has."""
+    import matplotlib as mpl
+    from matplotlib.font_manager import fontManager
+
+    there = {font.name for font in fontManager.ttflist}
+    fonts = ["DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in there)]
+    with mpl.rc_context({"font.family": fonts, "font.size": LABEL}), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    missing = [each for each in caught if str(each.message).startswith("Glyph ")]
+    for each in caught:
+        if each not in missing:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    if missing:
+        warnings.warn("no font here has all letters of the labels: boxes stand for the others", stacklevel=3)
 
 
 def _widths() -> Callable[..., int]:

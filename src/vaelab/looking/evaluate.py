@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from vaelab.config.check import check_part
+from vaelab.config.parts import check_part
 from vaelab.errors import ConfigError, RunError, unwritten
 from vaelab.looking.load import Trained, opened
 from vaelab.metrics import likelihood

@@ -8,10 +8,10 @@ import torch
 
 from vaelab.config.check import check
 from vaelab.config.experiment import Experiment
-from vaelab.errors import RunError
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.runs.folder import RunFolder
-from vaelab.training.reading import load_weights, read
+from vaelab.runs.locate import checkpoint_of, folder_of
+from vaelab.training.reading import load_weights, step_of
 
 if TYPE_CHECKING:
     from vaelab.runs.run import Run
@@ -43,35 +43,9 @@ def load(run: "Run | str | Path", *, trust: Sequence[str] = ()) -> Autoencoder:
 
 def opened(run: "Run | str | Path", *, trust: Sequence[str] = ()) -> Trained:
     """The same, with what surrounds it."""
-    folder = folder_of(run)
-    path = _path_of(run)
-    checkpoint = path if path.is_file() else folder.best_checkpoint()
+    folder, checkpoint = folder_of(run), checkpoint_of(run)
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn, from a seed of their own
-        experiment = check(folder.config, trust=trust, trained=True, form=folder.form)
-        experiment.data.fetch = False
+        experiment = check(folder.config, trust=trust, own=False, trained=True, form=folder.form)
         model = experiment.model()
     load_weights(model, checkpoint)
-    return Trained(folder, experiment, model.eval(), int(read(checkpoint)["global_step"]))
-
-
-def folder_of(run: "Run | str | Path") -> RunFolder:
-    """The run folder that a run, its path or the path of one of its checkpoints means.
-
-    Raises:
-        RunError: there is none, or no such checkpoint.
-    """
-    path = _path_of(run)
-    if path.suffix != ".ckpt" or path.is_dir():
-        return RunFolder.open(path)
-    if not path.is_file():
-        raise RunError(f"there is no checkpoint {path}")
-    folder = path.absolute().parent.parent
-    if not (folder / "config.yaml").is_file():
-        raise RunError(
-            f"{path} is not in a run folder: there is no {folder / 'config.yaml'} to say what model it is of"
-        )
-    return RunFolder.open(folder)
-
-
-def _path_of(run: "Run | str | Path") -> Path:
-    return Path(run) if isinstance(run, str | Path) else run.folder
+    return Trained(folder, experiment, model.eval(), step_of(checkpoint))

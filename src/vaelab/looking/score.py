@@ -10,19 +10,20 @@ import torch
 from torch import Tensor
 
 from vaelab import figures
-from vaelab.data import ImageData, rows_at_once
+from vaelab.data import rows_at_once
 from vaelab.errors import DataError, RunError, unwritten
 from vaelab.figures.charts import histograms
 from vaelab.files import replacing
 from vaelab.looking.chosen import Chosen, choose, labels_for
 from vaelab.looking.evaluate import subject_of
-from vaelab.looking.load import Trained, folder_of, opened
+from vaelab.looking.load import Trained, opened
 from vaelab.losses import Step
 from vaelab.metrics import likelihood
 from vaelab.metrics.items import complexity, item_terms, typicality
 from vaelab.metrics.outliers import Detection, detection
 from vaelab.metrics.standard import PREFIX
 from vaelab.metrics.subject import MOST, Subject, Track
+from vaelab.runs.locate import folder_of
 from vaelab.runs.surroundings import threads
 from vaelab.seeding import derive_seed, seed_noise
 
@@ -99,7 +100,7 @@ def score(
     data = trained.experiment.data
     if samples is not None and (reason := likelihood.why_no_densities(trained.model)):
         raise RunError(f"--samples {samples}: no importance-weighted log-likelihood, since {reason}")
-    chosen = _items(data, own, split, invert)
+    chosen = choose(data, own, split, None, invert, None)
     others = None if against is None else _others(against, trained, split, invert, trust)
     notes = list(dict.fromkeys([*chosen.notes, *(others.notes if others else [])]))
     subject = subject_of(trained, split=split, seed=seed, trust=trust, samples=samples, track=track)
@@ -122,35 +123,6 @@ def score(
     return Scored(paths, notes, found, items)
 
 
-def _items(data: ImageData, own: Sequence[Path], split: str, invert: bool) -> Chosen:
-    """Items of a split, or of one's own: image files, or of rows that are no images .npy arrays in the data's units.
-
-    Raises:
-        DataError: they cannot be had, or do not have the shape of the data's.
-    """
-    if not own or data.form.is_image:
-        return choose(data, own, split, None, invert, None)
-    if invert:
-        raise RunError("--invert exchanges light and dark, and these data are no images")
-    found, names = [], []
-    for path in own:
-        try:
-            rows = np.load(path, allow_pickle=False)
-        except FileNotFoundError as error:
-            raise DataError(f"there is no {path}") from error
-        except Exception as error:  # a damaged file may fail in any way
-            raise DataError(f"{path} cannot be read as an array: {' '.join(str(error).split())}") from error
-        if not isinstance(rows, np.ndarray) or rows.shape[1:] != tuple(data.shape) or rows.dtype.kind not in "biuf":
-            what = getattr(rows, "shape", "several arrays")
-            raise DataError(
-                f"{path} has {what}: items of these data are numbers (N, {', '.join(map(str, data.shape))})"
-            )
-        assert data.form.scaling is not None
-        found.append(data.form.scaling.apply(torch.from_numpy(np.ascontiguousarray(rows))))
-        names += [f"{path.name}[{number}]" for number in range(len(rows))]
-    return Chosen(torch.cat(found), names, None, "own items", [])
-
-
 def _others(against: Path, trained: Trained, split: str, invert: bool, trust: Sequence[str]) -> Chosen:
     """The items of another run's data, or files.
 
@@ -159,7 +131,7 @@ def _others(against: Path, trained: Trained, split: str, invert: bool, trust: Se
     """
     data = trained.experiment.data
     if not (against / "config.yaml").is_file():
-        return _items(data, [against], split, invert)
+        return choose(data, [against], split, None, invert, None)
     other = opened(against, trust=trust).experiment.data
     if tuple(other.shape) != tuple(data.shape):
         raise DataError(

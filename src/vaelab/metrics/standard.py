@@ -96,10 +96,10 @@ def usage(subject: Subject) -> Some:
         return
     per_dimension = found.kl_per_dimension
     yield "kl_per_dimension", found.no_kl if per_dimension is None else Value(per_dimension.tolist(), NATS)
-    if found.means is None:
+    if found.variances is None:
         yield "active_units", "z is codes: codes_in_use says how many"
     else:
-        yield "active_units", _active(found.means, subject.model.posterior.layers)
+        yield "active_units", _active(found.variances, subject.model.posterior.layers)
 
 
 @metric(*INFORMATION, needs=["densities"])
@@ -171,13 +171,13 @@ def log_likelihood(subject: Subject) -> Some:
 STANDARD: Sequence[Metric] = (terms, pictures, usage, information, classes, log_likelihood)
 
 
-def _active(means: Tensor, layers: Sequence[int]) -> Value:
+def _active(variances: Tensor, layers: Sequence[int]) -> Value:
     """How many dimensions are active; of a hierarchy also those of each layer."""
     details = {
         f"layer_{number}": latents.active_units(of_layer)
-        for number, of_layer in enumerate(torch.split(means, list(layers), 1) if layers else [], 1)
+        for number, of_layer in enumerate(torch.split(variances, list(layers)) if layers else [], 1)
     }
-    return Value(latents.active_units(means), f"of {means.shape[1]} dimensions", details=details)
+    return Value(latents.active_units(variances), f"of {len(variances)} dimensions", details=details)
 
 
 def _bits(

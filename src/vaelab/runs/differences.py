@@ -1,6 +1,7 @@
 """What the results of two runs differ in, to the bit."""
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from hashlib import blake2b
@@ -14,11 +15,12 @@ from torch import Tensor
 
 from vaelab.errors import RunError
 from vaelab.runs.folder import RunFolder
+from vaelab.training.averaging import RAW
 from vaelab.training.checkpoints import BEST, LAST
 from vaelab.training.monitoring import IMAGES_PER_SECOND
 from vaelab.training.reading import read
 
-STATE = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loops", "epoch", "global_step", "window")
+STATE = ("state_dict", RAW, "optimizer_states", "lr_schedulers", "callbacks", "loops", "epoch", "global_step", "window")
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def _results(folder: RunFolder) -> dict[str, Any]:
     tensorboard = folder.path / "tensorboard"
     return {
         "metrics": folder.read_json("metrics"),
-        "last": {key: value for key, value in checkpoints[LAST].items() if key in STATE},
+        "last": _of_any_folder({key: value for key, value in checkpoints[LAST].items() if key in STATE}, folder.path),
         "best": {key: value for key, value in checkpoints[BEST].items() if key == "state_dict"},
         "scalars": {
             tag: {f"{number} (step {step})": value for number, (step, value) in enumerate(points)}
@@ -97,6 +99,17 @@ def _results(folder: RunFolder) -> dict[str, Any]:
         },
         "pictures": _pictures(tensorboard),
     }
+
+
+def _of_any_folder(content: Any, folder: Path) -> Any:
+    """The same with the paths in it, such as a ModelCheckpoint keeps, as they are within the run folder."""
+    if isinstance(content, str):
+        return content.replace(os.path.realpath(folder), "")
+    if isinstance(content, Mapping):
+        return {_of_any_folder(key, folder): _of_any_folder(value, folder) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_of_any_folder(value, folder) for value in content]
+    return content
 
 
 def _comparable(logged: Mapping[str, list[tuple[int, float]]]) -> dict[str, list[tuple[int, float]]]:

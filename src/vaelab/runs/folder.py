@@ -253,8 +253,11 @@ def require_plain(text: str) -> None:
 def portable(config: DictConfig) -> DictConfig:
     """A copy that means the same in any folder."""
     config = config.copy()
-    if "root" in config.data:
-        config.data.root = str(Path(config.data.root).expanduser().absolute())
+    for key in ("root", "cache"):
+        if config.data.get(key) is not None:
+            config.data[key] = str(Path(config.data[key]).expanduser().absolute())
+    if config.get("init") is not None:
+        config.init = str(Path(config.init).absolute())
     return config
 
 

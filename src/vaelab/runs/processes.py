@@ -10,10 +10,10 @@ from functools import partial
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
 from vaelab.runs.companion import PATIENCE
 from vaelab.runs.folder import RunFolder
+from vaelab.training.internals import starts_processes
 
 
 @contextmanager
@@ -24,8 +24,8 @@ def companions(trainer: pl.Trainer, folder: RunFolder, trust: Sequence[str]) -> 
     again, whatever it was, leaves the others behind where this one is killed, and kills this one within seconds of
     another's end, so that no status could be written.
     """
-    launcher = trainer.strategy.launcher
-    if not isinstance(launcher, _SubprocessScriptLauncher) or launcher.cluster_environment.creates_processes_externally:
+    launcher = starts_processes(trainer)
+    if launcher is None:
         yield
         return
     environment = launcher.cluster_environment

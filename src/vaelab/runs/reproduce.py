@@ -1,25 +1,28 @@
-"""Running a run again, and saying whether the same came out."""
+"""Run a config again, and compare the two runs to the bit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from vaelab.config.check import checked
 from vaelab.errors import RunError
 from vaelab.runs.differences import Difference, differences
 from vaelab.runs.folder import RunFolder
+from vaelab.runs.locate import folder_of
 from vaelab.runs.manifest import circumstances
 from vaelab.runs.run import Run, train_into
+from vaelab.training.checkpoints import INITIAL
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A run that was made again.
+    """A run that was reproduced.
 
     Args:
         run: the new one.
         differences: the places where its results are not those of the old one, to the bit.
-        circumstances: what the two were made of and is not the same: packages, data, hardware, code.
+        circumstances: what differs between them: packages, data, hardware, code.
     """
 
     run: Run
@@ -36,7 +39,7 @@ def reproduce(run: Run | str | Path, *, folder: str | Path | None = None, trust:
     """Run a run's config again and compare the two.
 
     Args:
-        run: a run that is done, or its folder; also a job of a sweep, and one that was interrupted and resumed.
+        run: a run that is done, its folder, or a checkpoint in it; also a job of a sweep, and one that was resumed.
         folder: the new run folder; by default outputs/runs/<time>_<name>_again.
         trust: packages of one's own whose classes the config may name.
 
@@ -44,7 +47,7 @@ def reproduce(run: Run | str | Path, *, folder: str | Path | None = None, trust:
         RunError: there is no run, it is not done, or `folder` exists.
         ConfigError, DataError: as in `train`.
     """
-    original = RunFolder.open(run.folder if isinstance(run, Run) else run)
+    original = folder_of(run)
     if not original.done:
         raise RunError(
             f"{original.path} is not done, so there is nothing to compare with yet: `vaelab resume {original.path}`"
@@ -52,14 +55,15 @@ def reproduce(run: Run | str | Path, *, folder: str | Path | None = None, trust:
     original.require_known_servers(trust)
     differences(original.path, original.path)  # can it be compared at all?
     config, made_of = original.config, original.manifest
-    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{config.get('name')}_again"
+    if (kept := original.checkpoints / INITIAL).is_file():
+        config.init = str(kept.absolute())  # what it began with, whatever has become of where that is from
+    what = checked(config, trust=trust, own=False)
+    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{what.experiment.name}_again"
     again = train_into(
         folder or Path("outputs", "runs", name),
-        config,
+        what,
         exact=folder is not None,
-        trust=trust,
         overrides=made_of.get("overrides", []),
-        fetch=False,
     )
     now = RunFolder.open(again.folder).read_json("manifest")
     return Reproduction(again, differences(original.path, again.folder), circumstances(made_of, now))

@@ -1,4 +1,4 @@
-"""Training a config into a run folder, and coming back to what was trained."""
+"""Train a config into a run folder, and resume it."""
 
 import logging
 import os
@@ -19,24 +19,27 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from vaelab import figures
-from vaelab.config.check import check
+from vaelab.config.check import Checked, checked
 from vaelab.config.experiment import Experiment
 from vaelab.config.names import config_name
-from vaelab.data import Form, rows_at_once, why_not_of
+from vaelab.data import rows_at_once, why_not_of
 from vaelab.errors import ConfigError, RunError, UserError
-from vaelab.looking.load import folder_of
+from vaelab.files import replacing
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.runs import summary
+from vaelab.runs.extend import extend
 from vaelab.runs.folder import RunFolder, portable
 from vaelab.runs.judging import judged, require_judgeable
 from vaelab.runs.launch import Launch
+from vaelab.runs.locate import checkpoint_of, folder_of
 from vaelab.runs.manifest import circumstances, manifest
 from vaelab.runs.processes import companions
 from vaelab.runs.surroundings import quiet_lightning, recorded, room_for, threads
 from vaelab.seeding import derive_seed
 from vaelab.training import events
-from vaelab.training.checkpoints import LAST, PREVIOUS, Checkpoints
+from vaelab.training.checkpoints import BEST, INITIAL, LAST, PREVIOUS, Checkpoints
 from vaelab.training.datamodule import ImageDataModule
+from vaelab.training.internals import cluster_environment, complete_epochs
 from vaelab.training.module import AutoencoderModule, plain
 from vaelab.training.reading import load_weights, read, reason
 from vaelab.training.signals import graceful_stop
@@ -54,7 +57,7 @@ class Run:
 
 
 def train(config: DictConfig, *, folder: str | Path | None = None, trust: Sequence[str] = ()) -> Run:
-    """Train what `config` says, test it, draw it.
+    """Train, test and draw the model of a config.
 
     In a process that torchrun or srun has started beside the first one it does not return: the process ends with the
     run.
@@ -69,30 +72,24 @@ def train(config: DictConfig, *, folder: str | Path | None = None, trust: Sequen
         DataError: the data are missing or damaged.
         RunError: `folder` exists.
     """
+    what = checked(config, trust=trust)
     if folder is not None:
-        return train_into(folder, config, exact=True, trust=trust)
-    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{config.get('name')}"
-    return train_into(Path("outputs", "runs", name), config, exact=False, trust=trust)
+        return train_into(folder, what, exact=True)
+    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{what.experiment.name}"
+    return train_into(Path("outputs", "runs", name), what, exact=False)
 
 
-def train_into(
-    folder: str | Path,
-    config: DictConfig,
-    *,
-    exact: bool,
-    trust: Sequence[str],
-    overrides: Sequence[str] = (),
-    fetch: bool = True,
-) -> Run:
+def train_into(folder: str | Path, what: Checked, *, exact: bool, overrides: Sequence[str] = ()) -> Run:
     """`train` into `folder` or, unless it has to be that `exact` one, into a free one beside it.
 
-    The manifest keeps the `overrides` that the config was composed with. Without `fetch` nothing is downloaded.
+    The manifest keeps the `overrides` that the config was composed with.
     """
-    with quiet_lightning(), leading(config, trust, fetch=fetch) as launch:
-        experiment = ready(config, trust=trust, launch=launch, fetch=fetch)
+    config, experiment = what.config, what.experiment
+    with quiet_lightning(), leading(what) as launch:
+        ready(what, launch=launch)
         launch.await_others()
         if exact and launch.restarted and _holds(folder, config):
-            return _taken_up(RunFolder.open(folder), config, launch, trust=trust, overrides=overrides)
+            return _taken_up(RunFolder.open(folder), what, launch, overrides=overrides)
         run_folder = RunFolder.claim(folder, exact=exact)
         with room_for(run_folder.path), run_folder.locked(), threads(experiment.threads):
             made_of = {"overrides": list(overrides)} | manifest(experiment.data, seed=experiment.seed)
@@ -100,18 +97,19 @@ def train_into(
             run_folder.write_json("data", experiment.data.form.to_json())
             run_folder.write_config(config)  # from now on it is a run folder, which can be resumed
             with recorded(run_folder):
+                _keep_initial_weights(what, run_folder)
                 launch.begin(run_folder.path)
-                return _fit(experiment, run_folder, trust)
+                return _fit(what, run_folder)
 
 
 @contextmanager
-def leading(config: DictConfig, trust: Sequence[str], *, fetch: bool) -> Iterator[Launch]:
-    """The processes that were started for a run; those that are not the first take their part and end here."""
-    launch = Launch.of(config)
+def leading(what: Checked) -> Iterator[Launch]:
+    """The processes that were started for a run; all but the first take part in it and end here."""
+    launch = Launch.of(what.config)
     if launch.rank > 0:
         launch.follow(
-            lambda: ready(config, trust=trust, launch=launch, fetch=fetch),
-            lambda experiment, folder: _join(experiment, RunFolder(folder), trust),
+            lambda: ready(what, launch=launch),
+            lambda _, folder: _join(what, RunFolder(folder)),
         )
     with launch.ending():
         yield launch
@@ -122,54 +120,44 @@ def _holds(folder: str | Path, config: DictConfig) -> bool:
     return Path(folder, "config.yaml").is_file() and RunFolder(folder).config == portable(config)
 
 
-def ready(
-    config: DictConfig,
-    *,
-    trust: Sequence[str] = (),
-    devices: bool = True,
-    launch: Launch | None = None,
-    fetch: bool = True,
-    form: Form | None = None,
-) -> Experiment:
-    """The experiment of a config, its devices found and its data read: nothing has been written by then.
+def ready(what: Checked, *, devices: bool = True, launch: Launch | None = None) -> None:
+    """Find the devices of a checked config and read its data: nothing has been written by then.
 
     Args:
-        config: as composed.
-        trust: packages of one's own whose classes the config may name.
+        what: the config and its experiment.
         devices: ask for them; not where it will run on another machine.
         launch: the processes that were started for it and have to be as many as it wants.
-        fetch: download data that are missing; not to where only a run folder says.
-        form: what the run has kept of its data.
 
     Raises:
-        ConfigError: the config has mistakes, or this machine has not the devices.
+        ConfigError: this machine does not have the devices, or the weights to begin with do not fit.
         DataError: the data are missing or damaged.
     """
+    experiment = what.experiment
     with quiet_lightning():
-        experiment = check(config, trust=trust, form=form)
-        experiment.data.fetch = fetch
+        if experiment.init is not None:
+            load_weights(experiment.model(), checkpoint_of(experiment.init))
         if not devices:
             _require_values(experiment)
-            return experiment
+            return
         trainer = _ask_devices(experiment)
         if launch is not None:
-            environment = trainer._accelerator_connector.cluster_environment  # a single device's strategy has none
-            external = environment.creates_processes_externally
+            external = cluster_environment(trainer).creates_processes_externally
             launch.require_as_many(trainer.num_devices, trainer.num_nodes, external=external)
         _ask_compiler(experiment)
         _require_values(experiment)
         _require_batches(trainer, experiment)
         require_judgeable(experiment)
-        return experiment
 
 
-def resume(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Run:
+def resume(run: Run | str | Path, overrides: Sequence[str] = (), *, trust: Sequence[str] = ()) -> Run:
     """Continue a run that was stopped or killed, from its last checkpoint, or from the start where it has none.
 
-    It ends in the same bits as if it had not been stopped. A run that is done is left as it is.
+    It ends in the same bits as if it had not been stopped. A run that is done is left as it is, unless it is extended:
+    "trainer.max_epochs=40" continues it to 40 epochs, to the bits of a run that had 40 from the start.
 
     Args:
-        run: the run, or its folder.
+        run: the run, its folder, or a checkpoint in it.
+        overrides: a larger trainer.max_epochs, or nothing.
         trust: packages of one's own whose classes the config may name.
 
     Raises:
@@ -177,6 +165,8 @@ def resume(run: Run | str | Path, *, trust: Sequence[str] = ()) -> Run:
         ConfigError, DataError: as in `train`.
     """
     folder = folder_of(run)
+    if overrides:
+        extend(folder, overrides, trust=trust)
     return go_on(folder, folder.config, trust=trust)
 
 
@@ -202,29 +192,34 @@ def go_on(
     Raises:
         Pruned: one of the callbacks has ended it.
     """
-    if not folder.done:  # of one that is, nothing is made
-        check(config, trust=trust, form=folder.form)
-    with quiet_lightning(), leading(config, trust, fetch=False) as launch:
-        return _taken_up(folder, config, launch, trust=trust, overrides=overrides, callbacks=callbacks, wait=wait)
+    if folder.done:  # nothing of it is made
+        return _finished(folder)
+    what = checked(config, trust=trust, own=False, form=folder.form)
+    with quiet_lightning(), leading(what) as launch:
+        return _taken_up(folder, what, launch, overrides=overrides, callbacks=callbacks, wait=wait)
+
+
+def _finished(folder: RunFolder) -> Run:
+    return Run(folder.path, folder.metrics, sorted(folder.figures.glob("*.png")))
 
 
 def _taken_up(
     folder: RunFolder,
-    config: DictConfig,
+    what: Checked,
     launch: Launch,
     *,
-    trust: Sequence[str],
     overrides: Sequence[str],
     callbacks: Sequence[pl.Callback] = (),
     wait: bool = False,
 ) -> Run:
     with room_for(folder.path), folder.locked(wait=wait):
         if folder.done:
-            return Run(folder.path, folder.metrics, sorted(folder.figures.glob("*.png")))
-        folder.require_known_servers(trust)
+            return _finished(folder)
+        folder.require_known_servers(what.trust)
         folder.remove_fragments()
+        experiment = what.experiment
         with recorded(folder):
-            experiment = ready(config, trust=trust, launch=launch, fetch=False, form=folder.form)
+            ready(what, launch=launch)
             launch.await_others()
             with threads(experiment.threads):
                 then, now = folder.manifest, manifest(experiment.data, seed=experiment.seed)
@@ -233,29 +228,44 @@ def _taken_up(
                 else:
                     folder.write_json("manifest", {"overrides": list(overrides)} | now)
                     folder.write_json("data", experiment.data.form.to_json())
+                _keep_initial_weights(what, folder)
                 launch.begin(folder.path)
-                return _fit(experiment, folder, trust, callbacks)
+                return _fit(what, folder, callbacks)
 
 
 def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
-    """Take part, as another process, in a run that the first one has begun or taken up."""
+    """Take part, as another process, in a run that the first one has begun or resumed."""
     with quiet_lightning():
         run_folder = RunFolder.open(folder)
-        _join(ready(run_folder.config, trust=trust, fetch=False, form=run_folder.form), run_folder, trust)
+        what = checked(run_folder.config, trust=trust, own=False, form=run_folder.form)
+        ready(what)
+        _join(what, run_folder)
 
 
-def _join(experiment: Experiment, folder: RunFolder, trust: Sequence[str]) -> None:
-    with threads(experiment.threads):
-        _fit(experiment, folder, trust)
+def _join(what: Checked, folder: RunFolder) -> None:
+    with threads(what.experiment.threads):
+        _fit(what, folder)
 
 
-def _fit(experiment: Experiment, folder: RunFolder, trust: Sequence[str], more: Sequence[pl.Callback] = ()) -> Run:
+def _keep_initial_weights(what: Checked, folder: RunFolder) -> None:
+    """Copy the weights that a run begins with, so that it can be resumed and reproduced without where they are from."""
+    kept = folder.checkpoints / INITIAL
+    if what.experiment.init is not None and not kept.is_file():
+        folder.checkpoints.mkdir(exist_ok=True)
+        state = read(checkpoint_of(what.experiment.init))["state_dict"]
+        with replacing(kept) as temporary:
+            torch.save({"state_dict": state}, temporary)
+
+
+def _fit(what: Checked, folder: RunFolder, more: Sequence[pl.Callback] = ()) -> Run:
     """Train from where the folder's checkpoints stand, test, draw."""
+    experiment = what.experiment
     with graceful_stop() as stop:
         loggers = experiment.made_for(folder.path, experiment.logger)
         callbacks = experiment.made_for(folder.path, experiment.callbacks)
+        callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))  # last, so that it keeps what all know
         trainer = experiment.trainer([*callbacks, *more, _EpochLog(), stop], loggers)
-        with companions(trainer, folder, trust):
+        with companions(trainer, folder, what.trust), summary.ended(loggers):
             return _fit_with(trainer, experiment, folder)
 
 
@@ -268,6 +278,8 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     checkpoint = _newest_checkpoint(folder)
     if checkpoint is not None:
         load_weights(model, checkpoint)  # says what does not fit
+    elif experiment.init is not None:
+        load_weights(model, folder.checkpoints / INITIAL)
     module = AutoencoderModule(
         model,
         experiment.objective,
@@ -281,14 +293,13 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     if not len(experiment.data.splits.validation):
         trainer.limit_val_batches = 0
     data = ImageDataModule(experiment.data, seed=experiment.seed)
-    with _going_on_from(checkpoint, trainer) as state:
+    with _resuming_from(checkpoint, trainer) as state:
         if trainer.is_global_zero:  # of several processes the one that logs
             events.rewind(loggers, state["events"] if checkpoint else {})
             summary.open_with(loggers, folder, resumed=checkpoint is not None)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    progress = trainer.fit_loop.epoch_progress.current
-    progress.completed = progress.processed  # Lightning does so only where there was something left to train
-    if any(folder.checkpoints.glob("*.ckpt")):
+    complete_epochs(trainer)
+    if any((folder.checkpoints / name).is_file() for name in (BEST, LAST)):
         load_weights(model, folder.best_checkpoint())
     metrics = _validation(trainer) | _test(experiment, model, trainer)
     metrics["epochs"] = trainer.current_epoch
@@ -357,8 +368,8 @@ def _newest_checkpoint(folder: RunFolder) -> Path | None:
             damage[path] = f"{path} is damaged ({reason(error)})"
             continue
         for message in damage.values():
-            warnings.warn(f"{message}: going on from {path.name}", stacklevel=2)
-            log.warning("%s: going on from %s", message, path.name)
+            warnings.warn(f"{message}: resuming from {path.name}", stacklevel=2)
+            log.warning("%s: resuming from %s", message, path.name)
         return path
     if damage:
         raise RunError("\n".join([*damage.values(), "no other checkpoint is left; remove them to start anew"]))
@@ -374,7 +385,7 @@ def _warn_of_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 
 def _ask_devices(experiment: Experiment) -> pl.Trainer:
-    """Have Lightning say, before anything is written, that it cannot have the devices it is asked for."""
+    """Refuse devices that Lightning cannot have, before anything is written."""
     try:
         trainer: pl.Trainer = experiment.trainer([], [])
     except (MisconfigurationException, RuntimeError, ValueError, TypeError, ImportError) as error:
@@ -441,8 +452,8 @@ def _require_batches(trainer: pl.Trainer, experiment: Experiment) -> None:
 
 
 @contextmanager
-def _going_on_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[Mapping[str, Any]]:
-    """What a checkpoint holds; where it has training fail before a step is done, that is said of it."""
+def _resuming_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[Mapping[str, Any]]:
+    """What a checkpoint holds; an error before the first step is reported as one of the checkpoint."""
     state = read(checkpoint) if checkpoint else {}
     try:
         yield state
@@ -455,7 +466,7 @@ def _going_on_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[Map
 
 
 def _ask_compiler(experiment: Experiment) -> None:
-    """Say before anything is written that torch.compile would find no compiler, or one that does not run."""
+    """Refuse compile=true without a working C++ compiler, before anything is written."""
     if not experiment.compile:
         return
     found = next(filter(shutil.which, [os.environ.get("CXX", "g++"), "clang++", "cl"]), None)

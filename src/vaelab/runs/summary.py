@@ -1,12 +1,13 @@
 """What loggers get of a run as a whole: what it was told, where it ended."""
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, WandbLogger
 
 from vaelab import figures
 from vaelab.config.experiment import Experiment
@@ -33,6 +34,22 @@ def open_with(loggers: Iterable[Logger], folder: RunFolder, *, resumed: bool) ->
             logger.log_text("config", OmegaConf.to_yaml(config), language="yaml")
             logger.log_text("command", _command(folder.read_json("manifest")))
         logger.log_hyperparams(hyperparameters(content))
+
+
+@contextmanager
+def ended(loggers: Iterable[Logger]) -> Iterator[None]:
+    """End W&B's run of this process when the block is left, so that the next one begins its own."""
+    loggers = list(loggers)
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        if any(isinstance(logger, WandbLogger) for logger in loggers):
+            import wandb
+
+            if wandb.run is not None:
+                wandb.finish(exit_code=int(failed))
 
 
 def close_with(loggers: Iterable[Logger], experiment: Experiment, model: Autoencoder, *, step: int) -> None:

@@ -12,7 +12,8 @@ from hydra.core.override_parser.types import IntervalSweep
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.config.check import check
-from vaelab.config.compose import compose_with_hydra, hydra_of_ours, readable, without_hydra
+from vaelab.config.compose import compose_with_hydra, without_hydra
+from vaelab.config.overrides import parse
 from vaelab.errors import ConfigError
 from vaelab.sweeps.folder import short_names, shown
 
@@ -52,23 +53,22 @@ def combinations(overrides: Sequence[str]) -> list[Combination]:
     axes: dict[str, list[str]] = {}
     swept: dict[str, str] = {}  # the key with its + -> the parameter
     mistakes: list[str] = []
-    with hydra_of_ours():
-        for override in readable(overrides, mistakes):
-            key, text = override.get_key_element(), str(override.input_line)
-            swept.pop(key, None)
-            axes[key] = [text]
-            if not override.is_sweep_override():
-                continue
-            if not override.is_discrete_sweep():
-                mistakes.append(
-                    f"{text}: a grid needs single values, as in {key}=1,2 or {key}=range(0,10,2); "
-                    "hydra/sweeper=optuna searches an interval"
-                )
-                continue
-            swept[key] = override.key_or_group
-            axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
-            if not axes[key]:
-                mistakes.append(f"{text}: there is no value in it")
+    for override in parse(overrides, mistakes):
+        key, text = override.get_key_element(), str(override.input_line)
+        swept.pop(key, None)
+        axes[key] = [text]
+        if not override.is_sweep_override():
+            continue
+        if not override.is_discrete_sweep():
+            mistakes.append(
+                f"{text}: a grid needs single values, as in {key}=1,2 or {key}=range(0,10,2); "
+                "hydra/sweeper=optuna searches an interval"
+            )
+            continue
+        swept[key] = override.key_or_group
+        axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        if not axes[key]:
+            mistakes.append(f"{text}: there is no value in it")
     if mistakes:
         raise ConfigError(mistakes)
     value = OverridesParser.create().parse_override
@@ -87,16 +87,13 @@ def first_values(overrides: Sequence[str]) -> list[str]:
     ['latent_dim=2', 'optimizer.lr=0.0001', 'name=x']
     """
     firsts: list[str] = []
-    with hydra_of_ours():
-        for override in readable(overrides, []):
-            if not override.is_sweep_override():
-                firsts.append(str(override.input_line))
-            elif isinstance(interval := override.value(), IntervalSweep):
-                firsts.append(f"{override.get_key_element()}={interval.start}")
-            else:
-                firsts += [
-                    f"{override.get_key_element()}={value}" for value in islice(override.sweep_string_iterator(), 1)
-                ]
+    for override in parse(overrides, []):
+        if not override.is_sweep_override():
+            firsts.append(str(override.input_line))
+        elif isinstance(interval := override.value(), IntervalSweep):
+            firsts.append(f"{override.get_key_element()}={interval.start}")
+        else:
+            firsts += [f"{override.get_key_element()}={value}" for value in islice(override.sweep_string_iterator(), 1)]
     return firsts
 
 

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vaelab.config.check import check, check_part
-from vaelab.config.compose import compose_with_hydra, flat_keys, options
+from vaelab.config import stock
+from vaelab.config.check import check, checked
+from vaelab.config.compose import compose_with_hydra
+from vaelab.config.conf import flat_keys, options
+from vaelab.config.parts import check_part
 from vaelab.errors import ConfigError, RunError
 from vaelab.runs.folder import RunFolder, portable
 from vaelab.runs.surroundings import room_for
@@ -102,7 +105,7 @@ def resume(path: str | Path, overrides: Sequence[str] = (), *, trust: Sequence[s
     mistakes: list[str] = []
     for config in configs:
         try:
-            check(config, trust=trust)
+            check(config, trust=trust, own=False)
         except ConfigError as error:
             mistakes += error.mistakes
     if mistakes:
@@ -274,11 +277,14 @@ def _ready(
     # One job for each choice of data and devices.
     needs = {OmegaConf.to_yaml({"data": config.data, "trainer": config.trainer}): config for config in configs}
     for config in needs.values():
-        yield ready(config, trust=trust, devices=not launcher.remote, fetch=fetch)
+        what = checked(config, trust=trust, own=fetch)
+        ready(what, devices=not launcher.remote)
+        yield what.experiment
 
 
 def _places(config: DictConfig) -> Iterator[str]:
-    """The servers that a run logs to."""
+    """The servers that a run logs to, and the classes of Lightning and torch that it names."""
+    yield from stock.names(config)
     for logger in (config.get("logger") or {}).values():
         if isinstance(logger, DictConfig) and logger.get("tracking_uri") is not None:
             yield logger.tracking_uri

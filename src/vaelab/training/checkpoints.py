@@ -1,4 +1,4 @@
-"""Checkpoints that a crash cannot damage and whose loading runs no code."""
+"""Write checkpoints that a crash cannot damage, and load them without running code."""
 
 import os
 import shutil
@@ -11,10 +11,13 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from vaelab.training import events
+from vaelab.training.bundles import TakesBundles
+from vaelab.training.direction import Mode
+from vaelab.training.internals import batch_of_epoch, limit_steps
 from vaelab.training.module import AutoencoderModule
 from vaelab.training.reading import read
 
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+LAST, PREVIOUS, BEST, INITIAL = "last.ckpt", "previous.ckpt", "best.ckpt", "initial.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -41,18 +44,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read(Path(path), map_location or "cpu")
 
 
-class Checkpoints(Checkpoint):
-    """`last.ckpt` after every epoch, and `best.ckpt` after each one whose `monitor` is the lowest so far.
+class Checkpoints(TakesBundles, Checkpoint):
+    """`last.ckpt` after every epoch, and `best.ckpt` after each one whose `monitor` is the best so far.
 
     Args:
         folder: where they go.
         monitor: a logged metric; a run that does not log it (no validation split) has no `best.ckpt`.
+        mode: whether its lowest or its highest value is the best.
         every_n_steps: steps of the optimizer after which there is a `last.ckpt` as well.
     """
 
-    def __init__(self, folder: Path, *, monitor: str = "val/loss", every_n_steps: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, monitor: str = "val/loss", mode: Mode = "min", every_n_steps: int | None = None
+    ) -> None:
         self.folder = folder
         self.monitor = monitor
+        self.mode = mode
         self.every_n_steps = every_n_steps
         self.best: float | None = None
         self.validation: dict[str, float] = {}
@@ -60,29 +67,34 @@ class Checkpoints(Checkpoint):
         self.max_steps = -1
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put right what Lightning (2.6) makes of a checkpoint that it is about to take its progress from.
+        """Correct how Lightning (2.6) restores progress from a checkpoint.
 
-        It forgets that a run was stopped early, and where `max_steps` is set it takes an epoch that was over for one
-        to be gone on with, and counts it twice.
+        It forgets that a run was stopped early; and with `max_steps` it repeats an epoch that was complete, and counts
+        it twice.
         """
         trainer.should_stop = self.stopped
-        self.max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
+        self.max_steps = trainer.max_steps
+        limit_steps(trainer, -1)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set the limit of steps again: the progress has been taken over."""
-        trainer.fit_loop.epoch_loop.max_steps = self.max_steps
+        """Restore the limit of steps, now that the progress is restored."""
+        limit_steps(trainer, self.max_steps)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save, where it is time to."""
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0 and resumes_after(trainer, batch_idx):
+        """Save every so many steps."""
+        if self.due(trainer):
             self.save_last(trainer)
 
+    def due(self, trainer: pl.Trainer) -> bool:
+        """Whether it is time to save, and the state can be resumed from."""
+        return bool(self.every_n_steps) and trainer.global_step % self.every_n_steps == 0 and resumes_after(trainer)  # type: ignore[operator]
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save; Lightning has validated by now."""
+        """Save the epoch; its validation is over."""
         value = trainer.callback_metrics.get(self.monitor)
-        improved = value is not None and (self.best is None or value.item() < self.best)
+        improved = value is not None and self._improves(value.item())
         if value is not None and improved:
             self.best = value.item()
         self.stopped = trainer.should_stop
@@ -92,6 +104,11 @@ class Checkpoints(Checkpoint):
             trainer.save_checkpoint(self.folder / BEST)
         self.save_last(trainer)
 
+    def _improves(self, value: float) -> bool:
+        if self.best is None:
+            return True
+        return value < self.best if self.mode == "min" else value > self.best
+
     def save_last(self, trainer: pl.Trainer) -> None:
         """Write `last.ckpt`."""
         trainer.save_checkpoint(self.folder / LAST)
@@ -99,7 +116,7 @@ class Checkpoints(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Have everything that was logged on the disk before the checkpoint, and keep where it ends."""
+        """Flush the loggers before the checkpoint, and keep the lengths of their files."""
         if not trainer.is_global_zero:  # it neither logs nor writes
             return
         for logger in trainer.loggers:
@@ -107,32 +124,33 @@ class Checkpoints(Checkpoint):
         checkpoint["events"] = events.sizes(trainer.loggers)
 
     def state_dict(self) -> dict[str, Any]:
-        """The lowest value so far, the other terms of that validation, and whether training was stopped early."""
+        """The best value so far, the other terms of that validation, and whether training was stopped early."""
         return {"best": self.best, "validation": self.validation, "stopped": self.stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them up."""
+        """Restore them."""
         self.best = state_dict["best"]
         self.validation = state_dict["validation"]
         self.stopped = state_dict["stopped"]
 
 
-def resumes_after(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Whether a checkpoint after this batch of an epoch holds all: no gradient is pending, the epoch goes on.
+def resumes_after(trainer: pl.Trainer) -> bool:
+    """Whether a checkpoint after the last batch is complete: no gradient is pending, and the epoch is not over.
 
     After an epoch's last batch comes the validation, and the checkpoint after it.
     """
     module = trainer.lightning_module
     assert isinstance(module, AutoencoderModule)
+    batches = batch_of_epoch(trainer) + 1
     return (
-        (batch_idx + 1) % module.accumulate_grad_batches == 0
-        and batch_idx + 1 < trainer.num_training_batches
+        batches % module.accumulate_grad_batches == 0
+        and batches < trainer.num_training_batches
         and not 0 <= trainer.max_steps <= trainer.global_step
     )
 
 
 def _keep(path: Path, other: Path) -> None:
-    """Give a file a second name in place of what had it; at no moment is there neither."""
+    """Give a file a second name, replacing the file that had it, atomically."""
     temporary = other.with_name(f".{other.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     try:

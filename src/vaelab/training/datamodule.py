@@ -1,9 +1,13 @@
 """The splits of a dataset as Lightning takes them."""
 
+from typing import Any
+
 import pytorch_lightning as pl
 import torch
 
 from vaelab.data import Batch, Batches, ImageData, Images, rows_at_once
+from vaelab.errors import DataError
+from vaelab.training.internals import batches_begun
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -26,6 +30,7 @@ class ImageDataModule(pl.LightningDataModule):
             batch_size=self.data.batch_size,
             seed=self.seed,
             dynamic=self.data.binarize == "dynamic",
+            augment=self.data.augment,
             position=self._position,
             device=self.trainer.strategy.root_device,
             rank=self.trainer.global_rank,
@@ -55,6 +60,23 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _position(self) -> tuple[int, int]:
         assert self.trainer is not None
-        # `ready` counts the batches that were started, in all epochs; it is part of Lightning's checkpoints.
-        ready = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
-        return divmod(ready, int(self.trainer.num_training_batches))
+        return divmod(batches_begun(self.trainer), int(self.trainer.num_training_batches))
+
+
+def as_batch(batch: Any) -> Batch:
+    """A batch as our module takes it, from our loaders or another's.
+
+    Args:
+        batch: a `Batch`; images (B, C, H, W), floats in [0, 1] or uint8; or images and labels (B,).
+
+    Raises:
+        DataError: it is something else.
+    """
+    if isinstance(batch, Batch):
+        return batch
+    images, labels = batch if isinstance(batch, list | tuple) and len(batch) == 2 else (batch, None)
+    if not isinstance(images, torch.Tensor) or images.ndim != 4:
+        found = f"shape {tuple(images.shape)}" if isinstance(images, torch.Tensor) else type(images).__name__
+        raise DataError(f"a batch should be images (B, C, H, W), or those and labels (B,); found {found}")
+    images = images if images.is_floating_point() else images.float().div(255)
+    return Batch(images, torch.zeros(len(images), dtype=torch.int64) if labels is None else labels)

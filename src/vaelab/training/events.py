@@ -1,4 +1,4 @@
-"""What loggers have written, taken back to where a checkpoint was written.
+"""Rewind what loggers have written to the moment of a checkpoint.
 
 Steps alone could not say what to drop: the terms of the last step, the test's metrics and the pictures all have it.
 What comes after the last checkpoint is dropped whole: so the projector's files, which no event file holds.

@@ -1,17 +1,23 @@
-"""What a config sets of Lightning: typed functions that import it only when they are called.
+"""Make Lightning's objects from a config, by typed functions that import it only when they are called.
 
-Names and meanings are Lightning's own. What the experiment gives is taken by position, what a config says by
-keyword.
+Names and meanings are Lightning's own. Positional arguments come from the experiment, keyword-only ones from the
+config.
 """
 
+import inspect
 import os
-from collections.abc import Sequence
+import re
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from vaelab.errors import RunError
+from vaelab.training.direction import Mode, direction
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -25,7 +31,13 @@ Batches = Annotated[int, Field(ge=0)] | Share
 SomeBatches = Positive | Annotated[float, Field(gt=0, le=1)]
 Clip = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
+
+OURS = {"callbacks", "logger", "plugins", "use_distributed_sampler", "default_root_dir", "model_registry"} | {
+    f"enable_{name}" for name in ("model_summary", "checkpointing", "progress_bar", "autolog_hparams")
+}
+"""Arguments of Lightning's Trainer that follow from the rest of a config."""
 
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"]
@@ -43,7 +55,7 @@ def trainer(
     accelerator: Accelerator = "auto",
     devices: Devices = "auto",
     num_nodes: Positive = 1,
-    strategy: Literal["auto", "ddp"] = "auto",
+    strategy: Text = "auto",
     precision: Precision = "32-true",
     float32_matmul_precision: Matmul = "highest",
     gradient_clip_val: Clip | None = None,
@@ -56,8 +68,12 @@ def trainer(
     log_every_n_steps: Positive = 50,
     deterministic: bool = True,
     detect_anomaly: bool = False,
+    **others: Any,
 ) -> "pl.Trainer":
-    """Lightning's Trainer, with checkpoints written atomically and nothing that draws from a shared generator."""
+    """Lightning's Trainer, with checkpoints written atomically and nothing that draws from a shared generator.
+
+    `others` are arguments of `pl.Trainer` that conf/ does not list, such as `max_time` or `val_check_interval`.
+    """
     import pytorch_lightning as pl
     import torch
 
@@ -71,11 +87,14 @@ def trainer(
     # Deterministic kernels come with a debugging aid: NaN is written to all memory before anything else is, 3 MB in a
     # step of a small model. What is not read before it is written is the same without.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    settings: dict[str, Any] = {
+        "profiler": Unprofiled(),
+        "num_sanity_val_steps": 0,  # the config was checked; a full validation follows the first epoch
+    }
     made = pl.Trainer(
         callbacks=list(callbacks),
         logger=list(loggers),
         plugins=[AtomicCheckpointIO()],
-        profiler=Unprofiled(),
         max_epochs=max_epochs,
         max_steps=max_steps,
         accelerator=accelerator,
@@ -91,10 +110,10 @@ def trainer(
         deterministic=deterministic,
         detect_anomaly=detect_anomaly,
         use_distributed_sampler=False,  # our batches know their rank
-        num_sanity_val_steps=0,  # the config was checked; a full validation follows the first epoch
         enable_model_summary=False,  # print(model) names the parts
         enable_checkpointing=any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
         enable_progress_bar=any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks),
+        **settings | others,
     )
     made.updates = {  # type: ignore[attr-defined]  # the module, which owns its step, takes them
         "accumulate_grad_batches": accumulate_grad_batches,
@@ -104,11 +123,31 @@ def trainer(
     return made
 
 
-def checkpoints(folder: Path, /, *, monitor: Text = "val/loss", every_n_steps: Positive | None = None) -> "pl.Callback":
-    """`last.ckpt` after every epoch and every so many steps, `best.ckpt` by the lowest `monitor`."""
+def _others() -> Mapping[str, inspect.Parameter]:
+    """The arguments of `pl.Trainer` that a config may set besides those of `trainer`."""
+    import pytorch_lightning as pl
+
+    known = inspect.signature(pl.Trainer, eval_str=True).parameters
+    return {name: parameter.replace(default=None) for name, parameter in known.items() if name not in OURS}
+
+
+trainer.passes_on = _others  # type: ignore[attr-defined]
+
+
+def checkpoints(
+    folder: Path, /, *, monitor: Text = "val/loss", mode: Mode | None = None, every_n_steps: Positive | None = None
+) -> "pl.Callback":
+    """`last.ckpt` after every epoch and every so many steps, `best.ckpt` by the best `monitor`.
+
+    The best is the lowest or the highest, by `mode` or, of a metric that is known, by itself.
+    """
     from vaelab.training.checkpoints import Checkpoints
 
-    return Checkpoints(folder / "checkpoints", monitor=monitor, every_n_steps=every_n_steps)
+    best = mode or direction(monitor) or "min"
+    return Checkpoints(folder / "checkpoints", monitor=monitor, mode=best, every_n_steps=every_n_steps)
+
+
+checkpoints.watches_if_there = True  # type: ignore[attr-defined]  # without it there is no best.ckpt
 
 
 def early_stopping(
@@ -116,20 +155,29 @@ def early_stopping(
     /,
     *,
     monitor: Text = "val/loss",
+    mode: Mode | None = None,
     patience: Positive = 10,
     min_delta: NonNegative = 0.0,
 ) -> "pl.Callback":
-    """Stop once `monitor` has not fallen by more than `min_delta` for `patience` validations."""
+    """Stop once `monitor` has not improved by more than `min_delta` for `patience` validations."""
     from pytorch_lightning.callbacks import EarlyStopping
 
-    return EarlyStopping(monitor, patience=patience, min_delta=min_delta, mode="min")
+    best = mode or direction(monitor) or "min"
+    return EarlyStopping(monitor, patience=patience, min_delta=min_delta, mode=best)
+
+
+def averaging(folder: Path, /, *, decay: Decay = 0.999) -> "pl.Callback":
+    """Evaluate an exponential moving average of the weights, over about 1 / (1 - `decay`) steps."""
+    from vaelab.training.averaging import Averaging
+
+    return Averaging(decay=decay)
 
 
 def progress_bar(folder: Path, /, *, refresh_rate: Positive = 5) -> "pl.Callback":
-    """A bar with the terms in it, drawn anew `refresh_rate` times a second."""
-    from vaelab.training.progress import TermsProgressBar
+    """A bar with the terms in it, drawn `refresh_rate` times a second; where there is no terminal, a line an epoch."""
+    from vaelab.training.progress import LinePerEpoch, TermsProgressBar
 
-    return TermsProgressBar(refresh_rate=refresh_rate)
+    return TermsProgressBar(refresh_rate=refresh_rate) if sys.stdout.isatty() else LinePerEpoch(folder)
 
 
 def rates(folder: Path, /) -> "pl.Callback":
@@ -172,12 +220,26 @@ def wandb(folder: Path, /, *, project: Text = "vaelab", offline: bool = False) -
     from pytorch_lightning.loggers import WandbLogger
     from wandb.errors import UsageError
 
-    logger = WandbLogger(name=folder.name, save_dir=folder, project=project, offline=offline)
+    again: dict[str, Any] = {} if offline else {"resume": "allow"}
+    logger = WandbLogger(
+        name=folder.name, save_dir=folder, project=project, offline=offline, id=_wandb_id(folder), **again
+    )
     try:
         _ = logger.experiment
     except UsageError as error:
         raise RunError(f"logger=wandb: {error} Or take logger.wandb.offline=true") from error
     return logger
+
+
+def _wandb_id(folder: Path) -> str:
+    """The id under which W&B knows the run in a folder: drawn once, so that a resumed run goes on there."""
+    file = folder / "wandb_id"
+    with suppress(FileExistsError), file.open("x") as new:
+        new.write(secrets.token_hex(4))
+    found = file.read_text()[:100]
+    if not re.fullmatch(r"[0-9a-f]{8}", found):
+        raise RunError(f"{file} cannot be read: it should hold 8 hexadecimal digits")
+    return found
 
 
 wandb.extra = "wandb"  # type: ignore[attr-defined]

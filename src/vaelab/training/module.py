@@ -14,16 +14,19 @@ from torch.distributions import Distribution
 from torch.nn.parallel import DistributedDataParallel
 
 from vaelab.data import Batch, Batches
-from vaelab.errors import ConfigError, DivergenceError, did_you_mean
+from vaelab.errors import DivergenceError
 from vaelab.losses import Objective, Step, Terms
 from vaelab.metrics.likelihood import evaluation_terms
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.seeding import derive_seed, seed_noise, sharing
+from vaelab.training.bundles import Bundles
+from vaelab.training.datamodule import as_batch
+from vaelab.training.internals import HOOK, batch_number, batch_of_epoch, count_step, has_plain_steps
+from vaelab.training.learning_rate import FactorOf, TorchSchedule, schedules, step_after_batch, step_on_metrics
 from vaelab.training.reading import tensors
 
 OptimizerOf = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 TermsOfBatch = tuple[dict[str, Tensor], int, int]  # means, images, step of the optimizer
-FactorOf = Callable[[int, int], Callable[[int], float]]
 
 
 class AutoencoderModule(pl.LightningModule):
@@ -41,7 +44,7 @@ class AutoencoderModule(pl.LightningModule):
         model: what is trained.
         objective: the loss and its terms; its critics are made here.
         optimizer: parameters -> optimizer.
-        scheduler: (steps of the run, steps of an epoch) -> factor of the learning rate at a step.
+        scheduler: (steps of the run, steps of an epoch) -> factor of the learning rate at a step, or a class of torch.
         seed: the run's.
         log_every: batches whose terms are logged together.
         accumulate_grad_batches: batches whose gradients an optimizer's step takes the mean of.
@@ -54,7 +57,7 @@ class AutoencoderModule(pl.LightningModule):
         model: Autoencoder,
         objective: Objective,
         optimizer: OptimizerOf,
-        scheduler: FactorOf | None = None,
+        scheduler: FactorOf | TorchSchedule | None = None,
         *,
         seed: int = 0,
         log_every: int = 50,
@@ -78,6 +81,8 @@ class AutoencoderModule(pl.LightningModule):
         self._window = TermMeans()
         self._evaluation = TermMeans()
         self._dataset_size: int | None = None
+        self._bundles: Bundles | None = None  # of the training that is going on
+        self._plain_steps = False
         self._critic_parameters = [p for critic, _ in objective.critics().values() for p in critic.parameters()]
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -85,7 +90,7 @@ class AutoencoderModule(pl.LightningModule):
 
         It takes one 40 times a step.
         """
-        if name == "_current_fx_name":
+        if name == HOOK:
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
@@ -94,20 +99,21 @@ class AutoencoderModule(pl.LightningModule):
         """The model's optimizer, with its learning rate's factor at every step, and the critics'."""
         optimizers = [self.optimizer(self.model.parameters())]
         optimizers += [make(critic.parameters()) for critic, make in self.objective.critics().values()]
-        if self.scheduler is None:
-            return optimizers
-        batches = self.trainer.estimated_stepping_batches  # which reads how many there are
-        per_epoch = math.ceil(self.trainer.num_training_batches / self.accumulate_grad_batches)
-        if self.trainer.max_epochs is not None and self.trainer.max_epochs >= 0:
-            batches = min(batches, per_epoch * self.trainer.max_epochs)
-        factor = self.scheduler(int(batches), per_epoch)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizers[0], factor)
-        return optimizers, [{"scheduler": schedule, "interval": "step"}]
+        return optimizers, schedules(optimizers[0], self.scheduler, self.trainer, self.accumulate_grad_batches)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """A batch, and those of its bundle after it."""
+        loss = self._train_on(batch)
+        assert self._bundles is not None
+        for another in self._bundles.others():
+            loss = self._train_on(another)
+        return loss
+
+    def _train_on(self, batch: Batch) -> Tensor:
         """One batch, under the noise of its number: the model's step, then each critic's."""
-        number = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        with self._sharing(number, batch_idx) as (share, images):
+        batch = as_batch(batch)  # of somebody's own loader, too
+        number, batch_idx = batch_number(self.trainer), batch_of_epoch(self.trainer)
+        with self._sharing(number, batch_idx, len(batch.images)) as (share, images):
             step = Step(
                 self.model, batch.images, batch.labels, number=self.global_step, dataset_size=self._dataset_size
             )
@@ -122,13 +128,13 @@ class AutoencoderModule(pl.LightningModule):
                     self._minimize(index, losses[name] * share, due)
                 terms |= losses
         if due:
-            self._step_schedules("step", self.global_step)
+            step_after_batch(self.trainer)
         self._window.add(terms, images, step.number)
         loss: Tensor = terms["loss"].detach()
         return loss
 
     @contextmanager
-    def _sharing(self, number: int, batch_idx: int) -> Iterator[tuple[float, int]]:
+    def _sharing(self, number: int, batch_idx: int, size: int) -> Iterator[tuple[float, int]]:
         """Seed the noise of a batch; this process's share in its loss, and images of its own.
 
         The sum of the processes' gradients, each of a mean over its own images times its share, is that of the mean
@@ -137,8 +143,7 @@ class AutoencoderModule(pl.LightningModule):
         batches = self.trainer.train_dataloader
         if self.trainer.world_size == 1:
             seed_noise(self.device, derive_seed(self.seed, "noise", number))
-            assert isinstance(batches, Batches)
-            yield 1.0, batches.size(batch_idx)
+            yield 1.0, size
             return
         assert isinstance(batches, Batches)
         rank, size = self.global_rank, batches.size(batch_idx)
@@ -154,10 +159,21 @@ class AutoencoderModule(pl.LightningModule):
 
     def _minimize(self, index: int, loss: Tensor, due: bool) -> None:
         """Add the gradients of a batch's loss and, where it is `due`, take the optimizer's step with them."""
-        self.manual_backward(loss / self.accumulate_grad_batches if self.accumulate_grad_batches > 1 else loss)
+        if self.accumulate_grad_batches > 1:
+            loss = loss / self.accumulate_grad_batches
+        optimizer = self.trainer.optimizers[index]
+        if self._plain_steps:
+            self._backward(loss.backward)
+            if due:
+                self.on_before_optimizer_step(optimizer)
+                optimizer.step()
+                optimizer.zero_grad()
+                if index == 0:
+                    count_step(self.trainer)
+            return
+        self._backward(lambda: self.manual_backward(loss))
         if not due:
             return
-        optimizer = self.trainer.optimizers[index]
         if isinstance(self.trainer.strategy.model, DistributedDataParallel):
             _add_up([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
         with self._scale_kept(self.trainer.optimizers[index + 1 :]):
@@ -199,20 +215,18 @@ class AutoencoderModule(pl.LightningModule):
         else:
             nn.utils.clip_grad_value_(parameters, self.gradient_clip_val)
 
-    def _step_schedules(self, interval: str, count: int) -> None:
-        """Move the learning rates that change at this `interval`, after `count` of those."""
-        for config in self.trainer.lr_scheduler_configs:
-            if config.interval == interval and count % config.frequency == 0:
-                config.scheduler.step()  # type: ignore[call-arg]  # a plateau's takes a metric, and is none of ours
+    def on_train_epoch_end(self) -> None:
+        """Step a scheduler that looks at a metric, before the checkpoint of the epoch is written."""
+        step_on_metrics(self.trainer, self.scheduler)
 
-    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+    def _backward(self, backward: Callable[[], object]) -> None:
         """The gradients; trainer.detect_anomaly has torch look at each of them.
 
         Raises:
             DivergenceError: torch found one that is NaN.
         """
         try:
-            super().manual_backward(loss, *args, **kwargs)
+            backward()
         except RuntimeError as error:
             if "returned nan values" not in str(error):
                 raise
@@ -222,8 +236,10 @@ class AutoencoderModule(pl.LightningModule):
     def on_train_start(self) -> None:
         """Count the images; log the terms restored from a checkpoint between a batch's end and its logging."""
         batches = self.trainer.train_dataloader
-        assert isinstance(batches, Batches)
-        self._dataset_size = len(batches.images)
+        if isinstance(batches, Batches):  # and no loader of somebody's own
+            self._dataset_size = len(batches.images)
+        self._bundles = Bundles(self.trainer, self.log_every)
+        self._plain_steps = has_plain_steps(self.trainer)
         if len(self._window) >= self.log_every:
             self._log_window()
 
@@ -293,6 +309,7 @@ class AutoencoderModule(pl.LightningModule):
             )
 
     def _evaluate(self, batch: Batch, split: str, number: int) -> Distribution:
+        batch = as_batch(batch)
         seed_noise(self.device, derive_seed(self.seed, split, number))
         step = Step(self.model, batch.images, batch.labels, number=self.global_step, training=False)
         self._evaluation.add(evaluation_terms(self.objective, step), len(batch.images), self.global_step)
@@ -305,6 +322,8 @@ class AutoencoderModule(pl.LightningModule):
         self._window = TermMeans()
         for logger in self.loggers:
             logger.log_metrics(self.shown, step=self.global_step)
+        if self.trainer.is_last_batch:  # for callbacks that monitor it, which look once an epoch
+            self.log_dict(self.shown, logger=False)
 
     def _windows(self) -> list["TermMeans"]:
         """The windows of all processes.
@@ -325,17 +344,6 @@ class AutoencoderModule(pl.LightningModule):
         self.log_dict(means, logger=False, sync_dist=True)  # its loggers would get the step before
         for logger in self.loggers:
             logger.log_metrics(means, step=self.global_step)
-        if prefix == "val/":
-            self._require_monitored(means)
-
-    def _require_monitored(self, logged: Mapping[str, float]) -> None:
-        """Refuse a callback that waits for a metric which there is not."""
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            monitor = getattr(callback, "monitor", None)
-            if monitor is not None and monitor not in {*logged, *self.trainer.callback_metrics}:
-                raise ConfigError(
-                    [f"{type(callback).__name__}.monitor={monitor}: no such metric{did_you_mean(monitor, logged)}"]
-                )
 
 
 class TermMeans:

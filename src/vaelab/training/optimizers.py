@@ -1,6 +1,6 @@
 """Optimizers of `torch.optim`, with the types and ranges of what a config may set.
 
-Each takes the parameters to train by position and its knobs by keyword. `fused` kernels give the same update in
+The parameters to train are positional, the knobs keyword-only. `fused` kernels give the same update in
 one pass over the memory, twice as fast or more on small models.
 """
 

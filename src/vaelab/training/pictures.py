@@ -1,4 +1,4 @@
-"""Pictures that people watch while a model trains."""
+"""Log pictures while a model trains."""
 
 from collections.abc import Iterable, Mapping
 
@@ -12,6 +12,7 @@ from vaelab.data import Images
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.latents import changing
 from vaelab.seeding import derive_seed, noise_of_its_own
+from vaelab.training.averaging import evaluated_weights
 from vaelab.training.datamodule import ImageDataModule
 from vaelab.training.module import AutoencoderModule
 
@@ -45,7 +46,8 @@ class Pictures(pl.Callback):
         train, validation, _ = data.data.splits
         images = validation if len(validation) else train
         view, seed = figures.View.of(data.data.form), derive_seed(pl_module.seed, "pictures")
-        pictures = portrait(pl_module.model, images, view, seed=seed)
+        with evaluated_weights(trainer, pl_module):
+            pictures = portrait(pl_module.model, images, view, seed=seed)
         log_pictures(trainer.loggers, pictures, "epoch", step=trainer.global_step)
 
 

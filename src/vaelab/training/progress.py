@@ -1,16 +1,19 @@
-"""The progress bar."""
+"""Show progress: a bar in a terminal, a line an epoch elsewhere."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 
+from vaelab.training.bundles import TakesBundles
+from vaelab.training.internals import batch_of_epoch
 from vaelab.training.module import AutoencoderModule
 
 
-class TermsProgressBar(RichProgressBar):
-    """Lightning's rich bar, showing the newest terms that were logged; it never asks a device for more.
+class TermsProgressBar(TakesBundles, RichProgressBar):
+    """Lightning's rich bar with the newest logged terms; it never waits for the device.
 
     Args:
         refresh_rate: how often it is drawn, a second; between two times, a step does nothing for it.
@@ -23,10 +26,11 @@ class TermsProgressBar(RichProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move on, where it is time to be drawn."""
+        """Advance, when it is time to draw."""
         if time.monotonic() >= self._next or trainer.is_last_batch:
             self._next = time.monotonic() + 1 / self.refresh_rate
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            number = batch_of_epoch(trainer)  # of the bundle's last batch
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, number)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """The terms of training, and the validation loss, rounded to what a person reads."""
@@ -36,3 +40,27 @@ class TermsProgressBar(RichProgressBar):
             for name, value in pl_module.shown.items()
             if name.startswith("train/") or name == "val/loss"
         }
+
+
+class LinePerEpoch(pl.Callback):
+    """The run folder, then a line an epoch as it ends, for a log or a pipe.
+
+    Args:
+        folder: the run's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print where the run is."""
+        if trainer.is_global_zero:
+            print(self.folder, flush=True)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the newest terms."""
+        if trainer.is_global_zero:
+            assert isinstance(pl_module, AutoencoderModule)
+            of = f"/{trainer.max_epochs}" if trainer.max_epochs not in (None, -1) else ""
+            terms = " ".join(f"{name}={value:.5g}" for name, value in pl_module.shown.items())
+            print(f"epoch {trainer.current_epoch + 1}{of}, step {trainer.global_step}: {terms}", flush=True)

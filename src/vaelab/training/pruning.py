@@ -1,4 +1,4 @@
-"""Ending a run that is not going to be among the good ones."""
+"""Prune unpromising trials."""
 
 from collections.abc import Collection
 from typing import Protocol
@@ -9,24 +9,24 @@ from vaelab.errors import Pruned
 
 
 class Trial(Protocol):
-    """What keeps a run's values and compares them with those of others: a trial of Optuna."""
+    """Keeps a run's values and compares them with those of other runs: a trial of Optuna."""
 
     def report(self, value: float, step: int) -> None:
-        """Take in a value."""
+        """Report a value."""
 
     def should_prune(self) -> bool:
-        """Whether the values so far are so bad that the run should end."""
+        """Whether the run should end, judged by its values so far."""
 
 
 class Pruning(pl.Callback):
     """Report `monitor` after each validation; end the run before the next epoch where the trial says so.
 
-    By then the epoch's checkpoint has been written, so that the run can be looked at, and gone on with.
+    The epoch's checkpoint has been written by then, so that the run can be inspected and resumed.
 
     Args:
-        trial: whom it is reported to.
+        trial: reported to.
         monitor: a logged metric.
-        reported: epochs that have been, before the run was cut off.
+        reported: epochs reported before the run was interrupted.
 
     Raises:
         Pruned: in training.

@@ -1,4 +1,4 @@
-"""Reading a checkpoint that anybody may have written: none of it is run, and it takes no more memory than its size."""
+"""Read checkpoints that anybody may have written: no code is run, and memory is bounded by the file's size."""
 
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """A checkpoint of plain tensors and containers, every byte of it checked.
 
     Raises:
-        Exception: of whatever kind; the file is damaged, or is not what torch.save writes.
+        Exception: of any kind; the file is damaged, or is not what torch.save writes.
     """
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
@@ -54,6 +54,18 @@ def load_weights(model: nn.Module, path: Path) -> None:
             raise ValueError("a weight is NaN or infinite")
     except Exception as error:  # a foreign file may fail in any way
         raise RunError(f"{path} cannot be loaded: {reason(error)}") from error
+
+
+def step_of(path: Path) -> int:
+    """The optimizer's step that a checkpoint was written at.
+
+    Raises:
+        RunError: it does not say.
+    """
+    step = read(path).get("global_step")
+    if not isinstance(step, int):
+        raise RunError(f"{path} cannot be loaded: it has no global_step")
+    return step
 
 
 def tensors(content: Any) -> Iterator[Tensor]:

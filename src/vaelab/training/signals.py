@@ -1,4 +1,4 @@
-"""Stopping for a signal with everything that was trained kept."""
+"""Stop at a signal without losing what was trained."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from vaelab.training.bundles import TakesBundles
 from vaelab.training.checkpoints import Checkpoints, resumes_after
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
@@ -50,14 +51,14 @@ class _Stopped(BaseException):
         self.signum = signum
 
 
-class _GracefulStop(pl.Callback):
+class _GracefulStop(TakesBundles, pl.Callback):
     def __init__(self) -> None:
         self.installed = False
         self.training = False
         self.received: int | None = None
 
     def install(self) -> None:
-        """Take the signals over."""
+        """Install the handlers."""
         self.installed = True
         for signum in SIGNALS:
             signal.signal(signum, self._receive)
@@ -70,7 +71,7 @@ class _GracefulStop(pl.Callback):
             os.write(2, b"\nstopping after this step; a second signal stops at once\n")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on a step can be finished."""
+        """Let the current step finish from here on."""
         self._install_again()
         self.training = True
 
@@ -78,11 +79,15 @@ class _GracefulStop(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save and stop."""
-        if resumes_after(trainer, batch_idx) and self._asked(trainer):
+        if resumes_after(trainer) and self._asked(trainer):
             for callback in trainer.checkpoint_callbacks:
                 if isinstance(callback, Checkpoints):
                     callback.save_last(trainer)
             raise _Stopped(self.received or signal.SIGTERM)
+
+    def due(self, trainer: pl.Trainer) -> bool:
+        """Whether a signal has come."""
+        return self.received is not None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop: the end of the epoch before has been saved."""
@@ -96,7 +101,7 @@ class _GracefulStop(pl.Callback):
             raise _Stopped(self.received or signal.SIGTERM)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on a signal stops at once."""
+        """Stop at once from here on."""
         self._install_again()
 
     def _install_again(self) -> None:

@@ -1,4 +1,4 @@
-"""Event files for TensorBoard: Lightning's logger, and what only TensorBoard shows."""
+"""Write TensorBoard's event files: Lightning's logger, and what only TensorBoard shows."""
 
 import shutil
 from collections.abc import Mapping, Sequence

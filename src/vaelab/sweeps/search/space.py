@@ -17,7 +17,7 @@ from optuna.distributions import (
 )
 from optuna.trial import Trial
 
-from vaelab.config.compose import hydra_of_ours, readable
+from vaelab.config.overrides import parse
 from vaelab.errors import ConfigError
 
 Value = CategoricalChoiceType
@@ -44,20 +44,19 @@ class Space:
         self._parameters: dict[str, str] = {}  # the key without it
         mistakes: list[str] = []
         given: dict[str, Override] = {}
-        with hydra_of_ours():
-            for override in readable(overrides, mistakes):
-                given.pop(override.get_key_element(), None)
-                given[override.get_key_element()] = override
-            for key, override in given.items():
-                if not override.is_sweep_override():
-                    self.fixed.append(str(override.input_line))
-                    continue
-                try:
-                    self.distributions[key] = _distribution(override)
-                except ValueError as error:
-                    mistakes.append(f"{override.input_line}: {error}")
-                self.texts[key] = str(override.input_line)
-                self._parameters[key] = override.key_or_group
+        for override in parse(overrides, mistakes):
+            given.pop(override.get_key_element(), None)
+            given[override.get_key_element()] = override
+        for key, override in given.items():
+            if not override.is_sweep_override():
+                self.fixed.append(str(override.input_line))
+                continue
+            try:
+                self.distributions[key] = _distribution(override)
+            except ValueError as error:
+                mistakes.append(f"{override.input_line}: {error}")
+            self.texts[key] = str(override.input_line)
+            self._parameters[key] = override.key_or_group
         if not self.texts and not mistakes:
             mistakes = ["there is nothing to search: write optimizer.lr=interval(1e-4,1e-2), for example"]
         if mistakes:

@@ -1,0 +1,113 @@
+"""What commands print, and how they end."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from vaelab.looking.evaluate import Evaluation
+    from vaelab.runs.run import Run
+    from vaelab.sweeps.folder import SweepFolder
+
+Result = TypeVar("Result")
+
+
+def console(*, errors: bool = False, wide: bool = False) -> Console:
+    """Standard output, or standard error: text as it is, `:x:` included; `wide` where it is no terminal."""
+    width = 200 if wide and not sys.stdout.isatty() else None
+    return Console(stderr=errors, emoji=False, soft_wrap=errors, width=width)
+
+
+def complain(mistakes: Iterable[str]) -> None:
+    """Print a line for each."""
+    for line in mistakes:
+        console(errors=True).print(f"[bold red]error:[/] {escape(line)}", highlight=False)
+
+
+def is_first_here() -> bool:
+    """Whether this is the only process that a launcher has started on this machine, or the first of them."""
+    rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+    return not rank.isdecimal() or int(rank) == 0
+
+
+def report_run(trained: Callable[[], "Run"]) -> None:
+    """Train; print the metrics and where they are."""
+    run = _stoppable(trained)
+    _print_metrics(run.metrics)
+    for path in [*run.figures, run.folder]:
+        typer.echo(path)
+
+
+def report_sweep(ran: Callable[[], "SweepFolder"]) -> None:
+    """Sweep; print the table, which jobs failed, and where it is; exit with 1 where any failed."""
+    from vaelab.sweeps.table import best, failures, summary
+
+    folder = _stoppable(ran)
+    jobs = folder.jobs
+    console(wide=True).print(summary(jobs, folder.metrics))
+    for line in best(folder):
+        typer.echo(line)
+    failed = list(failures(jobs))
+    complain(failed)
+    typer.echo(folder.path)
+    if failed:
+        raise typer.Exit(1)
+
+
+def track(steps: Sequence[Any], description: str) -> Iterable[Any]:
+    """Show how far a loop is, on a terminal."""
+    from rich.progress import track as rich_track
+
+    terminal = console(errors=True)
+    return rich_track(steps, description, console=terminal, transient=True, disable=not terminal.is_terminal)
+
+
+def _stoppable(trained: Callable[[], Result]) -> Result:
+    """What `trained` returns; where it was stopped, say how to continue."""
+    try:
+        return trained()
+    except KeyboardInterrupt as stopped:
+        if stopped.args:
+            typer.echo(f"\ninterrupted: `vaelab resume {stopped.args[0]}` continues it", err=True)
+        raise typer.Exit(130) from None
+
+
+def _print_metrics(metrics: Mapping[str, float]) -> None:
+    table = Table(box=None, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.6g}")
+    console().print(table)
+
+
+def print_evaluation(evaluation: "Evaluation") -> None:
+    """A table of the metrics with their units, and the reasons why others are missing."""
+    output = console(wide=True)
+    output.print(", ".join(f"{key} {value}" for key, value in evaluation.header.items()), soft_wrap=True)
+    table = Table(box=None)
+    table.add_column("metric", style="bold", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("±", no_wrap=True)
+    table.add_column("unit")
+    for name, metric in evaluation.metrics.items():
+        value, error = metric.value, metric.standard_error
+        shown = f"{value:.6g}" if isinstance(value, float | int) else f"{min(value):.3g} to {max(value):.3g}"
+        details = [
+            f"{key.replace('_', ' ')} {detail:.6g}"
+            for key, detail in metric.details.items()
+            if isinstance(detail, float | int)  # what is said in words is in the file
+        ]
+        table.add_row(name, shown, "" if error is None else f"{error:.2g}", "; ".join([metric.unit, *details]))
+    output.print(table)
+    for reason in dict.fromkeys(evaluation.omitted.values()):
+        names = ", ".join(name for name, why in evaluation.omitted.items() if why == reason)
+        output.print(f"not computed: {names}: {reason}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    for path in [*evaluation.figures, evaluation.path]:
+        typer.echo(path)

@@ -1,0 +1,127 @@
+"""conf/, read once: its groups and options, and which class may stand where."""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+PACKAGE = Path(__file__).parents[1]
+# Beside the package in a wheel, at the top of the project in a checkout (and so in an editable install).
+CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if (path / "train.yaml").is_file())
+
+
+class Option(NamedTuple):
+    """One file of conf/.
+
+    Args:
+        group: such as "model" or "hydra/launcher"; empty for train.yaml.
+        name: such as "vae".
+        package: where its content goes: "_global_", or the group's own key.
+        content: what it holds.
+    """
+
+    group: str
+    name: str
+    package: str
+    content: Mapping[str, Any]
+
+
+@cache
+def contents() -> tuple[Option, ...]:
+    """Every file of conf/."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    found = []
+    for path in sorted(CONF.rglob("*.yaml")):
+        text, group = path.read_text(), path.parent.relative_to(CONF).as_posix()
+        group = "" if group == "." else group
+        header = re.search(r"^# @package (\S+)", text, re.MULTILINE)
+        package = header[1] if header else group.replace("/", ".")
+        found.append(Option(group, path.stem, package, yaml.load(text, loader) or {}))
+    return tuple(found)
+
+
+@cache
+def groups() -> list[str]:
+    """The config groups, such as "model" and "hydra/launcher"."""
+    return sorted({path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {"."})
+
+
+@cache
+def options(group: str) -> list[str]:
+    """The options of a group, such as ["ae", "vae"] of "model"."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def flat_keys(config: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a nested config."""
+    for key, value in config.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from flat_keys(value, f"{prefix}{key}.")
+
+
+@cache
+def shipped_targets() -> Mapping[str, frozenset[str]]:
+    """The names that a `_target_` may have without anybody's trust, and where: as conf/ itself has them.
+
+    Where is a key, such as "encoder"; "callbacks." stands for all below that key. The options of a group that is no
+    key of the config, such as regularizer, stand below the keys under which others put them.
+    """
+    (train,) = (option.content for option in contents() if not option.group)
+    chosen = {group for entry in train["defaults"] if isinstance(entry, Mapping) for group in entry}
+    keys = {*train, *chosen} - {"defaults"} | {"hydra"}
+    within: dict[str, set[str]] = {}
+    for option in contents():
+        for group, place in _placed(option):
+            within.setdefault(group, set()).add(place)
+    places: dict[str, set[str]] = {}
+    for option in contents():
+        first = option.package.partition(".")[0]
+        own = {option.package} if first in keys else set()
+        for path, target in _targets(option.content):
+            if option.package == "_global_":
+                found = {path}
+            elif path:
+                found = {f"{place}." for place in own} | within.get(option.group, set())
+            else:
+                found = own | within.get(option.group, set())
+            places.setdefault(target, set()).update(found)
+    return {name: frozenset(found) for name, found in places.items()}
+
+
+def may_stand(target: str, path: str) -> bool:
+    """Whether conf/ has a class of this name at a key, or at its like."""
+    return any(covers(place, path) for place in shipped_targets().get(target, ()))
+
+
+def covers(place: str, path: str) -> bool:
+    """Whether a place of `shipped_targets` is, or holds, the key `path`."""
+    return path == place or (place.endswith(".") and path.startswith(place))
+
+
+def _placed(option: Option) -> Iterator[tuple[str, str]]:
+    """The groups whose options this one puts elsewhere (`- /schedule@objective.kl_weight: linear`), and where to."""
+    for entry in option.content.get("defaults", []):
+        for choice in entry if isinstance(entry, Mapping) else ():
+            group, at, key = str(choice).removeprefix("override ").partition("@")
+            if not (at and group.startswith("/")):
+                continue
+            if option.package == "_global_":
+                yield group[1:], f"{key.partition('.')[0]}."
+            else:
+                yield group[1:], f"{option.package}.{key}"
+
+
+def _targets(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Key and value of every `_target_` in a nested config."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield path, node["_target_"]
+        for key, child in node.items():
+            yield from _targets(child, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for child in node:
+            yield from _targets(child, path)

@@ -1,0 +1,117 @@
+"""Hydra over conf/ alone: all that we use of it that is not public.
+
+Hydra's own `compose` works on the one GlobalHydra of the process, which may be the caller's, and runs callbacks that a
+config names. So its loader is called directly. tests/config/test_loader.py holds these names against new versions.
+"""
+
+import copy
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.core_plugins.structured_config_source import StructuredConfigSource
+from hydra._internal.defaults_list import DefaultsList
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import setup_globals
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from vaelab.config.conf import CONF
+
+_ONE_AT_A_TIME = threading.RLock()  # Hydra's version base is of the process
+
+
+class _Repository(ConfigRepository):
+    """Finds configs in conf/ and the search path; of Hydra's own, all but launchers and sweepers.
+
+    Hydra would hold ours against its own, and its plugins', of the same names.
+    """
+
+    def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
+        super().initialize_sources(config_search_path)
+        store = copy.copy(ConfigStore.instance())
+        theirs = store.repo["hydra"]
+        store.repo = store.repo | {
+            "hydra": {name: node for name, node in theirs.items() if name not in ("launcher", "sweeper")}
+        }
+        for source in self.sources:
+            if isinstance(source, StructuredConfigSource):
+                source.store = store
+
+
+class Loader:
+    """Parses overrides and composes conf/train.yaml with them."""
+
+    def __init__(self, config_dir: Path | None = None) -> None:
+        for source in (FileConfigSource, ImportlibResourcesConfigSource, StructuredConfigSource):
+            SourcesRegistry.instance().register(source)
+        if not OmegaConf.has_resolver("now"):  # the caller's Hydra may have set them
+            setup_globals()
+        places = ConfigSearchPathImpl()
+        places.append("hydra", "pkg://hydra.conf")
+        places.append("main", f"file://{CONF}")
+        if config_dir is not None:
+            places.append("--config-dir", f"file://{config_dir}")
+        places.append("schema", "structured://")
+        self._loader = ConfigLoaderImpl(places)
+        self._loader.repository = _Repository(places)
+        self._parser = OverridesParser.create(self._loader)  # glob(...) asks the loader for a group's options
+
+    def parse(self, text: str) -> Override:
+        """One override as an object.
+
+        Raises:
+            HydraException: it is none.
+        """
+        override = self._parser.parse_override(text)
+        override.config_loader = self._loader
+        return override
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """train.yaml with the overrides, unresolved, and with Hydra's own node `hydra`."""
+        return self._loader.load_configuration("train", list(overrides), run_mode=RunMode.RUN, from_shell=False)
+
+    def options(self, group: str, searched: Sequence[str] = ()) -> list[str]:
+        """The options of a group, also of one in a folder that the override `hydra.searchpath=...` names."""
+        return list(self._loader.get_group_options(group, config_name="train", overrides=list(searched)))
+
+    @staticmethod
+    def sources(config: DictConfig) -> list[str]:
+        """The places where the files of a composed config were looked for, in their order."""
+        return [f"{source.schema}://{source.path}" for source in config.hydra.runtime.config_sources]
+
+    def defaults(self, overrides: Sequence[str]) -> DefaultsList:
+        """The files that a config is made of, as a list and as a tree."""
+        return self._loader.compute_defaults_list("train", list(overrides), run_mode=RunMode.RUN)
+
+
+@contextmanager
+def loader(config_dir: str | Path | None = None) -> Iterator[Loader]:
+    """The loader, for one thread at a time; whatever Hydra the caller uses finds its settings as they were.
+
+    Args:
+        config_dir: a folder of one's own config groups, searched after conf/.
+    """
+    with _ONE_AT_A_TIME:
+        base = version.VersionBase.instance()
+        before = base.getbase()
+        version.setbase("1.3")
+        try:
+            yield _loader(None if config_dir is None else Path(config_dir).absolute())
+        finally:
+            base.version_base = before
+
+
+_loader = cache(Loader)

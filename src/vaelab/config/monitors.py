@@ -1,0 +1,102 @@
+"""What callbacks and schedulers watch: whether there will be such a metric, and which way is better."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from vaelab.config.experiment import Experiment
+from vaelab.errors import did_you_mean
+from vaelab.losses import Step
+from vaelab.metrics.likelihood import evaluation_terms
+from vaelab.models.autoencoder import Autoencoder
+from vaelab.training.direction import direction
+
+
+class Watch(NamedTuple):
+    """Something that watches a metric.
+
+    Args:
+        key: of the config, such as "callbacks.early_stopping".
+        metric: such as "val/loss".
+        mode: "min" or "max" as the config or the class says it; None where it follows from the metric.
+        optional: whether a run goes on without the metric.
+    """
+
+    key: str
+    metric: str
+    mode: str | None
+    optional: bool
+
+
+def unwatchable(experiment: Experiment, model: Autoencoder) -> list[str]:
+    """What is watched and will not be there, or is watched the wrong way round."""
+    watches = list(_watches(experiment))
+    names = _metrics(experiment, model) if watches else None
+    mistakes = []
+    for watch in watches:
+        split = watch.metric.partition("/")[0]
+        where = f"{watch.key}.monitor={watch.metric}"
+        if names is not None and watch.metric not in names:
+            mistakes.append(f"{where}: no such metric{did_you_mean(watch.metric, names)}")
+        elif not watch.optional and split == "val" and (reason := _no_validation(experiment)):
+            mistakes.append(f"{where}: {watch.key} needs validations, and {reason}; train/loss is always there")
+        elif watch.mode is None and direction(watch.metric) is None:
+            mistakes.append(f"{where}: say whether lower or higher is better: {watch.key}.mode=min or max")
+        elif watch.mode is not None and direction(watch.metric) not in (None, watch.mode):
+            mistakes.append(
+                f"{where}: of {watch.metric} the {'lowest' if watch.mode == 'min' else 'highest'} is the worst; "
+                f"{watch.key}.mode={direction(watch.metric)}"
+            )
+    return mistakes
+
+
+def _watches(experiment: Experiment) -> Iterator[Watch]:
+    parts = {f"callbacks.{name}": part for name, part in (experiment.callbacks or {}).items() if part is not None}
+    for key, part in parts.items():
+        known = _arguments(part)
+        if isinstance(known.get("monitor"), str):
+            mode = known.get("mode")
+            yield Watch(key, known["monitor"], mode, optional=getattr(_made(part), "watches_if_there", False))
+    schedule = experiment.scheduler
+    if schedule is not None and getattr(schedule, "watches", False):
+        mode = getattr(schedule, "keywords", {}).get("mode", "min")
+        yield Watch("scheduler", getattr(schedule, "monitor", None) or "val/loss", mode, optional=False)
+
+
+def _made(part: Any) -> Any:
+    """The function or class that a part is about to call."""
+    return getattr(part, "func", getattr(part, "target", part))
+
+
+def _arguments(part: Any) -> Mapping[str, Any]:
+    """What a part will be made with, defaults included."""
+    parameters = inspect.signature(_made(part)).parameters.values()
+    defaults = {parameter.name: parameter.default for parameter in parameters}
+    return defaults | dict(getattr(part, "keywords", {}))
+
+
+def _metrics(experiment: Experiment, model: Autoencoder) -> list[str] | None:
+    """The metrics that training and validation report, found with two images that have a shape and no pixels.
+
+    None where a part cannot be judged without pixels.
+    """
+    x, y = torch.zeros(2, *experiment.data.shape, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta")
+    try:
+        with torch.no_grad():
+            evaluated = evaluation_terms(experiment.objective, Step(model, x, y, training=False))
+        step = Step(model, x, y)
+        trained = {**experiment.objective(step), **experiment.objective.critic_losses(step)}
+    except (NotImplementedError, RuntimeError, TypeError, AttributeError, ValueError):
+        return None
+    return [*(f"val/{name}" for name in evaluated), *(f"train/{name}" for name in trained)]
+
+
+def _no_validation(experiment: Experiment) -> str | None:
+    """Why there is no validation; None where there is."""
+    if experiment.data.validation == 0:
+        return "data.validation=0 leaves no images"
+    if getattr(experiment.trainer, "keywords", {}).get("limit_val_batches") == 0:
+        return "trainer.limit_val_batches=0 leaves none"
+    return None

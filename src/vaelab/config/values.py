@@ -1,0 +1,80 @@
+"""The values of a config against the types that constructors declare, and what is wrong in a config's words."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+from vaelab.errors import did_you_mean
+
+
+@cache
+def adapter(annotation: Any) -> TypeAdapter[Any]:
+    """What validates values of an annotated type."""
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:  # the annotated type is a model or dataclass with a config of its own
+        return TypeAdapter(annotation)
+
+
+def explain(path: str, annotation: Any, value: Any, error: ValidationError) -> Iterable[str]:
+    """Pydantic's complaints in the words of a config: key, value, what would be right."""
+    literals = [name for name in _literals(annotation) if isinstance(name, str)]
+    complaints: dict[str, list[str]] = {}
+    for detail in error.errors():
+        if detail["type"] in ("is_instance_of", "needs_python_object", "none_required", "callable_type"):
+            continue  # alternatives that a YAML value cannot be anyway
+        index = "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
+        complaints.setdefault(index, []).append(_said(detail["type"], detail["msg"], value))
+    for index, messages in complaints.items():
+        given = value
+        for position in map(int, re.findall(r"\d+", index)):
+            given = given[position] if isinstance(given, list) and position < len(given) else None
+        hint = did_you_mean(given, literals) if isinstance(given, str) and literals else ""
+        hint = hint if "did you mean" in hint else _as_number(given, messages)
+        yield f"{path}{index}={shown(given)}: should {' or '.join(dict.fromkeys(messages))}{hint}"
+    if not complaints:
+        yield f"{path}={shown(value)}: should be a part, which has a _target_"
+
+
+def _said(kind: str, message: str, value: Any) -> str:
+    if kind == "missing":
+        return "have a value here"
+    if kind in ("list_type", "tuple_type") and not isinstance(value, list | dict):
+        return f"be a list: [{shown(value)}]"
+    return re.sub(r"^(Input|String|List|Tuple) should ", "", message)
+
+
+def _as_number(value: Any, messages: Iterable[str]) -> str:
+    """How a number that is text becomes one; empty where it is none."""
+    wanted = any("integer" in message or "number" in message for message in messages)
+    if not (wanted and isinstance(value, str)):
+        return ""
+    try:
+        float(value)
+    except ValueError:
+        return ""
+    return "; it is text: leave the quotes out, or decode a variable: ${oc.decode:${oc.env:NAME}}"
+
+
+def mapped(annotation: Any) -> Any:
+    """V of Mapping[str, V], also where it is one of several alternatives."""
+    if get_origin(annotation) is Mapping:
+        return get_args(annotation)[1]
+    found = (mapped(alternative) for alternative in get_args(annotation) if get_origin(annotation) is UnionType)
+    return next((value for value in found if value is not None), None)
+
+
+def _literals(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [name for argument in get_args(annotation) for name in _literals(argument)]
+
+
+def shown(value: Any) -> str:
+    """A value as a config has it."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,0 +1,44 @@
+"""The run folder, and the checkpoint in it, that a path means."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vaelab.errors import RunError
+from vaelab.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from vaelab.runs.run import Run
+
+
+def folder_of(run: "Run | str | Path") -> RunFolder:
+    """The run folder that a run, its path or the path of one of its checkpoints means.
+
+    Raises:
+        RunError: there is none, or no such checkpoint.
+    """
+    path = path_of(run)
+    if path.suffix != ".ckpt" or path.is_dir():
+        return RunFolder.open(path)
+    if not path.is_file():
+        raise RunError(f"there is no checkpoint {path}")
+    folder = path.absolute().parent.parent
+    if not (folder / "config.yaml").is_file():
+        raise RunError(
+            f"{path} is not in a run folder: there is no {folder / 'config.yaml'} to say what model it is of"
+        )
+    return RunFolder.open(folder)
+
+
+def checkpoint_of(run: "Run | str | Path") -> Path:
+    """The checkpoint that a path is or, of a run folder, its best one.
+
+    Raises:
+        RunError: there is none.
+    """
+    folder, path = folder_of(run), path_of(run)
+    return path if path.is_file() else folder.best_checkpoint()
+
+
+def path_of(run: "Run | str | Path") -> Path:
+    """The path that somebody means by a run."""
+    return Path(run) if isinstance(run, str | Path) else run.folder
