@@ -45,7 +45,7 @@ def opened(run: "Run | str | Path", *, trust: Sequence[str] = ()) -> Trained:
     """The same, with what surrounds it."""
     folder, checkpoint = folder_of(run), checkpoint_of(run)
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn, from a seed of their own
-        experiment = check(folder.config, trust=trust, own=False, trained=True)
+        experiment = check(folder.config, trust=trust, own=False, trained=True, form=folder.form)
         model = experiment.model()
     load_weights(model, checkpoint)
     return Trained(folder, experiment, model.eval(), step_of(checkpoint))
