@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from vaelab import text
 
 if TYPE_CHECKING:
     from vaelab.looking.evaluate import Evaluation
@@ -16,18 +18,21 @@ if TYPE_CHECKING:
     from vaelab.sweeps.folder import SweepFolder
 
 Result = TypeVar("Result")
+MOST = 100  # mistakes that are printed
 
 
 def console(*, errors: bool = False, wide: bool = False) -> Console:
     """Standard output, or standard error: text as it is, `:x:` included; `wide` where it is no terminal."""
-    width = 200 if wide and not sys.stdout.isatty() else None
-    return Console(stderr=errors, emoji=False, soft_wrap=errors, width=width)
+    return text.console(stderr=errors, soft_wrap=errors, width=200 if wide and not sys.stdout.isatty() else None)
 
 
 def complain(mistakes: Iterable[str]) -> None:
     """Print a line for each."""
-    for line in mistakes:
-        console(errors=True).print(f"[bold red]error:[/] {escape(line)}", highlight=False)
+    shown = list(mistakes)
+    if len(shown) > MOST:
+        shown[MOST:] = [f"and {len(shown) - MOST} more"]
+    for line in shown:
+        console(errors=True).print(Text.assemble(("error:", "bold red"), " ", text.clean(line)))
 
 
 def is_first_here() -> bool:
@@ -55,7 +60,7 @@ def report_sweep(ran: Callable[[], "SweepFolder"]) -> None:
         typer.echo(line)
     failed = list(failures(jobs))
     complain(failed)
-    typer.echo(folder.path)
+    typer.echo(text.clean(str(folder.path)))
     if failed:
         raise typer.Exit(1)
 
@@ -108,6 +113,6 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     output.print(table)
     for reason in dict.fromkeys(evaluation.omitted.values()):
         names = ", ".join(name for name, why in evaluation.omitted.items() if why == reason)
-        output.print(f"not computed: {names}: {reason}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        output.print(f"not computed: {names}: {reason}", style="dim", soft_wrap=True)
     for path in [*evaluation.figures, evaluation.path]:
         typer.echo(path)

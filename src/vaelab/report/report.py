@@ -10,13 +10,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from vaelab.errors import RunError, did_you_mean, unwritten
 from vaelab.report.noise import letters
 from vaelab.report.runs import NATS, STATES, ReportedRun, find_runs
-from vaelab.runs.folder import write_text
+from vaelab.runs.documents import write_text
 from vaelab.sweeps.folder import short_names
 
 NOISE = (
@@ -68,7 +67,10 @@ class Report:
         readable = [run for run in self.runs if run.hyperparameters]
         keys = dict.fromkeys(key for run in readable for key in run.hyperparameters)
         differ = [key for key in keys if len({run.hyperparameters.get(key) for run in readable}) > 1]
-        return [key for key in differ if not any(_follows(key, above, readable) for above in differ)]
+        among = set(differ)
+        return [
+            key for key in differ if not any(_follows(key, part, readable) for part in _above(key) if part in among)
+        ]
 
     @cached_property
     def short_names(self) -> dict[str, str]:
@@ -201,13 +203,16 @@ def as_csv(report: Report) -> str:
 
 
 def as_table(report: Report) -> Table:
-    """A row for each group of runs: mean and standard deviation over its seeds, and how many there are."""
+    """A row for each group of runs: mean and standard deviation over its seeds, and how many there are.
+
+    Its texts are text: print it with `vaelab.text.console`.
+    """
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in report.short_names.values():
-        table.add_column(escape(name))
+        table.add_column(name)
     table.add_column("n", justify="right")
     for name in report.compared:
-        table.add_column(escape(name), justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=True)
     for i, group in enumerate(report.groups[:ROWS]):
         done, of = len(group.counted), len({run.seed for run in group.runs})
         n = str(done) if done == of else f"{done} of {of}"
@@ -215,7 +220,7 @@ def as_table(report: Report) -> Table:
             f"{spread(group.numbers(name), report.decimals[name])} {report.marks[name][i]}".rstrip()
             for name in report.compared
         ]
-        table.add_row(*(escape(as_text(value)) for value in group.values), n, *cells)
+        table.add_row(*(as_text(value) for value in group.values), n, *cells)
     return table
 
 
@@ -295,10 +300,18 @@ def _digits(size: float, more: int) -> int:
     return min(12, max(0, more - math.floor(math.log10(size))))
 
 
+def _above(key: str) -> Iterator[str]:
+    """The parts that `key` is a knob of.
+
+    >>> list(_above("objective.kl_weight.steps"))
+    ['objective', 'objective.kl_weight']
+    """
+    words = key.split(".")
+    return (".".join(words[:length]) for length in range(1, len(words)))
+
+
 def _follows(key: str, above: str, runs: Sequence[ReportedRun]) -> bool:
-    """Whether `key` is a knob of the part `above`, and has one value for each choice of that."""
-    if not key.startswith(f"{above}."):
-        return False
+    """Whether `key`, a knob of the part `above`, has one value for each choice of that."""
     chosen: dict[Any, Any] = {}
     values: list[Mapping[str, Any]] = [run.hyperparameters for run in runs]
     return all(chosen.setdefault(of.get(above), of.get(key)) == of.get(key) for of in values)

@@ -1,6 +1,5 @@
 """Searches in real processes, with the real Optuna."""
 
-import json
 import os
 import shutil
 import sqlite3
@@ -8,18 +7,21 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from moments import kill_before_write
+from moments import kill_before_write, small_disk
 
+from edits import edit_json
 from processes import finish, free_port, run, start
 from vaelab.cli.main import main
 from vaelab.errors import RunError
+from vaelab.runs.differences import differences
 from vaelab.sweeps.folder import SweepFolder
-from vaelab.sweeps.search.search import opened
+from vaelab.sweeps.search.study import opened
 
 QUICK = ["data=digits", "trainer=debug", "encoder.hidden=[8]", "decoder.hidden=[8]", "hydra/sweeper=optuna"]
 SPACE = ["optimizer.lr=tag(log,interval(1e-4,1e-2))", "latent_dim=range(2,9)"]
@@ -36,7 +38,7 @@ def search(*overrides: str) -> int:
 def record(folder: Path) -> dict[str, Any]:
     found = SweepFolder.open(folder).record.search
     assert found is not None
-    return found
+    return asdict(found)
 
 
 def reached(folder: Path) -> list[tuple[dict[str, Any], float]]:
@@ -131,7 +133,7 @@ def test_a_hopeless_trial_is_pruned_and_counts_as_such(tmp_path: Path, capsys: p
     assert search(*axis, *epochs, *pruner) == 0
     jobs = SweepFolder.open(folder).jobs
     assert [job.state for job in jobs] == ["done", "done", "pruned"]
-    assert jobs[2].run.read_json("status")["state"] == "pruned"
+    assert jobs[2].run.status.state == "pruned"
     assert jobs[2].run.best_checkpoint().is_file()
     assert record(folder)["trials"]["pruned"] == 1
     assert "pruned" in capsys.readouterr().out
@@ -213,6 +215,27 @@ def test_a_search_killed_before_any_of_its_writes_is_the_undisturbed_one(tmp_pat
     assert kills > 2
     assert reached(folder) == reached(undisturbed)
     assert record(folder)["trials"] == record(undisturbed)["trials"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_a_search_which_with_room_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    wide = [*SPACE, "encoder.hidden=[512]", "hydra.sweeper.n_trials=2"]
+    command = ["train", "-m", *QUICK, *wide]
+    undisturbed, starved, output = tmp_path / "undisturbed", tmp_path / "starved", tmp_path / "output"
+    assert run(*command, f"hydra.sweep.dir={undisturbed}", output=output) == 0, output.read_text()
+    assert run(*command, f"hydra.sweep.dir={starved}", output=output, first=small_disk) == 1
+    assert "make room" in output.read_text()
+    assert "Traceback" not in output.read_text()
+    assert [job.state for job in SweepFolder.open(starved).jobs] == ["interrupted"]
+    assert run("resume", starved, output=output) == 0, output.read_text()
+    assert reached(starved) == reached(undisturbed)
+    for one, other in zip(*(SweepFolder.open(path).jobs for path in (undisturbed, starved)), strict=True):
+        assert differences(one.run.path, other.run.path) == []
+
+
+def test_a_search_in_use_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with SweepFolder.open(finished).locked():
+        assert "is in use" in refused(capsys, *SPACE, "hydra.sweeper.n_trials=1", f"hydra.sweep.dir={finished}")
 
 
 @pytest.mark.slow
@@ -326,15 +349,13 @@ def foreign(finished: Path, tmp_path: Path) -> Path:
     [
         ("name=${oc.env:HOME}", "give the whole command again"),
         ("+x._target_=os.system", "there is no x|the config has no x"),
-        ("hydra.callbacks.x=1", "callbacks"),
+        ("hydra.callbacks.x=1", "a folder has no say in it"),
     ],
 )
 def test_a_foreign_search_is_composed_of_values_and_choices_only(
     extra: str, words: str, foreign: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = json.loads((foreign / "sweep.json").read_text())
-    content["overrides"].append(extra)
-    (foreign / "sweep.json").write_text(json.dumps(content))
+    edit_json(foreign / "sweep.json", lambda record: record["overrides"].append(extra))
     with pytest.raises(SystemExit) as end:
         main(["resume", str(foreign), "hydra.sweeper.n_trials=2"])
     assert end.value.code == 2
