@@ -92,7 +92,7 @@ class RunFolder:
         if not is_inside(path, "config.yaml"):
             raise RunError(f"{path} is not a run folder: it has no config.yaml; `vaelab train` makes them")
         folder = cls(path)
-        written = ("train.log", "status.json", "metrics.json", "manifest.json")
+        written = ("train.log", "status.json", "metrics.json", "manifest.json", "data.json")
         require_own_files(folder.path, files=written, folders=("checkpoints", "tensorboard"))
         return folder
 

@@ -229,6 +229,7 @@ def _taken_up(
                     _warn_of_changes(then, now)
                 else:
                     folder.write_manifest(now)
+                if folder.form is None:
                     folder.write_json("data", experiment.data.form.to_json())
                 _keep_initial_weights(what, folder)
                 launch.begin(folder.path)

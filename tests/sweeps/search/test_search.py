@@ -302,9 +302,9 @@ def test_nothing_to_search_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_without_the_extra_it_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from vaelab.config import check
+    from vaelab.config import parts
 
-    monkeypatch.setattr(check, "find_spec", lambda package: None)
+    monkeypatch.setattr(parts, "find_spec", lambda package: None)
     assert 'pip install "vaelab[optuna]"' in refused(capsys, *SPACE)
 
 
