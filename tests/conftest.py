@@ -18,9 +18,9 @@ sys.path[:0] = [str(TESTS), str(TESTS / "runs"), str(TESTS.parent / "scripts")]
 
 @pytest.fixture(scope="session")
 def raw_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 training and 30 test images of noise, as each of torchvision's datasets, an array of 300, one of counts, ...
+    """300 training and 30 test images of noise, under the name of each of torchvision's datasets.
 
-    And a table and a folder of photographs.
+    Also an array of 300, one of counts, a table and a folder of photographs.
     """
     root = tmp_path_factory.mktemp("data")
     generator = np.random.default_rng(0)
