@@ -1,7 +1,11 @@
 """Kill runs with SIGKILL at random moments, resume them, and compare them to the bit with undisturbed ones.
 
     python scripts/torture.py
-    python scripts/torture.py --kills 200 --seed 1
+    python scripts/torture.py --kills 200 --seed 1 --starved 5
+
+Some runs are killed within their first 300 ms already, while their folder is being made: what is left then is no folder
+or one that can be resumed, and the same command can be given again. Searches are starved of disk in a random job and
+resumed with room: they end in the trials of undisturbed ones.
 
 Prints a line a kill and a verdict, and exits with 1 where anything differs.
 A run is killed again and again, each time at once or some random fraction of the undisturbed run's time after it began
@@ -13,6 +17,7 @@ import argparse
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -25,6 +30,7 @@ from pathlib import Path
 from vaelab.cli.main import main
 from vaelab.runs.differences import differences
 from vaelab.runs.folder import RunFolder
+from vaelab.sweeps.folder import SweepFolder
 
 SMALL = ["data=digits", "trainer=cpu", "trainer.log_every_n_steps=7", "~callbacks.progress_bar", "latent_dim=4"]
 EVERYTHING = [
@@ -56,23 +62,71 @@ CONFIGS = {
     ],
     "AE, no validation": ["model=ae", "data.validation=0", "trainer.max_epochs=60", "optimizer=sgd"],
 }
+SEARCH = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "optimizer.lr=tag(log,interval(1e-4,1e-2))"]
+SEARCH += ["data=digits", "trainer=cpu", "trainer.max_epochs=2", "encoder.hidden=[64]", "callbacks.pictures=null"]
 # Forked from a process that has imported what takes seconds to import: a kill falls into training, not into that.
 PROCESSES = multiprocessing.get_context("forkserver")
 
 
-def command(arguments: list[str]) -> None:
-    """`vaelab ARGUMENTS`, silently."""
+def command(arguments: list[str], largest: int | None) -> None:
+    """`vaelab ARGUMENTS`, silently; where there is a `largest` file, the disk is full for what is larger."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
+    if largest is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
     main(arguments)
 
 
-def start(*arguments: str) -> BaseProcess:
+def start(*arguments: str, largest: int | None = None) -> BaseProcess:
     """A process of its own for a command."""
-    process = PROCESSES.Process(target=command, args=(list(arguments),))
+    process = PROCESSES.Process(target=command, args=(list(arguments), largest))
     process.start()
     return process
+
+
+def killed_at_the_start(folder: Path, config: list[str], draw: random.Random) -> BaseProcess:
+    """A run that goes on after it was killed while it was being started, by resuming or by the same command."""
+    arguments = ["train", *config, *SMALL, f"hydra.run.dir='{folder}'"]
+    process = start(*arguments)
+    deadline = time.monotonic() + 60
+    made = folder.parent / f".{folder.name}."  # until it is renamed
+    while process.is_alive() and not folder.exists() and not list(folder.parent.glob(f"{made.name}*")):
+        if time.monotonic() > deadline:
+            sys.exit(f"{folder.name}: it has not begun within a minute")
+    process.join(draw.choice([0, 0.3 * draw.random()]))
+    process.kill()
+    process.join()
+    there = folder.exists()
+    print(f"          killed at the start: {'a whole folder' if there else 'no folder'}", flush=True)
+    return start("resume", str(folder)) if there else start(*arguments)
+
+
+def starve(root: Path, draw: random.Random, number: int) -> bool:
+    """Whether a search whose disk is full in some job ends, with room, in what an undisturbed one ends in."""
+    reference, folder = root / "search undisturbed", root / f"search {number}"
+    if not reference.exists():
+        start("train", "-m", *SEARCH, f"hydra.sweep.dir='{reference}'").join()
+    process = start("train", "-m", *SEARCH, f"hydra.sweep.dir='{folder}'", largest=draw.randrange(20_000, 900_000))
+    process.join()
+    codes = [process.exitcode]
+    if SweepFolder.is_one(folder):
+        process = start("resume", str(folder))
+    else:
+        process = start("train", "-m", *SEARCH, f"hydra.sweep.dir='{folder}'")
+    process.join()
+    codes.append(process.exitcode)
+    ends = [SweepFolder.open(path).jobs for path in (reference, folder)]
+    same = codes[0] in (0, 1) and codes[1] == 0 and len(ends[0]) == len(ends[1])
+    found = [str(line) for one, other in zip(*ends, strict=False) for line in differences(one.run.path, other.run.path)]
+    same = same and not found and [job.parameters for job in ends[0]] == [job.parameters for job in ends[1]]
+    verdict = "the same trials" if same else "DIFFERENT"
+    print(f"starved {number}: {codes[0]}, then {codes[1]}: {verdict}", flush=True)
+    for line in found:
+        print(f"            {line}")
+    shutil.rmtree(folder)
+    return same
 
 
 def wait_until_it_trains(process: BaseProcess, folder: Path, log_before: int) -> None:
@@ -109,7 +163,7 @@ def state(folder: Path) -> str:
     return f"{epochs} epochs trained, {', '.join(names) or 'no checkpoint'}{partial}"
 
 
-def torture(root: Path, kills: int, seed: int) -> bool:
+def torture(root: Path, kills: int, starved: int, seed: int) -> bool:
     """Whether every run came to the bits of the undisturbed one."""
     draw = random.Random(seed)
     exact, killed, runs = True, 0, 0
@@ -125,7 +179,11 @@ def torture(root: Path, kills: int, seed: int) -> bool:
             if process.exitcode != 0:
                 sys.exit(f"{name}: the undisturbed run failed with {process.exitcode}")
             times[name] = time.monotonic() - began
-        process = start("train", *config, *SMALL, f"hydra.run.dir='{folder}'")
+        if draw.random() < 0.5:
+            process = killed_at_the_start(folder, config, draw)
+            killed += 1
+        else:
+            process = start("train", *config, *SMALL, f"hydra.run.dir='{folder}'")
         log_before = 0
         for _ in range(3):  # then it may come to its end
             wait_until_it_trains(process, folder, log_before)
@@ -151,17 +209,27 @@ def torture(root: Path, kills: int, seed: int) -> bool:
             print(f"            {line}")
         shutil.rmtree(folder)
         runs += 1
-    print(f"{killed} kills, {runs} runs: {'every run ended in the same bits' if exact else 'NOT EXACT'}")
+    for number in range(starved):
+        exact = starve(root, draw, number) and exact
+    verdict = "every run ended in the same bits" if exact else "NOT EXACT"
+    print(f"{killed} kills, {runs} runs, {starved} starved searches: {verdict}")
     return exact
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--starved", type=int, default=3, help="searches")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     PROCESSES.set_forkserver_preload(
-        ["vaelab.runs.run", "sklearn.datasets", "torch.utils.tensorboard", "matplotlib.figure"]
+        [
+            "vaelab.runs.run",
+            "vaelab.sweeps.search.search",
+            "sklearn.datasets",
+            "torch.utils.tensorboard",
+            "matplotlib.figure",
+        ]
     )
     with tempfile.TemporaryDirectory() as temporary:
-        sys.exit(not torture(Path(temporary), options.kills, options.seed))
+        sys.exit(not torture(Path(temporary), options.kills, options.starved, options.seed))

@@ -111,6 +111,12 @@ def overrides_for(group: str, option: str, raw_sets: Path) -> list[str]:
             "vae_sprites": ["data.size=32", "data.values=[3,3,4,5,5]", "data.validation=50", "data.test=50"],
         }.get(option, [])
         return ["trainer=debug", "callbacks.progress_bar=null", f"experiment={option}", *extra]
+    if group == "metrics":
+        small = ["data=sprites", "data.size=8", "data.values=[2,2,4,4,4]", "data.test=100", "data.validation=0"]
+        extra = (
+            small if option == "factors" else ["metrics.generation.features=pixels", "metrics.generation.images=150"]
+        )
+        return [*TWO_BATCHES, f"metrics={option}", *extra]
     if group == "trainer":
         # A preset's own limits are what is tested, but for the length of the run.
         extra = ["trainer.max_steps=2", "trainer.limit_test_batches=2"]

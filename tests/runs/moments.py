@@ -6,6 +6,7 @@ And to a search before one of its writes.
 import itertools
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -16,7 +17,10 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 
-Action = Literal["SIGKILL", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT twice", "full disk", "poison", "hang"]
+Action = Literal[
+    *("SIGKILL", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT twice", "full disk", "poison", "hang"),
+    *("rename", "remove checkpoints", "remove tensorboard"),
+]
 
 
 def at(folder: Path, /, *, moments: list[str], action: Action = "SIGKILL", rank: int = 0) -> pl.Callback:
@@ -58,6 +62,12 @@ class At(pl.Callback):
         mark.touch()
         if self.action == "full disk":
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+        elif self.action == "rename":
+            self.folder.rename(self.folder.with_name("renamed"))
+        elif self.action.startswith("remove "):
+            taken = self.folder / self.action.removeprefix("remove ")
+            while taken.exists():  # a logger's thread may write there at the same time
+                shutil.rmtree(taken, ignore_errors=True)
         elif self.action == "hang":
             time.sleep(600)
         elif self.action == "poison":
@@ -66,6 +76,11 @@ class At(pl.Callback):
         else:
             for _ in range(2 if self.action == "SIGINT twice" else 1):
                 os.kill(os.getpid(), getattr(signal, self.action.split()[0]))
+
+
+def small_disk() -> None:
+    """Have no file of this process grow beyond what a study takes, which is less than a checkpoint of some size."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
 
 
 def kill_before_write(number: int) -> None:

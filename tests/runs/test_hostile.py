@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 import vaelab
 from processes import command
 from vaelab.cli.main import main
+from vaelab.training.services import wandb_address, without_settings_here
 
 CANARY = "THE CODE RAN"
 SMALL = ["data=digits", "trainer=debug", "callbacks.progress_bar=null", "latent_dim=2", "encoder.hidden=[8]"]
@@ -71,7 +72,7 @@ def change(config: dict[str, object]) -> Callable[[Path], None]:
         content = OmegaConf.load(run / "config.yaml")
         for key, value in config.items():
             OmegaConf.update(content, key, value, force_add=True)
-        (run / "config.yaml").write_text(OmegaConf.to_yaml(content))
+        (run / "config.yaml").write_text(OmegaConf.to_yaml(content).replace("seed: '@'", f"seed: {'9' * 400}"))
 
     return harm
 
@@ -402,6 +403,18 @@ FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
         change({"logger": {"mlflow": gadget("vaelab.training.lightning.mlflow", tracking_uri="http://127.0.0.1:9")}}),
         "--trust http://127.0.0.1:9",
     ),
+    "somebody's W&B": (
+        change({"logger": {"wandb": gadget("vaelab.training.lightning.wandb", project="x")}}),
+        "has the run logged to Weights & Biases at https://",
+    ),
+    "a folder for a log": (lambda run: ((run / "train.log").unlink(), (run / "train.log").mkdir())[0], "is a folder"),
+    "a file for checkpoints": (
+        lambda run: (shutil.rmtree(run / "checkpoints"), (run / "checkpoints").touch())[0],
+        "is a file",
+    ),
+    "a name with escapes": (write("\x1b[2J", ""), "control characters"),
+    "a seed of 400 digits": (change({"seed": "@"}), "seed"),
+    "an enormous network": (change({"encoder.hidden": [1] * 5000}), "1024 items"),
     "a database elsewhere": (
         change({"logger": {"mlflow": gadget("vaelab.training.lightning.mlflow", tracking_uri="sqlite:////tmp/x.db")}}),
         "--trust sqlite:////tmp/x.db",
@@ -459,6 +472,28 @@ def test_hostile_overrides_and_files_of_config_are_refused(
         (victim.parent / "mine" / group).mkdir(parents=True)
         (victim.parent / "mine" / group / "evil.yaml").write_text(content)
     refused(["train", "data=digits", "trainer=debug", *OVERRIDES[name]], victim, capsys)
+
+
+def test_settings_of_the_folder_one_stands_in_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of W&B, which would send its key to the server that they name."""
+    import wandb
+
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "settings").write_text("[default]\nbase_url = http://127.0.0.1:9\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "none"))
+
+    def server() -> str:
+        settings = wandb.Settings()
+        settings.update_from_system_settings()
+        return str(settings.base_url)
+
+    assert server() == "http://127.0.0.1:9"
+    with without_settings_here():
+        assert server() == wandb_address() == wandb.Settings().base_url
+    monkeypatch.setenv("WANDB_BASE_URL", "https://mine.example.org/")
+    assert wandb_address() == "https://mine.example.org"
 
 
 def test_json_is_read_as_text(victim: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,5 @@
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,14 +8,15 @@ import torch
 from vaelab.config.check import check
 from vaelab.config.compose import compose
 from vaelab.data import Memory, ScikitDigits
+from vaelab.runs.documents import Git, Manifest
 from vaelab.runs.manifest import circumstances, manifest
 
 
 def test_the_number_of_threads_and_the_versions_are_recorded() -> None:
     recorded = manifest(ScikitDigits(), seed=3)
-    assert recorded["seed"] == 3
-    assert recorded["hardware"]["threads"] == torch.get_num_threads()
-    assert recorded["packages"]["torch"] == torch.__version__.split("+")[0]
+    assert recorded.seed == 3
+    assert recorded.hardware["threads"] == torch.get_num_threads()
+    assert recorded.packages["torch"] == torch.__version__.split("+")[0]
 
 
 def test_the_checksum_of_a_split_sees_one_pixel() -> None:
@@ -23,7 +25,7 @@ def test_the_checksum_of_a_split_sees_one_pixel() -> None:
     assert test.index is not None
     assert isinstance(test.store, Memory)
     test.store.values[test.index[3], 0, 2, 2] ^= 1
-    before, after = (manifest(data, seed=0)["data"] for data in (one, other))
+    before, after = (manifest(data, seed=0).data for data in (one, other))
     assert {split for split in before if before[split] != after[split]} == {"test"}
 
 
@@ -35,14 +37,14 @@ def test_commit_and_uncommitted_changes_are_those_of_the_folder(
         return subprocess.run(["git", *who, *arguments], check=True, capture_output=True, text=True).stdout.strip()
 
     monkeypatch.chdir(tmp_path)
-    assert manifest(ScikitDigits(), seed=0)["git"] is None
+    assert manifest(ScikitDigits(), seed=0).git is None
     git("init")
     Path("program.py").write_text("1")
     git("add", "program.py")
     git("commit", "-m", "begin")
-    assert manifest(ScikitDigits(), seed=0)["git"] == {"commit": git("rev-parse", "HEAD"), "diff": ""}
+    assert manifest(ScikitDigits(), seed=0).git == Git(git("rev-parse", "HEAD"), "")
     Path("program.py").write_text("2")
-    assert manifest(ScikitDigits(), seed=0)["git"]["diff"] == git("diff", "HEAD") != ""
+    assert manifest(ScikitDigits(), seed=0).git.diff == git("diff", "HEAD") != ""
 
 
 def test_deterministic_kernels_are_the_default() -> None:
@@ -57,18 +59,18 @@ def test_deterministic_kernels_are_the_default() -> None:
 
 
 def test_circumstances_are_what_two_manifests_say_and_is_not_the_same() -> None:
-    then = {
-        "packages": {"torch": "2.13", "numpy": "2.1"},
-        "data": {"train": "a", "test": "b"},
-        "hardware": {"threads": 1, "gpus": []},
-        "git": {"commit": "0123456789abcdef", "diff": ""},
-    }
-    now = {
-        "packages": {"torch": "2.14", "numpy": "2.1"},
-        "data": {"train": "a", "test": "c"},
-        "hardware": {"threads": 2, "gpus": []},
-        "git": {"commit": "fedcba9876543210", "diff": "+"},
-    }
+    then = Manifest(
+        packages={"torch": "2.13", "numpy": "2.1"},
+        data={"train": "a", "test": "b"},
+        hardware={"threads": 1, "gpus": []},
+        git=Git("0123456789abcdef", ""),
+    )
+    now = Manifest(
+        packages={"torch": "2.14", "numpy": "2.1"},
+        data={"train": "a", "test": "c"},
+        hardware={"threads": 2, "gpus": []},
+        git=Git("fedcba9876543210", "+"),
+    )
     assert circumstances(then, then) == {}
     assert circumstances(then, now) == {
         "packages": ["torch 2.13 -> 2.14"],
@@ -76,4 +78,4 @@ def test_circumstances_are_what_two_manifests_say_and_is_not_the_same() -> None:
         "hardware": ["threads 1 -> 2"],
         "code": ["commit 0123456789ab -> fedcba987654", "uncommitted changes"],
     }
-    assert "code" not in circumstances(then, now | {"git": None})
+    assert "code" not in circumstances(then, replace(now, git=None))

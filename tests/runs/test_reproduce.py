@@ -70,7 +70,7 @@ def test_a_figure_that_was_tampered_with_is_reported_with_its_amounts(copy: Path
 
 def test_another_number_of_threads_is_reported(original: Path, tmp_path: Path, another_number_of_threads: int) -> None:
     reproduction = vaelab.reproduce(original, folder=tmp_path / "again")
-    threads = RunFolder(original).read_json("manifest")["hardware"]["threads"]
+    threads = RunFolder(original).manifest.hardware["threads"]
     assert reproduction.circumstances["hardware"] == [f"threads {threads} -> {another_number_of_threads}"]
 
 

@@ -3,13 +3,18 @@ import json
 import random
 import signal
 import time
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from moments import kill_before_write
 
 import vaelab
 from processes import SILENCE, finish, run, start
+from vaelab.errors import StorageError
 from vaelab.runs.differences import differences
 from vaelab.runs.folder import RunFolder
 from vaelab.training.monitoring import IMAGES_PER_SECOND
@@ -209,7 +214,7 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint_and_the_run_resumes_to_
     folder = tmp_path / "run"
     assert disturbed(folder, "start30", action=action, output=output) == code
     assert "Traceback" not in output.read_text()
-    assert RunFolder(folder).read_json("status")["state"] == "interrupted"
+    assert RunFolder(folder).status.state == "interrupted"
     assert read(folder / "checkpoints" / "last.ckpt")["global_step"] == 31
     assert not (folder / "figures").exists()
     assert resume(folder) == 0
@@ -242,7 +247,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, output: Path) -> None:
     folder = tmp_path / "run"
     assert disturbed(folder, "start30", action="SIGINT twice", output=output) == 130
     assert "Traceback" not in output.read_text()
-    assert RunFolder(folder).read_json("status")["state"] == "interrupted"
+    assert RunFolder(folder).status.state == "interrupted"
     assert read(folder / "checkpoints" / "last.ckpt")["global_step"] == 22
 
 
@@ -277,7 +282,7 @@ def test_what_ends_one_of_two_processes_ends_both_and_the_run_resumes_to_the_sam
         await_the_end_of_all_processes(folder)
         assert (code, moment) == (expected, moment), output.read_text()
         assert (folder / f"was_at_{moment}_{rank}").exists()
-        assert RunFolder(folder).read_json("status")["state"] == state
+        assert RunFolder(folder).status.state == state
         assert read(folder / "checkpoints" / "last.ckpt")["global_step"] == step
         code = resume(folder, output=output)
     assert code == 0
@@ -297,7 +302,7 @@ def test_a_process_that_waits_in_vain_for_another_ends_and_says_so(tmp_path: Pat
     other = ["+callbacks.other._target_=moments.at", "+callbacks.other.moments=[end31]", "+callbacks.other.rank=1"]
     assert in_two(folder, "end31", "hang", *other, output=output) == 1
     assert "process 1 of the run ended with exit code -9" in output.read_text()
-    assert RunFolder(folder).read_json("status")["state"] == "failed"
+    assert RunFolder(folder).status.state == "failed"
 
 
 @pytest.mark.slow
@@ -306,7 +311,7 @@ def test_a_nan_in_one_of_two_processes_stops_both_with_the_step_where_it_arose(t
     assert in_two(folder, "start32", "poison", rank=1, output=output) == 3
     (line,) = errors_in(output)
     assert line == "error: train/reconstruction is nan, train/kl is nan at step 32"
-    assert RunFolder(folder).read_json("status")["state"] == "failed"
+    assert RunFolder(folder).status.state == "failed"
     assert read(folder / "checkpoints" / "last.ckpt")["global_step"] == 30
 
 
@@ -368,9 +373,9 @@ def test_a_nan_stops_the_run_and_no_checkpoint_has_it(tmp_path: Path, output: Pa
     folder = tmp_path / "run"
     assert disturbed(folder, "start30", action="poison", output=output) == 3
     assert "train/reconstruction is nan, train/kl is nan at step 30" in output.read_text()
-    status = RunFolder(folder).read_json("status")
-    assert status["state"] == "failed"
-    assert "step 30" in status["error"]
+    status = RunFolder(folder).status
+    assert status.state == "failed"
+    assert "step 30" in status.error
     last = read(folder / "checkpoints" / "last.ckpt")
     assert last["global_step"] == 22
     assert all(bool(tensor.isfinite().all()) for tensor in last["state_dict"].values())
@@ -405,9 +410,9 @@ def test_a_run_folder_in_use_is_refused(tmp_path: Path, output: Path) -> None:
 def test_a_run_taken_to_another_machine_is_resumed_with_a_warning(tmp_path: Path, output: Path) -> None:
     folder = tmp_path / "run"
     assert disturbed(folder, "start30") == -signal.SIGKILL
-    manifest = RunFolder(folder).read_json("manifest")
-    manifest["hardware"]["threads"] = 64
-    RunFolder(folder).write_json("manifest", manifest)
+    manifest = RunFolder(folder).manifest
+    assert manifest is not None
+    RunFolder(folder).write_manifest(replace(manifest, hardware={**manifest.hardware, "threads": 64}))
     assert resume(folder, output=output) == 0
     assert "threads 64 -> " in output.read_text()
 
@@ -415,3 +420,37 @@ def test_a_run_taken_to_another_machine_is_resumed_with_a_warning(tmp_path: Path
 def test_what_is_no_run_folder_is_refused(tmp_path: Path, output: Path) -> None:
     assert resume(tmp_path, output=output) == 2
     assert "not a run folder" in output.read_text()
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        ("rename", "removed or renamed"),
+        ("remove checkpoints", "checkpoints"),
+        ("remove tensorboard", "is gone"),
+    ],
+)
+def test_what_is_taken_away_under_a_run_is_noticed_and_it_can_be_resumed(
+    action: str, words: str, tmp_path: Path
+) -> None:
+    overrides = [override for override in TINY if not override.startswith(("--trust", "~callbacks"))]
+    moment = ["+callbacks.moments.moments=[start30]", f"+callbacks.moments.action={action}"]
+    config = vaelab.compose([*overrides, "callbacks.progress_bar=null", "trainer.max_epochs=2", *moment])
+    with pytest.raises(StorageError, match=words):
+        vaelab.train(config, folder=tmp_path / "run", trust=["moments"])
+    (left,) = tmp_path.iterdir()
+    assert left.name == ("renamed" if action == "rename" else "run")
+    assert RunFolder(left).status.state in ("running", "interrupted")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* is gone, and what was logged to it before")
+        assert vaelab.resume(left, trust=["moments"]).metrics["epochs"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [1, 2, 3, 4, 6])
+def test_a_run_killed_while_its_folder_is_made_leaves_none_or_a_whole_one(write: int, tmp_path: Path) -> None:
+    command = ["train", "data=digits", "trainer=debug", "~callbacks.progress_bar", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert run(*command, first=partial(kill_before_write, write)) == -signal.SIGKILL
+    again = ["resume", tmp_path / "run"] if (tmp_path / "run").exists() else command
+    assert run(*again) == 0
+    assert RunFolder(tmp_path / "run").done

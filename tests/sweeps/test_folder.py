@@ -37,7 +37,7 @@ def test_a_folder_that_is_taken_is_left_alone(config: DictConfig, tmp_path: Path
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "notes").touch()
     assert SweepFolder.create(tmp_path / "sweep", record("0"), [config], exact=False).path == tmp_path / "sweep-2"
-    with pytest.raises(RunError, match="is there already and is not a sweep"):
+    with pytest.raises(RunError, match="is there already"):
         SweepFolder.create(tmp_path / "sweep", record("0"), [config], exact=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep", "sweep-2"]
     assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["notes"]

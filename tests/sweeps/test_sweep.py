@@ -1,15 +1,17 @@
 """Sweeps in real processes: killed, stopped, gone on with, compared to the bit."""
 
-import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from edits import edit_json, edit_text
 from processes import SILENCE, finish, run, start
 from vaelab.cli.main import main
 from vaelab.config.conf import options
@@ -154,8 +156,8 @@ def test_a_failed_job_stops_no_other_and_says_where_its_traceback_is(launcher: s
     assert sweep(folder, *axis, output=output) == 1
     assert states(folder) == ["failed", "done", "failed", "done"]
     failed = SweepFolder.open(folder).jobs[0].run
-    assert "nan" in failed.read_json("status")["error"]
-    assert failed.read_json("status")["traceback"].startswith("Traceback")
+    assert "nan" in failed.status.error
+    assert failed.status.traceback.startswith("Traceback")
     assert "Traceback" in failed.log.read_text()
     said = output.read_text()
     assert "Traceback" not in said
@@ -184,7 +186,7 @@ def test_jobs_have_their_launchers_threads_in_their_configs_or_those_that_were_g
     assert sweep(folder, UNDISTURBED, *threads, *ONE_WORKER, "hydra.launcher.threads=3") == 0
     jobs = [job.run for job in SweepFolder.open(folder).jobs]
     assert [job.config.threads for job in jobs] == [3, 2]
-    assert [job.read_json("manifest")["hardware"]["threads"] for job in jobs] == [3, 2]
+    assert [job.manifest.hardware["threads"] for job in jobs] == [3, 2]
     assert sweep(folder, UNDISTURBED, *threads, "hydra/launcher=basic") == 0  # the same sweep
 
 
@@ -270,22 +272,21 @@ def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_foreign_sweep_is_checked_before_its_first_job(
     old: str, new: str, words: str, foreign: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = foreign / "1" / "config.yaml"
-    config.write_text(config.read_text().replace(old, new))
+    edit_text(foreign / "1" / "config.yaml", old, new)
     assert words in refused(capsys, "resume", str(foreign))
     assert states(foreign) == ["waiting", "waiting"]
 
 
 def test_the_overrides_of_a_foreign_sweep_are_never_composed(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = foreign / "sweep.json"
-    record = json.loads(file.read_text())
-    for job in record["jobs"]:
-        job["overrides"] = ["+hydra.callbacks.x._target_=os.system", "nonsense"]
-    record["overrides"] = ["nonsense"]
-    file.write_text(json.dumps(record))
+    def edit(record: dict[str, Any]) -> None:
+        for job in record["jobs"]:
+            job["overrides"] = ["+hydra.callbacks.x._target_=os.system", "nonsense"]
+        record["overrides"] = ["nonsense"]
+
+    edit_json(foreign / "sweep.json", edit)
     main_returns_with_0("resume", str(foreign))
     assert states(foreign) == ["done", "done"]
-    assert "nonsense" in RunFolder(foreign / "0").read_json("manifest")["overrides"]
+    assert "nonsense" in RunFolder(foreign / "0").manifest.overrides
 
 
 def main_returns_with_0(*arguments: str) -> None:
@@ -306,17 +307,15 @@ def main_returns_with_0(*arguments: str) -> None:
 def test_a_foreign_launcher_is_checked(
     launcher: dict[str, object], words: str, foreign: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record = json.loads((foreign / "sweep.json").read_text())
-    (foreign / "sweep.json").write_text(json.dumps(record | {"launcher": launcher}))
+    edit_json(foreign / "sweep.json", lambda record: record.update(launcher=launcher))
     assert words in refused(capsys, "resume", str(foreign))
 
 
 def test_the_address_of_a_cluster_is_never_taken_from_a_folder(foreign: Path) -> None:
     from vaelab.sweeps.sweep import _launcher_of
 
-    record = json.loads((foreign / "sweep.json").read_text())
-    record["launcher"] = {"name": "ray", "address": "ray://somewhere:10001", "cpus": 3}
-    (foreign / "sweep.json").write_text(json.dumps(record))
+    ray = {"name": "ray", "address": "ray://somewhere:10001", "cpus": 3}
+    edit_json(foreign / "sweep.json", lambda record: record.update(launcher=ray))
     launcher = _launcher_of(SweepFolder.open(foreign), [], [])
     assert (launcher.address, launcher.cpus) == (None, 3)  # type: ignore[attr-defined]
     launcher = _launcher_of(SweepFolder.open(foreign), ["hydra.launcher.address=auto", "hydra.launcher.cpus=1"], [])
@@ -383,5 +382,7 @@ def test_a_folder_that_is_neither_is_said(tmp_path: Path, capsys: pytest.Capture
     assert "not a run folder" in refused(capsys, "resume", str(tmp_path))
 
 
-def test_a_run_is_not_resumed_with_overrides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "resumed as it was started" in refused(capsys, "resume", str(tmp_path), "latent_dim=3")
+def test_a_run_is_not_resumed_with_overrides(
+    small_run: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "resumed as it was started" in refused(capsys, "resume", str(small_run("vae")), "latent_dim=3")

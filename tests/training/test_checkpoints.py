@@ -27,7 +27,7 @@ def half_written(checkpoint, file):
 
 
 def test_what_is_loaded_is_what_was_saved(tmp_path):
-    io, path = AtomicCheckpointIO(), tmp_path / "deep" / "down" / "last.ckpt"
+    io, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
 
     io.save_checkpoint(CONTENT, path)
     loaded = io.load_checkpoint(path)
@@ -37,6 +37,12 @@ def test_what_is_loaded_is_what_was_saved(tmp_path):
     assert loaded["step"] == 7
     assert loaded["window"][0][0]["loss"] == 1.5
     assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_folder_that_somebody_has_removed_is_not_made_again(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        AtomicCheckpointIO().save_checkpoint(CONTENT, tmp_path / "checkpoints" / "last.ckpt")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):

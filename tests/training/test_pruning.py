@@ -40,7 +40,7 @@ def test_a_pruned_run_has_its_checkpoints_and_can_be_gone_on_with(tmp_path: Path
     with pytest.raises(Pruned, match="after 2 epochs, for its val/loss"):
         go_on(run, run.config, callbacks=[Pruning(trial, "val/loss")])
     assert list(trial.reported) == [0, 1]
-    assert run.read_json("status")["state"] == "pruned"
+    assert run.status.state == "pruned"
     assert not run.metrics
     assert "Traceback" not in run.log.read_text()
     assert "test/elbo" in vaelab.evaluate(run.path)

@@ -2,13 +2,15 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from vaelab import text
 
 if TYPE_CHECKING:
     from vaelab.looking.evaluate import Evaluation
@@ -16,18 +18,21 @@ if TYPE_CHECKING:
     from vaelab.sweeps.folder import SweepFolder
 
 Result = TypeVar("Result")
+MOST = 100  # mistakes that are printed
 
 
 def console(*, errors: bool = False, wide: bool = False) -> Console:
     """Standard output, or standard error: text as it is, `:x:` included; `wide` where it is no terminal."""
-    width = 200 if wide and not sys.stdout.isatty() else None
-    return Console(stderr=errors, emoji=False, soft_wrap=errors, width=width)
+    return text.console(stderr=errors, soft_wrap=errors, width=200 if wide and not sys.stdout.isatty() else None)
 
 
 def complain(mistakes: Iterable[str]) -> None:
     """Print a line for each."""
-    for line in mistakes:
-        console(errors=True).print(f"[bold red]error:[/] {escape(line)}", highlight=False)
+    shown = list(mistakes)
+    if len(shown) > MOST:
+        shown[MOST:] = [f"and {len(shown) - MOST} more"]
+    for line in shown:
+        console(errors=True).print(Text.assemble(("error:", "bold red"), " ", text.clean(line)))
 
 
 def is_first_here() -> bool:
@@ -55,9 +60,17 @@ def report_sweep(ran: Callable[[], "SweepFolder"]) -> None:
         typer.echo(line)
     failed = list(failures(jobs))
     complain(failed)
-    typer.echo(folder.path)
+    typer.echo(text.clean(str(folder.path)))
     if failed:
         raise typer.Exit(1)
+
+
+def track(steps: Sequence[Any], description: str) -> Iterable[Any]:
+    """Show how far a loop is, on a terminal."""
+    from rich.progress import track as rich_track
+
+    terminal = console(errors=True)
+    return rich_track(steps, description, console=terminal, transient=True, disable=not terminal.is_terminal)
 
 
 def _stoppable(trained: Callable[[], Result]) -> Result:
@@ -81,7 +94,7 @@ def _print_metrics(metrics: Mapping[str, float]) -> None:
 
 def print_evaluation(evaluation: "Evaluation") -> None:
     """A table of the metrics with their units, and the reasons why others are missing."""
-    output = console()
+    output = console(wide=True)
     output.print(", ".join(f"{key} {value}" for key, value in evaluation.header.items()), soft_wrap=True)
     table = Table(box=None)
     table.add_column("metric", style="bold", no_wrap=True)
@@ -91,10 +104,15 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     for name, metric in evaluation.metrics.items():
         value, error = metric.value, metric.standard_error
         shown = f"{value:.6g}" if isinstance(value, float | int) else f"{min(value):.3g} to {max(value):.3g}"
-        details = [f"{key.replace('_', ' ')} {detail:.6g}" for key, detail in metric.details.items()]
+        details = [
+            f"{key.replace('_', ' ')} {detail:.6g}"
+            for key, detail in metric.details.items()
+            if isinstance(detail, float | int)  # what is said in words is in the file
+        ]
         table.add_row(name, shown, "" if error is None else f"{error:.2g}", "; ".join([metric.unit, *details]))
     output.print(table)
     for reason in dict.fromkeys(evaluation.omitted.values()):
         names = ", ".join(name for name, why in evaluation.omitted.items() if why == reason)
-        output.print(f"not computed: {names}: {reason}", style="dim", markup=False, highlight=False, soft_wrap=True)
-    typer.echo(evaluation.path)
+        output.print(f"not computed: {names}: {reason}", style="dim", soft_wrap=True)
+    for path in [*evaluation.figures, evaluation.path]:
+        typer.echo(path)

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from omegaconf import OmegaConf
-from rich.markup import escape
 from rich.table import Table
 
 from vaelab.cli.arguments import Overrides, Run, Trust
@@ -15,6 +14,7 @@ from vaelab.cli.printing import console, report_run, report_sweep
 from vaelab.config.compose import compose_with_hydra, run_dir, without_hydra
 from vaelab.config.conf import groups, options
 from vaelab.errors import ConfigError
+from vaelab.text import clean
 
 commands = typer.Typer()
 
@@ -149,7 +149,7 @@ def reproduce(
         for difference in summary(reproduction.differences):
             amounts = (difference.absolute, difference.relative)
             shown = ["" if amount is None else f"{amount:.3g}" for amount in amounts]
-            table.add_row(escape(" ".join(difference.place)), escape(difference.what), *shown)
+            table.add_row(clean(" ".join(difference.place)), clean(difference.what), *shown)
         console().print(table)
         typer.echo(f"different: {reproduction.run.folder} differs from {run}")
     for part, changes in reproduction.circumstances.items():

@@ -34,6 +34,8 @@ from vaelab.performance import linear
 # Where layers are computed: their lines say nothing of who gave them a wrong shape.
 LAYERS = (Path(torch.__file__).parent, Path(linear.__file__), Path(projections.__file__))
 
+MODULES = 10_000
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -100,6 +102,7 @@ def checked(
         _ = experiment.data.form  # tensors that it reads are no meta tensors
         with torch.device("meta"):
             model = experiment.model()
+        _require_few_layers(model)
         experiment.objective.requires(model)
         with torch.device("meta"):
             experiment.objective.build(model, experiment.seed)
@@ -173,6 +176,20 @@ def _require_shapes(model: Autoencoder) -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _require_few_layers(model: torch.nn.Module) -> None:
+    """Refuse a model whose check alone would take minutes, since each layer is made and gone through.
+
+    Raises:
+        ValueError: it has more than MODULES modules.
+    """
+    count = sum(1 for _ in model.modules())
+    if count > MODULES:
+        raise ValueError(
+            f"the networks have {count:,} layers and other modules, and {MODULES:,} are the most that are checked: "
+            "fewer blocks or shorter lists of widths"
+        )
 
 
 def _require_memory(model: torch.nn.Module, *, trained: bool) -> None:

@@ -25,7 +25,7 @@ def _no_path(name: str) -> str:
 
 
 Name = Annotated[str, Field(max_length=100), AfterValidator(_no_path)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 LatentDim = Annotated[int, Field(gt=0)]
 Threads = Annotated[int, Field(gt=0, le=1024)]
 Text = Annotated[str, Field(min_length=1)]
@@ -57,6 +57,7 @@ class Experiment:
     trainer: Part
     callbacks: Mapping[str, PartOfFolder | None] | None = None
     logger: Mapping[str, PartOfFolder | None] | None = None
+    metrics: Mapping[str, Part | None] | None = None
     threads: Threads | None = None
     compile: bool = False
     channels_last: bool = False

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaelab.data import Form, ImageData, Images, Splits
+from vaelab.data import Form, ImageData, Images
 from vaelab.data.scaling import AS_IT_IS
-from vaelab.errors import DataError, RunError, did_you_mean
+from vaelab.errors import DataError, RunError
 from vaelab.looking.own_images import read_own
+from vaelab.metrics.subject import split_images
 from vaelab.models.autoencoder import Autoencoder
-from vaelab.seeding import derive_seed
 
 
 class Chosen(NamedTuple):
@@ -60,22 +60,6 @@ def choose(
     return chosen._replace(
         rows=chosen.rows.take(torch.tensor(numbers)), names=[chosen.names[n] for n in numbers], labels=labels
     )
-
-
-def split_images(data: ImageData, split: str) -> Images:
-    """The images of a split as training sees them; those that are binarized anew at every use, drawn once.
-
-    Raises:
-        DataError: there is no such split, or nothing in it.
-    """
-    if split not in Splits._fields:
-        raise DataError(f"--split {split}: there is no such split{did_you_mean(split, Splits._fields)}")
-    images: Images = getattr(data.splits, split)
-    if not len(images):
-        raise DataError(f"--split {split}: this run's data have no {split} images")
-    if split == "train" and data.binarize == "dynamic":
-        return images.binarized(derive_seed(data.seed, "binarize train"))
-    return images
 
 
 def labels_for(model: Autoencoder, images: int, labels: Tensor | None, label: int | None) -> Tensor:

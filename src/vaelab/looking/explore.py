@@ -19,10 +19,11 @@ from torch.nn.functional import mse_loss
 from vaelab import figures
 from vaelab.data import Batches, Images, rows_at_once
 from vaelab.errors import RunError, unwritten
-from vaelab.looking.chosen import choose, labels_for, noun, numbered, require_labels, split_images
+from vaelab.looking.chosen import choose, labels_for, noun, numbered, require_labels
 from vaelab.looking.embedding import principal_components, save_csv, save_npz, umap_points
 from vaelab.looking.load import Trained, opened
 from vaelab.metrics.latents import LatentsOfImages
+from vaelab.metrics.subject import split_images
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.latents import changing, fitted_gaussian, inverse_cdf
 from vaelab.runs.locate import folder_of

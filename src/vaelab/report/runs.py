@@ -12,12 +12,15 @@ import yaml
 
 from vaelab.config.compose import SETTINGS
 from vaelab.errors import RunError
-from vaelab.runs.folder import MAX_BYTES, RunFolder, require_plain
+from vaelab.runs.documents import MAX_INTEGER, Manifest, number, read_text, unsigned
+from vaelab.runs.folder import RunFolder, require_plain
 from vaelab.runs.hyperparameters import hyperparameters
-from vaelab.sweeps.folder import Entry, SweepFolder, shown
+from vaelab.sweeps.folder import Entry, Record, shown
+from vaelab.text import clean, one_line
 
 STATES = ("done", "pruned", "running", "interrupted", "failed", "waiting", "unreadable")
 NATS = "nats per image"
+MOST = 300  # characters of a text
 _MARKS = {"manifest.json", "status.json", "metrics.json"}  # one of them, beside a config.yaml, makes a run folder
 _NOT_ALONE = (*SETTINGS, "hydra/launcher", "hydra/sweeper", "sweep")  # overrides that are not a single run's
 
@@ -72,7 +75,7 @@ def find_runs(folders: Sequence[Path]) -> list[ReportedRun]:
             if len(folders) > 1 and path != top:
                 name = f"{top.name}/{name}"
             if path not in runs:
-                runs[path] = _read(path, _clean(name), sweep, job)
+                runs[path] = _read(path, clean(name, MOST), sweep, job)
     return list(runs.values())
 
 
@@ -89,7 +92,7 @@ def _run_folders(top: Path) -> Iterator[tuple[Path, Path | None, Entry | None]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if "sweep.json" in files and own_file(path / "sweep.json"):
             with suppress(RunError):  # its runs say what they are
-                jobs |= {path / entry.folder: (path, entry) for entry in SweepFolder.open(path).record.jobs}
+                jobs |= {path / entry.folder: (path, entry) for entry in Record.read(path / "sweep.json").jobs}
         sweep, job = jobs.get(path, (None, None))
         if "config.yaml" in files and (job or _MARKS & set(files)):
             folders.clear()
@@ -98,20 +101,19 @@ def _run_folders(top: Path) -> Iterator[tuple[Path, Path | None, Entry | None]]:
 
 def _read(path: Path, name: str, sweep: Path | None, job: Entry | None) -> ReportedRun:
     folder = RunFolder(path)
-    axes = None if job is None else {_clean(key): _value(value) for key, value in job.parameters.items()}
+    axes = None if job is None else {clean(key, MOST): _value(value) for key, value in job.parameters.items()}
     try:
         config = _hyperparameters(path / "config.yaml")
-        status, manifest = _json(folder, "status"), _json(folder, "manifest")
-        state = str(status.get("state", "waiting"))
+        status, manifest = folder.status, folder.manifest
         seed = config.pop("seed", None)
-        metrics = {_clean(key): _number(value) for key, value in _json(folder, "metrics").items()}
+        metrics = {clean(key, MOST): value for key, value in folder.metrics.items()}
         evaluated = _evaluations(folder, seed)
         return ReportedRun(
             folder=path,
             name=name,
-            state=state if state in STATES else "unreadable",
-            error=_clean(str(status.get("error", "")), 2000) if state in STATES else "status.json has no known state",
-            traceback=_clean(str(status.get("traceback", "")), 10_000),
+            state=status.state,
+            error=clean(status.error, 2000),
+            traceback=clean(status.traceback, 10_000),
             seed=seed if isinstance(seed, int) else None,
             hyperparameters={key: value for key, value in config.items() if key != "name"},
             axes=axes,
@@ -121,52 +123,41 @@ def _read(path: Path, name: str, sweep: Path | None, job: Entry | None) -> Repor
             command=_command(path, manifest, job),
         )
     except Exception as error:  # a foreign file may fail in any way
-        reason = _clean(" ".join(str(error).split()), 500)
+        reason = one_line(str(error), 500)
         return ReportedRun(path, name, "unreadable", reason, axes=axes, sweep=sweep, command="")
 
 
 def _hyperparameters(path: Path) -> dict[str, Any]:
-    if not own_file(path):
-        raise ValueError(f"{path} is a link or no regular file")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path} is larger than {MAX_BYTES >> 20} MB")
-    text = path.read_text()
+    text = unsigned(read_text(path))
     require_plain(text)
     config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     if not isinstance(config, dict):
         raise ValueError(f"{path} is not a config: it should hold keys and values")
-    return {_clean(key): _value(value) for key, value in hyperparameters(config).items()}
-
-
-def _json(folder: RunFolder, name: str) -> dict[str, Any]:
-    path = folder.path / f"{name}.json"
-    if path.exists() and not own_file(path):
-        raise ValueError(f"{path} is a link or no regular file")
-    return folder.read_json(name)
+    return {clean(key, MOST): _value(value) for key, value in hyperparameters(config).items()}
 
 
 def _evaluations(folder: RunFolder, seed: Any) -> dict[str, tuple[float, str]]:
     """The single numbers that `vaelab evaluate` has left under the run's own seed; of the newest weights each."""
-    prefixes = {"validation": "val"}
     found: dict[str, tuple[float, str]] = {}
     names = [path.stem for path in (folder.path / "evaluation").glob("*.json") if own_file(path)]
-    for content in sorted((_json(folder, f"evaluation/{name}") for name in names), key=lambda content: content["step"]):
+    for content in sorted(
+        (folder.read_json(f"evaluation/{name}") for name in names), key=lambda content: content["step"]
+    ):
         if content["seed"] != seed:
             continue
         for name, metric in content["metrics"].items():
             if not isinstance(metric["value"], list):
-                key = _clean(f"{prefixes.get(content['split'], content['split'])}/{name}")
-                found[key] = _number(metric["value"]), _clean(str(metric["unit"]))
+                found[clean(name, MOST)] = number(metric["value"]), clean(str(metric["unit"]), MOST)
     return found
 
 
-def _command(path: Path, manifest: Mapping[str, Any], job: Entry | None) -> str:
+def _command(path: Path, manifest: Manifest | None, job: Entry | None) -> str:
     """`vaelab train` with the overrides, where they tell everything, and else `vaelab reproduce`.
 
     They do not where the run was started in Python, or with configs or packages of one's own.
     """
-    overrides = manifest.get("overrides", [] if job is None else job.overrides)
-    typed = [str(word) for word in manifest.get("command", [])]
+    overrides = manifest.overrides if manifest is not None else [] if job is None else job.overrides
+    typed = [] if manifest is None else manifest.command
     options = any(word.startswith(("--config-dir", "--trust")) for word in typed)
     settled = any(text.startswith("hydra.searchpath") for text in overrides)
     started = bool(overrides) or (len(typed) == 2 and typed[1] == "train")
@@ -183,21 +174,10 @@ def _belongs(override: str, keys: Iterable[str]) -> bool:
     return any(name == key or name.startswith(f"{key}.") for key in keys)
 
 
-def _number(value: Any) -> float:
-    """A number, or the name of one that JSON has not."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{value!r:.50} stands where a number should")
-    return float(value)
-
-
 def _value(value: Any) -> Any:
     """A parameter's value: a number as it is, anything else as text."""
+    if isinstance(value, int) and abs(value) >= MAX_INTEGER:
+        raise ValueError("a number of more than 18 digits stands in config.yaml")
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
-    return _clean(shown(value) if isinstance(value, bool | list | dict | None) else str(value))
-
-
-def _clean(text: str, most: int = 300) -> str:
-    """At most so much of a text, with a sign for each character that a terminal or a browser would obey."""
-    text = "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return clean(shown(value) if isinstance(value, bool | list | dict | None) else str(value), MOST)

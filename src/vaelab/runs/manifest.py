@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,20 +14,23 @@ import torch
 
 import vaelab
 from vaelab.data import ImageData, Images
+from vaelab.runs.documents import Git, Manifest
+from vaelab.text import clean
 
 PACKAGES = ("vaelab", "torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "numpy")
 
 
-def manifest(data: ImageData, *, seed: int) -> dict[str, Any]:
-    """Everything but the config that a run's numbers may depend on, in JSON's types."""
-    return {
-        "command": sys.argv,
-        "folder": str(Path.cwd()),
-        "seed": seed,
-        "git": _git(),
-        "packages": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        "data": {name: _checksum(images) for name, images in data.splits._asdict().items()},
-        "hardware": {
+def manifest(data: ImageData, *, seed: int, overrides: Sequence[str] = ()) -> Manifest:
+    """What a run that is started here and now is made of."""
+    return Manifest(
+        overrides=list(overrides),
+        command=sys.argv,
+        folder=str(Path.cwd()),
+        seed=seed,
+        git=_git(),
+        packages={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        data={name: _checksum(images) for name, images in data.splits._asdict().items()},
+        hardware={
             "platform": platform.platform(),
             "processor": platform.machine(),
             "cores": os.cpu_count(),
@@ -35,23 +38,26 @@ def manifest(data: ImageData, *, seed: int) -> dict[str, Any]:
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
-    }
+    )
 
 
-def circumstances(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[str]]:
+def circumstances(then: Manifest, now: Manifest) -> dict[str, list[str]]:
     """What two manifests say of packages, data, hardware and code, where it is not the same.
 
     The code is compared where both runs were started in a git repository.
     """
     changed = {}
-    for part in ("packages", "data", "hardware"):
-        before, after = then.get(part, {}), now.get(part, {})
+    parts: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+        "packages": (then.packages, now.packages),
+        "data": (then.data, now.data),
+        "hardware": (then.hardware, now.hardware),
+    }
+    for part, (before, after) in parts.items():
         changed[part] = [f"{key} {before[key]} -> {after.get(key)}" for key in before if before[key] != after.get(key)]
-    before, after = then.get("git"), now.get("git")
-    if before and after:
-        commits = before["commit"][:12], after["commit"][:12]
-        changed["code"] = [f"commit {commits[0]} -> {commits[1]}"] if before["commit"] != after["commit"] else []
-        changed["code"] += ["uncommitted changes"] if before["diff"] != after["diff"] else []
+    if then.git and now.git:
+        commits = then.git.commit[:12], now.git.commit[:12]
+        changed["code"] = [f"commit {commits[0]} -> {commits[1]}"] if then.git.commit != now.git.commit else []
+        changed["code"] += ["uncommitted changes"] if then.git.diff != now.git.diff else []
     return {part: changes for part, changes in changed.items() if changes}
 
 
@@ -74,10 +80,10 @@ def _checksum(images: Images) -> str:
     return digest.hexdigest()
 
 
-def _git() -> dict[str, str] | None:
+def _git() -> Git | None:
     """The commit of the folder that the command ran in, and what differs from it."""
     commit, diff = _output("git", "rev-parse", "HEAD"), _output("git", "diff", "HEAD")
-    return None if commit is None else {"commit": commit, "diff": diff or ""}
+    return None if commit is None else Git(commit, clean(diff or ""))  # as it will be read
 
 
 def _output(*command: str) -> str | None:

@@ -55,6 +55,8 @@ def reproduce(run: Run | str | Path, *, folder: str | Path | None = None, trust:
     original.require_known_servers(trust)
     differences(original.path, original.path)  # can it be compared at all?
     config, made_of = original.config, original.manifest
+    if made_of is None:
+        raise RunError(f"{original.path} has no manifest.json, so there is nothing to say what it was made of")
     if (kept := original.checkpoints / INITIAL).is_file():
         config.init = str(kept.absolute())  # what it began with, whatever has become of where that is from
     what = checked(config, trust=trust, own=False)
@@ -63,7 +65,8 @@ def reproduce(run: Run | str | Path, *, folder: str | Path | None = None, trust:
         folder or Path("outputs", "runs", name),
         what,
         exact=folder is not None,
-        overrides=made_of.get("overrides", []),
+        overrides=made_of.overrides,
     )
-    now = RunFolder.open(again.folder).read_json("manifest")
+    now = RunFolder.open(again.folder).manifest
+    assert now is not None
     return Reproduction(again, differences(original.path, again.folder), circumstances(made_of, now))

@@ -27,8 +27,10 @@ from vaelab.errors import ConfigError, RunError, UserError
 from vaelab.files import replacing
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.runs import summary
+from vaelab.runs.documents import Manifest
 from vaelab.runs.extend import extend
 from vaelab.runs.folder import RunFolder, portable
+from vaelab.runs.judging import judged, require_judgeable
 from vaelab.runs.launch import Launch
 from vaelab.runs.locate import checkpoint_of, folder_of
 from vaelab.runs.manifest import circumstances, manifest
@@ -89,16 +91,17 @@ def train_into(folder: str | Path, what: Checked, *, exact: bool, overrides: Seq
         launch.await_others()
         if exact and launch.restarted and _holds(folder, config):
             return _taken_up(RunFolder.open(folder), what, launch, overrides=overrides)
-        run_folder = RunFolder.claim(folder, exact=exact)
-        with room_for(run_folder.path), run_folder.locked(), threads(experiment.threads):
-            made_of = {"overrides": list(overrides)} | manifest(experiment.data, seed=experiment.seed)
-            run_folder.write_json("manifest", made_of)
-            run_folder.write_json("data", experiment.data.form.to_json())
-            run_folder.write_config(config)  # from now on it is a run folder, which can be resumed
-            with recorded(run_folder):
-                _keep_initial_weights(what, run_folder)
-                launch.begin(run_folder.path)
-                return _fit(what, run_folder)
+        with threads(experiment.threads):
+            made_of = manifest(experiment.data, seed=experiment.seed, overrides=overrides)
+            with (
+                RunFolder.claim(folder, config, made_of, exact=exact) as claimed,
+                room_for(claimed.path),
+                recorded(claimed),
+            ):
+                claimed.write_json("data", experiment.data.form.to_json())
+                _keep_initial_weights(what, claimed)
+                launch.begin(claimed.path)
+                return _fit(what, claimed)
 
 
 @contextmanager
@@ -145,6 +148,7 @@ def ready(what: Checked, *, devices: bool = True, launch: Launch | None = None) 
         _ask_compiler(experiment)
         _require_values(experiment)
         _require_batches(trainer, experiment)
+        require_judgeable(experiment)
 
 
 def resume(run: Run | str | Path, overrides: Sequence[str] = (), *, trust: Sequence[str] = ()) -> Run:
@@ -220,11 +224,12 @@ def _taken_up(
             ready(what, launch=launch)
             launch.await_others()
             with threads(experiment.threads):
-                then, now = folder.manifest, manifest(experiment.data, seed=experiment.seed)
-                if then:
+                then, now = folder.manifest, manifest(experiment.data, seed=experiment.seed, overrides=overrides)
+                if then is not None:
                     _warn_of_changes(then, now)
                 else:
-                    folder.write_json("manifest", {"overrides": list(overrides)} | now)
+                    folder.write_manifest(now)
+                if folder.form is None:
                     folder.write_json("data", experiment.data.form.to_json())
                 _keep_initial_weights(what, folder)
                 launch.begin(folder.path)
@@ -262,7 +267,7 @@ def _fit(what: Checked, folder: RunFolder, more: Sequence[pl.Callback] = ()) -> 
         loggers = experiment.made_for(folder.path, experiment.logger)
         callbacks = experiment.made_for(folder.path, experiment.callbacks)
         callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))  # last, so that it keeps what all know
-        trainer = experiment.trainer([*callbacks, *more, _EpochLog(), stop], loggers)
+        trainer = experiment.trainer([*callbacks, *more, _EpochLog(folder), stop], loggers)
         with companions(trainer, folder, what.trust), summary.ended(loggers):
             return _fit_with(trainer, experiment, folder)
 
@@ -304,7 +309,12 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     metrics["steps"] = trainer.global_step
     if not trainer.is_global_zero:
         return Run(folder.path, metrics)
+    measured = judged(experiment, model)
+    for logger in loggers:
+        logger.log_metrics(measured, trainer.global_step)
+    metrics |= measured
     folder.write_json("metrics", metrics)
+    folder.require_there()
     drawn = _draw(experiment, model, folder)
     summary.close_with(loggers, experiment, model, step=trainer.global_step)
     log.info("done in %.0f s: %s", time.monotonic() - started, metrics)
@@ -370,7 +380,7 @@ def _newest_checkpoint(folder: RunFolder) -> Path | None:
     return None
 
 
-def _warn_of_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _warn_of_changes(then: Manifest, now: Manifest) -> None:
     """Warn of what a run's bits depend on and is no longer as it was."""
     for part, changes in circumstances(then, now).items():
         message = f"not the {part} the run was started with, so its bits may differ: {'; '.join(changes)}"
@@ -471,7 +481,16 @@ def _ask_compiler(experiment: Experiment) -> None:
 
 
 class _EpochLog(pl.Callback):
-    """A line of train.log an epoch."""
+    """A line of train.log an epoch; and no checkpoint where the folder is gone."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Look whether the folder is still there."""
+        self.folder.require_there()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the terms as they stand."""

@@ -1,7 +1,7 @@
 """What loggers get of a run as a whole: what it was told, where it ended."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from vaelab import figures
 from vaelab.config.experiment import Experiment
 from vaelab.data import Batches, rows_at_once
 from vaelab.models.autoencoder import Autoencoder
+from vaelab.runs.documents import Manifest
 from vaelab.runs.folder import RunFolder
 from vaelab.runs.hyperparameters import hyperparameters
 from vaelab.seeding import derive_seed
@@ -32,7 +33,7 @@ def open_with(loggers: Iterable[Logger], folder: RunFolder, *, resumed: bool) ->
             if resumed:
                 continue
             logger.log_text("config", OmegaConf.to_yaml(config), language="yaml")
-            logger.log_text("command", _command(folder.read_json("manifest")))
+            logger.log_text("command", _command(folder.manifest))
         logger.log_hyperparams(hyperparameters(content))
 
 
@@ -74,7 +75,7 @@ def close_with(loggers: Iterable[Logger], experiment: Experiment, model: Autoenc
             logger.finalize("success")
 
 
-def _command(manifest: Mapping[str, Any]) -> str:
+def _command(manifest: Manifest | None) -> str:
     """What was typed and, for one job of a sweep, what would make it alone."""
-    typed, overrides = shlex.join(manifest.get("command", [])), manifest.get("overrides", [])
+    typed, overrides = (shlex.join(manifest.command), manifest.overrides) if manifest is not None else ("", ())
     return f"{typed}\n\nvaelab train {shlex.join(overrides)}" if overrides else typed

@@ -1,18 +1,28 @@
 """What surrounds a run while it runs: its log and status, a quiet Lightning, a word where the disk is full."""
 
+import errno
 import logging
 import os
+import sqlite3
 import threading
 import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from vaelab.errors import NO_ROOM, Pruned, RunError, StorageError
-from vaelab.runs.folder import RunFolder
+from vaelab.errors import NO_ROOM, Pruned, RunError, StorageError, UserError
+from vaelab.runs.documents import State
+from vaelab.runs.folder import RunFolder, place
 
 log = logging.getLogger("vaelab")
+
+NO_ROOM_TO_LOAD = ("failed to map segment", "annot allocate memory")  # of a library
+NO_WRITING = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO}
+NO_COMMIT = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
+TORCH_STOPPED = "unexpected pos"
+"""What torch (2.14) says where it could not write a checkpoint to its end."""
 
 
 @contextmanager
@@ -55,40 +65,67 @@ def threads(number: int | None) -> Iterator[None]:
 
 @contextmanager
 def room_for(folder: Path) -> Iterator[None]:
-    """Say in one line that the disk took no more, or that there was no memory, wherever that came up."""
+    """Say in one line that a disk took no more, that a folder is gone or that there was no memory.
+
+    Raises:
+        StorageError: the run or sweep folder cannot be written to; it can be resumed once it can.
+    """
     report = threading.excepthook
     # TensorBoard's thread passes its error on to the main one; a traceback of its own would only come on top.
-    threading.excepthook = lambda failure: None if _no_room(failure.exc_value) else report(failure)
+    threading.excepthook = lambda failure: None if refused_by_disk(failure.exc_value, folder) else report(failure)
+    before = place(folder)
     try:
         yield
+    except StorageError:
+        raise
     except Exception as error:
         if why := no_memory(error):
             raise RunError(f"{why}; a smaller data.batch_size takes less") from error
-        reason = _no_room(error)
+        if before is not None and place(folder) != before:
+            raise StorageError(
+                f"{folder} was removed or renamed while it was being written to; where it was renamed, "
+                "`vaelab resume` its new path"
+            ) from error
+        reason = refused_by_disk(error, folder)
         if reason is None:
             raise
         raise StorageError(
             f"{folder} cannot be written to ({reason}); what was written before is intact: "
-            f"make room, then `vaelab resume {folder}`"
+            f"make room or make it writable, then `vaelab resume {folder}`"
         ) from error
     finally:
         threading.excepthook = report
 
 
-def _no_room(error: BaseException | None) -> str | None:
-    """How the system says that a disk is full, where that is what an error came from."""
+def refused_by_disk(error: BaseException | None, folder: Path) -> str | None:
+    """Why a disk did not take what was written into a folder, where that is what an error came from."""
+    said = isinstance(error, UserError)  # who raised it knows what is missing
     while error is not None:
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            return os.strerror(error.errno)
+        if isinstance(error, OSError) and error.errno is not None:
+            inside = error.filename is not None and _is_within(error.filename, folder)
+            if error.errno in NO_ROOM or (inside and error.errno in NO_WRITING and not said):
+                return os.strerror(error.errno)
+            if inside and isinstance(error, FileNotFoundError | NotADirectoryError) and not said:
+                return f"{os.fsdecode(error.filename)} is gone"
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in NO_COMMIT:
+            return str(error)
+        if isinstance(error, RuntimeError) and TORCH_STOPPED in str(error):
+            return os.strerror(errno.ENOSPC)
         error = error.__cause__ or error.__context__
     return None
+
+
+def _is_within(file: Any, folder: Path) -> bool:
+    return not isinstance(file, int) and folder.absolute() in Path(os.fsdecode(file)).absolute().parents
 
 
 def no_memory(error: Exception) -> str | None:
     """How torch or NumPy says that it was refused the memory it asked for, where that is what it says."""
     said = isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "allocate memory" in str(error))
     overflow = isinstance(error, RuntimeError) and "overflow" in str(error)  # more bytes than can be counted
-    refused = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said or overflow
+    loading = isinstance(error, ImportError | OSError) and any(words in str(error) for words in NO_ROOM_TO_LOAD)
+    refused = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    refused = refused or said or overflow or loading
     return f"the memory does not suffice: {(str(error).splitlines() or [type(error).__name__])[0]}" if refused else None
 
 
@@ -107,7 +144,8 @@ def recorded(folder: RunFolder) -> Iterator[None]:
         yield
         folder.update_status("done")
     except (KeyboardInterrupt, SystemExit) as stopped:
-        folder.update_status("interrupted")
+        with suppress(OSError, StorageError):
+            folder.update_status("interrupted")
         log.warning("interrupted")
         if isinstance(stopped, KeyboardInterrupt):
             stopped.args = (str(folder.path),)  # what there is to resume
@@ -118,8 +156,10 @@ def recorded(folder: RunFolder) -> Iterator[None]:
         raise
     except BaseException as error:
         log.exception("failed")
-        with suppress(OSError):  # the disk may be full
-            folder.update_status("failed", error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+        # What a disk has stopped is as good as it was: it goes on once there is room.
+        state: State = "interrupted" if refused_by_disk(error, folder.path) else "failed"
+        with suppress(OSError, RunError):  # the disk may be full, the folder gone
+            folder.update_status(state, error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
         raise
     finally:
         for source in sources:

@@ -3,23 +3,36 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from omegaconf import DictConfig
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field
 
-from vaelab.errors import RunError
-from vaelab.runs.folder import RunFolder, exclusive, write_text
+from vaelab.errors import RunError, StorageError
+from vaelab.runs.documents import State, Status, read_json, typed, write_json
+from vaelab.runs.folder import (
+    TAKEN,
+    RunFolder,
+    exclusive,
+    is_inside,
+    place,
+    portable,
+    renamed,
+    require_own_files,
+    unmade,
+)
+from vaelab.text import one_line
 
 if TYPE_CHECKING:
     from vaelab.sweeps.search.search import Watch
 
 METRICS = ("test/elbo", "test/reconstruction", "test/kl", "test/mse")
+STUDY = "study.db"
 STOP = ".stop"
 """A file in a sweep's folder that is there while its jobs are to stop, on whatever machines they run."""
 
@@ -57,24 +70,39 @@ class Job:
         return self.sweep / STOP
 
     @property
-    def state(self) -> str:
-        """waiting, running, done, pruned, interrupted or failed; running also where the process was killed."""
-        return str(self.run.read_json("status").get("state", "waiting"))
+    def status(self) -> Status:
+        """How it stands, by its own folder: also unreadable, with the reason as the error."""
+        try:
+            status = self.run.status
+            if status.state == "done":
+                _ = self.run.metrics
+        except RunError as error:
+            return Status("unreadable", error=str(error))
+        return status
+
+    @property
+    def state(self) -> State:
+        """waiting, running, done, pruned, interrupted, failed or unreadable; running also where the process died."""
+        return self.status.state
 
     @property
     def error(self) -> str:
-        """What a failed job failed with."""
-        return str(self.run.read_json("status").get("error", ""))
+        """What a failed job failed with, or why it cannot be read."""
+        return self.status.error
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The final metrics; empty until the job is done."""
-        return self.run.metrics
+        """The final metrics; empty until the job is done, and where they cannot be read."""
+        try:
+            return self.run.metrics
+        except RunError:
+            return {}
 
     @property
     def label(self) -> str:
         """Its parameters, as short as they are clear: "kl_weight=4, seed=1"."""
-        return ", ".join(f"{name}={shown(value)}" for name, value in short_names(self.parameters).items())
+        label = ", ".join(f"{name}={shown(value)}" for name, value in short_names(self.parameters).items())
+        return one_line(label, 300)
 
 
 @dataclass
@@ -85,18 +113,61 @@ class Entry:
     folder: str
     parameters: dict[str, Any]
     overrides: list[str]
-    state: str = "waiting"
-    trial: int | None = None
+    state: State = "waiting"
+    trial: Annotated[int, Field(ge=0)] | None = None
+
+
+@dataclass
+class Best:
+    """One of the best trials of a search.
+
+    Args:
+        trial: its number in the study.
+        job: its number in this sweep; None where it is another one's of a shared study.
+        run: its folder.
+        parameters: what was searched -> its value.
+        values: a metric -> what it reached.
+    """
+
+    trial: int
+    job: int | None
+    run: str | None
+    parameters: dict[str, Any]
+    values: dict[str, float]
+
+
+@dataclass
+class SearchRecord:
+    """What sweep.json says of a search.
+
+    Args:
+        identity: a name of its own among the sweeps of a shared study.
+        overrides: what is searched and what stays as it is.
+        sweeper: its knobs.
+        n_trials: how many trials there are to be.
+        metrics: what is optimised.
+        trials: how many there were, and how they ended.
+        best: the best of them.
+    """
+
+    identity: str
+    overrides: list[str]
+    sweeper: dict[str, Any]
+    n_trials: Annotated[int, Field(gt=0)]
+    metrics: Annotated[list[str], Field(min_length=1)]
+    trials: dict[str, int] = field(default_factory=dict)
+    best: list[Best] = field(default_factory=list)
 
 
 @dataclass
 class Record:
-    """What sweep.json holds. The overrides and the command are for people: nothing is ever composed from them.
+    """What sweep.json says.
 
     Args:
         name: of the config.
         command: that started the sweep.
-        overrides: as they were given.
+        overrides: as they were given. Nothing is ever composed from those of a grid; of those of a search, what
+            `vaelab.sweeps.search.recorded` admits.
         parameters: what the sweep varies -> its values.
         launcher: its name and its knobs.
         jobs: an entry each.
@@ -109,7 +180,20 @@ class Record:
     parameters: dict[str, list[Any]]
     launcher: dict[str, Any]
     jobs: list[Entry]
-    search: dict[str, Any] | None = None
+    search: SearchRecord | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> "Record":
+        """What a file says.
+
+        Raises:
+            RunError: it is none that vaelab writes.
+        """
+        return typed(cls, read_json(path), path)
+
+    def write(self, path: Path) -> None:
+        """Replace the file as a whole."""
+        write_json(path, asdict(self), sealed=True)
 
 
 class SweepFolder:
@@ -118,6 +202,7 @@ class SweepFolder:
     def __init__(self, path: str | Path, record: Record) -> None:
         self.path = Path(path)
         self.record = record
+        self._place: tuple[int, int] | None = None  # of the folder that is locked
 
     @classmethod
     def create(cls, path: str | Path, record: Record, configs: Sequence[DictConfig], *, exact: bool) -> "SweepFolder":
@@ -129,17 +214,17 @@ class SweepFolder:
             RunError: the folder cannot be made, or `exact` and it is taken.
         """
         wanted = Path(path)
-        unfinished = wanted.with_name(f".{wanted.name}.{os.getpid()}")
+        unfinished = wanted.absolute().with_name(f".{wanted.absolute().name}.{os.getpid()}")
         try:
             unfinished.mkdir(parents=True)
+            new = cls(unfinished, record)
             for job, config in zip(record.jobs, configs, strict=True):
-                run = RunFolder(unfinished / job.folder)
-                run.path.mkdir(parents=True)
-                run.write_config(config)
-            cls(unfinished, record).save()
-            return cls(_renamed(unfinished, wanted, exact=exact), record)
+                new._make(job.folder, config)
+            new.save()
+            taken = "is in use: another process has just begun this sweep" if cls.is_one(wanted) else TAKEN
+            return cls(renamed(unfinished, wanted, taken, exact=exact), record)
         except OSError as error:
-            raise RunError(f"the sweep folder {wanted} cannot be made: {error.strerror}") from error
+            raise unmade(wanted, error) from error
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -148,26 +233,19 @@ class SweepFolder:
         """The folder of a sweep that was started.
 
         Raises:
-            RunError: `path` is no sweep folder, or its sweep.json is damaged.
+            RunError: `path` is no sweep folder, its sweep.json is damaged, or there are links or devices in it.
         """
-        file = Path(path) / "sweep.json"
-        if not file.is_file():
+        if not is_inside(path, "sweep.json"):
             raise RunError(f"{path} is not a sweep folder: it has no sweep.json; `vaelab train -m` makes them")
-        try:
-            record = TypeAdapter(Record).validate_json(file.read_text(), strict=True)
-        except (ValidationError, ValueError) as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-            raise RunError(f"{file} cannot be read: {reason}") from error
-        for job in record.jobs:
-            inside = (Path(path) / job.folder).resolve()
-            if Path(path).resolve() not in inside.parents:
-                raise RunError(f"{file}: the folder of job {job.number}, {job.folder}, is not in the sweep's")
-        return cls(path, record)
+        folder = cls(path, Record("", [], [], {}, {}, []))
+        folder._read()
+        require_own_files(folder.path, files=(STUDY, STOP, "sweep.log"), folders=(".submitit",))
+        return folder
 
     @staticmethod
     def is_one(path: str | Path) -> bool:
         """Whether `path` is the folder of a sweep."""
-        return (Path(path) / "sweep.json").is_file()
+        return is_inside(path, "sweep.json")
 
     @property
     def jobs(self) -> list[Job]:
@@ -180,7 +258,8 @@ class SweepFolder:
     @property
     def metrics(self) -> list[str]:
         """Which metrics are shown: those that are searched by, and the usual ones."""
-        return list(dict.fromkeys([*(self.record.search or {}).get("metrics", []), *METRICS]))
+        searched = [] if self.record.search is None else self.record.search.metrics
+        return list(dict.fromkeys([*searched, *METRICS]))
 
     def add(
         self,
@@ -191,10 +270,12 @@ class SweepFolder:
         *,
         trial: int | None = None,
     ) -> Job:
-        """One more job, whose run folder has this config and has not begun."""
-        run = RunFolder(self.path / folder)
-        run.path.mkdir(parents=True, exist_ok=True)
-        run.write_config(config)
+        """One more job, whose run folder has this config and has not begun.
+
+        Raises:
+            RunError: there is another run in that folder, or it is not in the sweep's.
+        """
+        self._make(folder, config)
         number = len(self.record.jobs)
         self.record.jobs.append(Entry(number, folder, dict(parameters), list(overrides), trial=trial))
         self.save()
@@ -202,15 +283,17 @@ class SweepFolder:
 
     def save(self) -> None:
         """Write sweep.json, with the states that the jobs' own folders tell."""
+        self._require_there()
         for entry, job in zip(self.record.jobs, self.jobs, strict=True):
             if entry.state != "done":
                 entry.state = job.state
-        write_text(self.path / "sweep.json", json.dumps(asdict(self.record), indent=2) + "\n")
+        self.record.write(self.path / "sweep.json")
 
     def log(self, line: str) -> None:
         """Append a line to sweep.log, with the time."""
+        self._require_there()
         with (self.path / "sweep.log").open("a") as file:
-            file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}\n")
+            file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {one_line(line)}\n")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -220,22 +303,41 @@ class SweepFolder:
             RunError: another process holds it.
         """
         with exclusive(self.path / "sweep.log", f"{self.path} is in use: another process is running this sweep"):
+            self._place = place(self.path)
+            self._read()  # another process may just have let go of it
             yield
 
+    def _read(self) -> None:
+        self.record = Record.read(self.path / "sweep.json")
+        self._require_inside(entry.folder for entry in self.record.jobs)
 
-def _renamed(unfinished: Path, wanted: Path, *, exact: bool) -> Path:
-    """Where a folder came to lie: at `wanted` or, unless `exact`, with -2, -3, ... appended."""
-    candidate, number = wanted, 1
-    while True:
-        try:
-            return unfinished.rename(candidate)
-        except OSError:
-            if not candidate.exists():
-                raise
-            if exact:
-                raise RunError(f"{wanted} is there already and is not a sweep: choose another folder") from None
-        number += 1
-        candidate = wanted.with_name(f"{wanted.name}-{number}")
+    def _make(self, folder: str, config: DictConfig) -> None:
+        """The run folder of a job: whole, or as a process that was killed has left it."""
+        self._require_inside([folder])
+        run = RunFolder(self.path / folder)
+        if (run.path / "config.yaml").is_file():
+            if {path.name for path in run.path.iterdir()} == {"config.yaml", "train.log"} and run.config == portable(
+                config
+            ):
+                return
+            raise RunError(f"{run.path} is there already, and is no job of this sweep: a run never overwrites one")
+        with RunFolder.claim(run.path, config, exact=True):
+            pass
+
+    def _require_inside(self, folders: Iterable[str]) -> None:
+        """Refuse a job's folder that is not in the sweep's.
+
+        Raises:
+            RunError: there is one.
+        """
+        top = self.path.resolve()
+        for folder in folders:
+            if "\0" in folder or top not in (top / folder).resolve().parents:
+                raise RunError(f"{self.path}: the folder of a job, {one_line(folder)}, is not in the sweep's")
+
+    def _require_there(self) -> None:
+        if self._place is not None and place(self.path) != self._place:
+            raise StorageError(f"{self.path} was removed or renamed while its jobs were running")
 
 
 def short_names(parameters: Mapping[str, Any]) -> dict[str, Any]:

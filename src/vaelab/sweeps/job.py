@@ -12,7 +12,7 @@ from types import FrameType
 import torch
 from omegaconf import OmegaConf
 
-from vaelab.errors import Pruned
+from vaelab.errors import Pruned, StorageError
 from vaelab.runs.run import go_on
 from vaelab.sweeps.folder import Job
 
@@ -27,6 +27,7 @@ def run_job(job: Job, trust: Sequence[str] = ()) -> None:
         trust: packages of one's own whose classes its config may name.
 
     Raises:
+        StorageError: a disk took no more, which is no failure of this job's; the sweep is to stop.
         KeyboardInterrupt, SystemExit: it was stopped; a checkpoint has been written.
     """
     if job.stop.exists():
@@ -39,22 +40,31 @@ def run_job(job: Job, trust: Sequence[str] = ()) -> None:
             go_on(job.run, config, trust=trust, overrides=job.overrides, callbacks=callbacks, wait=True)
         except Pruned:
             return
+        except StorageError:
+            raise
         except Exception as error:
-            if job.state != "failed":
+            if job.state not in ("failed", "unreadable"):
                 job.run.update_status("failed", error=f"{type(error).__name__}: {error}")
 
 
-def run_elsewhere(job: Job, trust: Sequence[str], command: Sequence[str]) -> None:
+def run_elsewhere(job: Job, trust: Sequence[str], command: Sequence[str]) -> str | None:
     """`run_job` in a process that a launcher has started: it stops when its sweep does.
 
     Args:
         job: which.
         trust: packages of one's own whose classes its config may name.
         command: that of the sweep, for the manifest.
+
+    Returns:
+        What a disk that took no more has stopped it with.
     """
     sys.argv = list(command)
-    with stopping_with(job):
-        run_job(job, trust)
+    try:
+        with stopping_with(job):
+            run_job(job, trust)
+    except StorageError as error:
+        return str(error)
+    return None
 
 
 @contextmanager

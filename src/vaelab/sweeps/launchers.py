@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
@@ -21,6 +22,7 @@ from typing import Annotated, Any, Literal, Protocol, cast
 
 from pydantic import Field
 
+from vaelab.errors import StorageError
 from vaelab.sweeps.folder import STOP, Job
 
 Count = Annotated[int, Field(gt=0)]
@@ -229,6 +231,9 @@ class Task(Protocol):
     def exception(self) -> BaseException | None:
         """What it ended with, where that was not a return."""
 
+    def result(self) -> str | None:
+        """What it returned: what a disk has stopped it with."""
+
     def cancel(self) -> Any:
         """Do not begin it."""
 
@@ -257,10 +262,13 @@ def _several(
                     continue
                 if died is not None:
                     job.run.update_status("failed", error=f"its process died {ATTEMPTS} times, the last: {died}")
+                elif (stopped := task.result()) is not None:
+                    raise StorageError(stopped)
                 yield job
     except BaseException:
         print("stopping the jobs after the step they are at; a second signal stops them at once", file=sys.stderr)
-        (folder / STOP).touch()
+        with suppress(OSError):  # the disk may be full
+            (folder / STOP).touch()
         for task, job in going.items():
             if job.state == "waiting":
                 task.cancel()
@@ -277,11 +285,11 @@ def _ended(going: Iterable[Task]) -> list[Task]:
     return ended
 
 
-def _run_elsewhere(job: Job, trust: Sequence[str], command: Sequence[str]) -> None:
+def _run_elsewhere(job: Job, trust: Sequence[str], command: Sequence[str]) -> str | None:
     """What a process that a launcher has started is given to do."""
     from vaelab.sweeps.job import run_elsewhere  # which takes seconds to import
 
-    run_elsewhere(job, trust, command)
+    return run_elsewhere(job, trust, command)
 
 
 def _by_itself() -> None:
@@ -331,8 +339,8 @@ def _with_submitit(
 class _Requeued:
     """`_run_elsewhere`, which goes on in another process where Slurm preempts the first or its time is over."""
 
-    def __call__(self, *arguments: Any) -> None:
-        _run_elsewhere(*arguments)
+    def __call__(self, *arguments: Any) -> str | None:
+        return _run_elsewhere(*arguments)
 
     def checkpoint(self, *arguments: Any) -> Any:
         """What to do then: the same; the run's own checkpoints say from where."""

@@ -24,7 +24,9 @@ from vaelab.sweeps import table
 from vaelab.sweeps.folder import STOP, Entry, Job, Record, SweepFolder
 from vaelab.sweeps.grid import Combination, Composed, compose_all, compose_grid, first_values, subfolder
 from vaelab.sweeps.launchers import Launcher
+from vaelab.sweeps.search.recorded import admitted, require_values
 from vaelab.sweeps.search.sweepers import Optuna
+from vaelab.training.services import addresses
 
 if TYPE_CHECKING:
     from vaelab.config.experiment import Experiment
@@ -67,9 +69,11 @@ def sweep(overrides: Sequence[str], *, config_dir: str | Path | None = None, tru
     else:
         exact = any(text.startswith("hydra.sweep.dir=") for text in overrides)
         folder = SweepFolder.create(path, _record(overrides, grid, names), configs, exact=exact)
-    # Whoever typed the command knows where it logs to.
-    places = [place for config in configs for place in _places(config)]
-    run(folder, launcher, [job for job in folder.jobs if job.state != "done"], trust=[*trust, *places])
+    # Whoever typed the command means what it names.
+    places = [name for config in configs for name in _meant(config)]
+    with held(folder):
+        unfinished = [job for job in folder.jobs if job.state not in ("done", "unreadable")]
+        run(folder, launcher, unfinished, trust=[*trust, *places])
     return folder
 
 
@@ -98,7 +102,7 @@ def resume(path: str | Path, overrides: Sequence[str] = (), *, trust: Sequence[s
     if folder.record.search is not None:
         return _resume_search(folder, overrides, trust)
     launcher = _launcher_of(folder, overrides, trust)
-    unfinished = [job for job in folder.jobs if job.state != "done"]
+    unfinished = [job for job in folder.jobs if job.state not in ("done", "unreadable")]
     for job in unfinished:
         RunFolder.open(job.run.path).require_known_servers(trust)
     configs = [job.run.config for job in unfinished]
@@ -112,7 +116,8 @@ def resume(path: str | Path, overrides: Sequence[str] = (), *, trust: Sequence[s
         raise ConfigError(list(dict.fromkeys(mistakes)))
     for _ in _ready(configs, launcher, trust, fetch=False):
         pass
-    run(folder, launcher, unfinished, trust=trust)
+    with held(folder):
+        run(folder, launcher, [job for job in unfinished if job.state != "done"], trust=trust)
     return folder
 
 
@@ -126,10 +131,13 @@ def _search(
     resumed: tuple[SweepFolder, Launcher] | None = None,
 ) -> SweepFolder:
     """A run for each trial of a search."""
-    from vaelab.sweeps.search.search import Search, compare, described, opened, require_metrics
+    from vaelab.sweeps.search.search import Search, compare, described, require_metrics
     from vaelab.sweeps.search.space import Space
+    from vaelab.sweeps.search.study import opened
 
     axes = [f"{key}={values}" for key, values in (sweeper.params or {}).items()]
+    if resumed is not None:
+        axes = admitted(axes, str(resumed[0].path))
     space = Space([*axes, *overrides])
     unfit = sweeper.sampler.unfit(space, len(sweeper.metrics))
     if unfit is not None:
@@ -144,14 +152,13 @@ def _search(
     ):
         if number == 0:
             require_metrics(sweeper, experiment)
-    storage = opened(sweeper.storage) if sweeper.storage is not None else None
+    if sweeper.storage is not None:
+        opened(sweeper.storage)  # before anything is written
     description = described(sweeper, _node(first), space)
     path = resumed[0].path if resumed else Path(first.hydra.sweep.dir)
     if SweepFolder.is_one(path):
         folder = SweepFolder.open(path)
-        compare(folder, description)
-        assert folder.record.search is not None
-        folder.record.search["n_trials"] = sweeper.n_trials
+        compare(folder, description, sweeper.n_trials)
     else:
         exact = any(text.startswith("hydra.sweep.dir=") for text in overrides)
         record = replace(_record(overrides, composed[:1], [""]), parameters=space.written, jobs=[], search=description)
@@ -161,17 +168,13 @@ def _search(
         (one,) = compose_all([job], config_dir=config_dir, trust=trust)
         return replace(one, config=with_threads(one.config, launcher))
 
-    search = Search(
-        folder,
-        sweeper,
-        space,
-        compose,
-        seed=composed[0].config.seed if sweeper.seed is None else sweeper.seed,
-        storage=storage,
-    )
-    places = [] if resumed else [place for job in composed for place in _places(job.config)]
-    run(folder, launcher, search.jobs(), trust=[*trust, *places], told=search.told, of=sweeper.n_trials)
-    search.note()
+    places = [] if resumed else [name for job in composed for name in _meant(job.config)]
+    seed = composed[0].config.seed if sweeper.seed is None else sweeper.seed
+    with held(folder):
+        storage = opened(sweeper.storage) if sweeper.storage is not None else None
+        search = Search(folder, sweeper, space, compose, seed=seed, storage=storage)
+        run(folder, launcher, search.jobs(), trust=[*trust, *places], told=search.told, of=sweeper.n_trials)
+        search.note()
     search.require_values()
     return folder
 
@@ -179,9 +182,10 @@ def _search(
 def _resume_search(folder: SweepFolder, overrides: Sequence[str], trust: Sequence[str]) -> SweepFolder:
     """Go on with a search.
 
-    What it proposes is composed from the overrides in the folder: values and choices, and nothing that would look into
-    the environment or name a place.
+    What it proposes is composed from the overrides in the folder that are values and choices; none looks into the
+    environment or names a place.
     """
+    assert folder.record.search is not None
     of_launcher = [text for text in overrides if text.startswith(("hydra/launcher=", "hydra.launcher."))]
     more = [text for text in overrides if text.startswith(("hydra.sweeper.n_trials=", "hydra.sweeper.storage="))]
     wrong = [text for text in overrides if text not in (*of_launcher, *more)]
@@ -189,17 +193,14 @@ def _resume_search(folder: SweepFolder, overrides: Sequence[str], trust: Sequenc
         own = "hydra/launcher, hydra.sweeper.n_trials and hydra.sweeper.storage"
         raise ConfigError([f"{text}: a search goes on as it began; only {own} can change" for text in wrong])
     launcher = _launcher_of(folder, of_launcher, trust)
-    places = ("hydra.sweep.", "hydra.run.", "hydra.searchpath", "hydra.sweeper.storage=")
-    dropped = (*places, "hydra/launcher=", "hydra.launcher.", "hydra.sweeper.n_trials=")
-    recorded = [text for text in folder.record.overrides if not text.startswith(dropped)]
-    for text in recorded:
-        if "${" in text:
-            raise RunError(f"{folder.path} was searched with {text}: give the whole command again to go on with it")
-    assert folder.record.search is not None
-    n_trials = [f"hydra.sweeper.n_trials={folder.record.search.get('n_trials')}"]
-    composed_of = [*recorded, *n_trials, *more]
+    ours = [f"hydra.sweeper.n_trials={folder.record.search.n_trials}", *more]
+    recorded = admitted(folder.record.overrides, str(folder.path))
+    composed_of = [*recorded, *ours]
     first = compose_with_hydra(first_values(composed_of))
+    require_values(first, str(folder.path))
     node = _node(first)
+    if not any(text.startswith("hydra.sweeper.storage=") for text in more):
+        node["storage"] = None
     if node.get("study_name") is not None and node.get("storage") is None:
         raise ConfigError([f"{folder.path} shares a study: say where it is kept, hydra.sweeper.storage=..."])
     sweeper = check_part("hydra.sweeper", node, trust=trust)
@@ -222,23 +223,33 @@ def run(
     """Run `jobs` of a sweep.
 
     Args:
-        folder: the sweep's.
+        folder: the sweep's, held.
         launcher: what runs them.
         jobs: asked for the next one when there is room for it.
         trust: packages of one's own whose classes the configs may name.
         told: called with each job that has ended, with which `jobs` may decide what comes next.
         of: how many jobs there will be; by default, as many as there are.
     """
+    try:
+        with table.watched(folder, of) as say:
+            for job in launcher.run(folder.path, jobs, trust):
+                folder.save()
+                folder.log(say(job))
+                told(job)
+    finally:
+        folder.save()
+
+
+@contextmanager
+def held(folder: SweepFolder) -> Iterator[None]:
+    """Have a sweep for this process alone, which a signal stops.
+
+    Raises:
+        RunError: another process has it; a StorageError where the disk takes no more.
+    """
     with room_for(folder.path), folder.locked(), _stoppable(folder):
         (folder.path / STOP).unlink(missing_ok=True)
-        try:
-            with table.watched(folder, of) as say:
-                for job in launcher.run(folder.path, jobs, trust):
-                    folder.save()
-                    folder.log(say(job))
-                    told(job)
-        finally:
-            folder.save()
+        yield
 
 
 @contextmanager
@@ -282,12 +293,10 @@ def _ready(
         yield what.experiment
 
 
-def _places(config: DictConfig) -> Iterator[str]:
+def _meant(config: DictConfig) -> Iterator[str]:
     """The servers that a run logs to, and the classes of Lightning and torch that it names."""
     yield from stock.names(config)
-    for logger in (config.get("logger") or {}).values():
-        if isinstance(logger, DictConfig) and logger.get("tracking_uri") is not None:
-            yield logger.tracking_uri
+    yield from (address for _, address in addresses(config))
 
 
 def _node(config: DictConfig) -> dict[str, Any]:

@@ -11,20 +11,24 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
+from vaelab import text
 from vaelab.sweeps.folder import METRICS, Job, SweepFolder, short_names, shown
+from vaelab.text import one_line
 
 STYLES = {
     "done": "green",
     "failed": "bold red",
+    "unreadable": "bold red",
     "running": "cyan",
     "interrupted": "yellow",
     "pruned": "magenta",
     "waiting": "dim",
 }
+BROKEN = ("failed", "unreadable")
 _EPOCH = re.compile(r"epoch (\d+), step (\d+): (.*)$", re.MULTILINE)
 _TAIL = 8192  # bytes of a log in which its last epoch's line is
 
@@ -35,13 +39,14 @@ def watched(sweep: SweepFolder, of: int | None = None) -> Iterator[Callable[[Job
 
     Gives a function to be told that a job has ended, which returns that line, with its place among `of` jobs.
     """
-    console = Console(file=sys.stdout)  # as it is now: while a job runs in this process, sys.stdout is its log
+    console = text.console()
+    console.file = sys.stdout  # as it is now: while a job runs in this process, sys.stdout is its log
     over = count(1 + sum(job.state in ("done", "pruned") for job in sweep.jobs))
     names = sweep.metrics
 
     def say(job: Job) -> str:
         state = job.state
-        said = job.error if state == "failed" else _shown_metrics(job.metrics, names)
+        said = one_line(job.error) if state in BROKEN else _shown_metrics(job.metrics, names)
         name = f"job {job.number} ({job.label})" if job.parameters else f"job {job.number}"
         line = f"{next(over)}/{of or len(sweep.record.jobs)} {name} {state}: {said}"
         if not console.is_terminal:
@@ -82,7 +87,7 @@ def summary(jobs: Sequence[Job], metrics: Sequence[str] = METRICS) -> Table:
         rest = {key: value for key, value in job.parameters.items() if key != "seed"}
         groups.setdefault(json.dumps(rest if seeds else job.number), []).append(job)
     for group in groups.values():
-        values = [shown(group[0].parameters[key]) if key in group[0].parameters else "" for key in keys]
+        values = [one_line(shown(group[0].parameters[key]), 100) if key in group[0].parameters else "" for key in keys]
         done = [job.metrics for job in group if job.state == "done"]
         state = f"{len(done)}" if len(done) == len(group) else f"{len(done)} of {len(group)}"
         cells = [_spread([reached[name] for reached in done if name in reached]) for name in names]
@@ -92,25 +97,29 @@ def summary(jobs: Sequence[Job], metrics: Sequence[str] = METRICS) -> Table:
 
 def best(sweep: SweepFolder) -> Iterator[str]:
     """Of a search, a line on its trials and one for each of the best."""
-    search = sweep.record.search or {}
-    if "trials" in search:
-        counts = dict(search["trials"])
-        yield f"{counts.pop('all')} trials: {', '.join(f'{n} {what}' for what, n in counts.items() if n)}"
-    found = search.get("best", [])
-    if len(search.get("metrics", [])) > 1 and found:
-        yield f"none is better in everything than these {len(found)}:"
-    for trial in found:
-        parameters = ", ".join(f"{name}={shown(value)}" for name, value in short_names(trial["parameters"]).items())
-        name = f"job {trial['job']}" if trial["job"] is not None else f"trial {trial['trial']} of another sweep"
-        values = ", ".join(f"{metric} {value:.6g}" for metric, value in trial["values"].items())
-        yield f"best: {name} ({parameters}): {values}; {trial['run']}"
+    search = sweep.record.search
+    if search is None:
+        return
+    if search.trials:
+        ended = [f"{count} {how}" for how, count in search.trials.items() if count and how != "all"]
+        yield one_line(f"{search.trials.get('all', 0)} trials: {', '.join(ended)}", 300)
+    if len(search.metrics) > 1 and search.best:
+        yield f"none is better in everything than these {len(search.best)}:"
+    for trial in search.best:
+        parameters = ", ".join(f"{name}={shown(value)}" for name, value in short_names(trial.parameters).items())
+        name = f"job {trial.job}" if trial.job is not None else f"trial {trial.trial} of another sweep"
+        values = ", ".join(f"{metric} {value:.6g}" for metric, value in trial.values.items())
+        yield one_line(f"best: {name} ({parameters}): {values}; {trial.run}")
 
 
 def failures(jobs: Sequence[Job]) -> Iterator[str]:
     """A line for each job that failed: which, with what, and where its traceback is."""
     for job in jobs:
-        if job.state == "failed":
-            yield f"job {job.number} ({job.label}) failed: {job.error}; {job.run.log} has the traceback"
+        status = job.status
+        if status.state == "failed":
+            yield f"job {job.number} ({job.label}) failed: {status.error}; {job.run.log} has the traceback"
+        elif status.state == "unreadable":
+            yield f"job {job.number} ({job.label}) is unreadable: {status.error}"
 
 
 def _live(jobs: Sequence[Job], rows: int, metrics: Sequence[str]) -> Table:
@@ -120,11 +129,11 @@ def _live(jobs: Sequence[Job], rows: int, metrics: Sequence[str]) -> Table:
     table = Table(title=counts, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for column in ("job", "parameters", "state", "progress", "metric"):
         table.add_column(column, no_wrap=True)
-    order = ["running", "failed", "interrupted", "waiting", "pruned", "done"]
+    order = ["running", "failed", "unreadable", "interrupted", "waiting", "pruned", "done"]
     chosen = sorted(zip(jobs, states, strict=True), key=lambda pair: order.index(pair[1]))[:rows]
     for job, state in sorted(chosen, key=lambda pair: pair[0].number):
         progress, metric = _progress(job) if state in ("running", "interrupted") else ("", "")
-        if state == "failed":
+        if state in BROKEN:
             metric = job.error.partition("\n")[0][:60]
         elif state == "done":
             metric = _shown_metrics(job.metrics, metrics)
@@ -144,7 +153,7 @@ def _progress(job: Job) -> tuple[str, str]:
     epoch, _, terms = lines[-1]
     shown_terms = dict(term.split(" ") for term in terms.split(", ") if term.count(" ") == 1)
     name = "val/loss" if "val/loss" in shown_terms else "train/loss"
-    return f"epoch {int(epoch) + 1}{_epochs(job.run.path)}", f"{name} {shown_terms.get(name, '')}"
+    return f"epoch {int(epoch) + 1}{_epochs(job.run.path)}", one_line(f"{name} {shown_terms.get(name, '')}", 60)
 
 
 @cache
@@ -170,4 +179,4 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _state(state: str) -> Any:
-    return f"[{STYLES[state]}]{state}[/]" if state in STYLES else state
+    return Text(state, style=STYLES.get(state, ""))

@@ -25,8 +25,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write the checkpoint whole or not at all; the `last.ckpt` before it becomes `previous.ckpt`."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = Path(path)  # in a folder that is there: it is not made again where somebody has removed it
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
         try:
             with temporary.open("wb") as file:
@@ -72,6 +71,7 @@ class Checkpoints(TakesBundles, Checkpoint):
         It forgets that a run was stopped early; and with `max_steps` it repeats an epoch that was complete, and counts
         it twice.
         """
+        self.folder.mkdir(exist_ok=True)
         trainer.should_stop = self.stopped
         self.max_steps = trainer.max_steps
         limit_steps(trainer, -1)

@@ -5,7 +5,9 @@ What comes after the last checkpoint is dropped whole: so the projector's files,
 """
 
 import csv
+import errno
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,16 @@ from vaelab.training.tensorboard import EventFiles
 
 
 def sizes(loggers: Iterable[Logger]) -> dict[str, int]:
-    """Name -> bytes of each event file, and lines of metrics.csv; they are on the disk then."""
+    """Name -> bytes of each event file, and lines of metrics.csv; they are on the disk then.
+
+    Raises:
+        FileNotFoundError: somebody has removed a logger's event files.
+    """
     found = {}
+    loggers = list(loggers)
+    for logger in loggers:
+        if isinstance(logger, EventFiles) and not any(_files([logger])):  # they are open, so nothing else would say it
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(logger.log_dir))
     for path in _files(loggers):
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -28,7 +38,10 @@ def sizes(loggers: Iterable[Logger]) -> dict[str, int]:
 def rewind(loggers: Iterable[Logger], sizes: Mapping[str, int]) -> None:
     """Cut event files and metrics.csv down to those sizes, and remove what was not there yet."""
     loggers = list(loggers)
-    for path in list(_files(loggers)):
+    found = list(_files(loggers))
+    for name in sorted({str(name) for name in sizes} - {path.name for path in found}):
+        warnings.warn(f"{name} is gone, and what was logged to it before", stacklevel=2)
+    for path in found:
         if path.name not in sizes:
             path.unlink()
         elif path.suffix != ".csv" and path.stat().st_size > sizes[path.name]:

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from vaelab.errors import RunError
+from vaelab.text import one_line
 from vaelab.training.direction import Mode, direction
+from vaelab.training.services import wandb_address, without_settings_here
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -217,17 +219,26 @@ def csv(folder: Path, /) -> "Logger":
 
 def wandb(folder: Path, /, *, project: Text = "vaelab", offline: bool = False) -> "Logger":
     """Weights & Biases, its files in the run folder's `wandb/`; needs the extra vaelab[wandb]."""
+    import wandb as service
     from pytorch_lightning.loggers import WandbLogger
-    from wandb.errors import UsageError
 
-    again: dict[str, Any] = {} if offline else {"resume": "allow"}
-    logger = WandbLogger(
-        name=folder.name, save_dir=folder, project=project, offline=offline, id=_wandb_id(folder), **again
-    )
     try:
+        with without_settings_here():
+            service.setup()
+        settings = service.Settings(base_url=wandb_address())
+        again: dict[str, Any] = {} if offline else {"resume": "allow"}
+        logger = WandbLogger(
+            name=folder.name,
+            save_dir=folder.absolute(),
+            project=project,
+            offline=offline,
+            id=_wandb_id(folder),
+            settings=settings,
+            **again,
+        )
         _ = logger.experiment
-    except UsageError as error:
-        raise RunError(f"logger=wandb: {error} Or take logger.wandb.offline=true") from error
+    except (service.errors.Error, ValueError) as error:
+        raise RunError(f"logger=wandb: {one_line(str(error), 300)} Or take logger.wandb.offline=true") from error
     return logger
 
 
@@ -250,7 +261,12 @@ def mlflow(folder: Path, /, *, tracking_uri: Text | None = None, experiment_name
     from pytorch_lightning.loggers import MLFlowLogger
 
     uri = tracking_uri or f"sqlite:///{(folder / 'mlflow.db').absolute()}"
-    return MLFlowLogger(experiment_name, run_name=folder.name, tracking_uri=uri)
+    try:
+        logger = MLFlowLogger(experiment_name, run_name=folder.name, tracking_uri=uri)
+        _ = logger.experiment
+    except Exception as error:  # each kind of server and database has errors of its own
+        raise RunError(f"logger=mlflow: {uri} cannot be used: {one_line(str(error), 300)}") from error
+    return logger
 
 
 mlflow.extra = "mlflow"  # type: ignore[attr-defined]

@@ -1,6 +1,5 @@
 """Searches in real processes, with the real Optuna."""
 
-import json
 import os
 import shutil
 import sqlite3
@@ -8,18 +7,21 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from moments import kill_before_write
+from moments import kill_before_write, small_disk
 
+from edits import edit_json
 from processes import finish, free_port, run, start
 from vaelab.cli.main import main
 from vaelab.errors import RunError
+from vaelab.runs.differences import differences
 from vaelab.sweeps.folder import SweepFolder
-from vaelab.sweeps.search.search import opened
+from vaelab.sweeps.search.study import opened
 
 QUICK = ["data=digits", "trainer=debug", "encoder.hidden=[8]", "decoder.hidden=[8]", "hydra/sweeper=optuna"]
 SPACE = ["optimizer.lr=tag(log,interval(1e-4,1e-2))", "latent_dim=range(2,9)"]
@@ -36,7 +38,7 @@ def search(*overrides: str) -> int:
 def record(folder: Path) -> dict[str, Any]:
     found = SweepFolder.open(folder).record.search
     assert found is not None
-    return found
+    return asdict(found)
 
 
 def reached(folder: Path) -> list[tuple[dict[str, Any], float]]:
@@ -131,7 +133,7 @@ def test_a_hopeless_trial_is_pruned_and_counts_as_such(tmp_path: Path, capsys: p
     assert search(*axis, *epochs, *pruner) == 0
     jobs = SweepFolder.open(folder).jobs
     assert [job.state for job in jobs] == ["done", "done", "pruned"]
-    assert jobs[2].run.read_json("status")["state"] == "pruned"
+    assert jobs[2].run.status.state == "pruned"
     assert jobs[2].run.best_checkpoint().is_file()
     assert record(folder)["trials"]["pruned"] == 1
     assert "pruned" in capsys.readouterr().out
@@ -216,6 +218,27 @@ def test_a_search_killed_before_any_of_its_writes_is_the_undisturbed_one(tmp_pat
 
 
 @pytest.mark.slow
+def test_a_full_disk_stops_a_search_which_with_room_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    wide = [*SPACE, "encoder.hidden=[512]", "hydra.sweeper.n_trials=2"]
+    command = ["train", "-m", *QUICK, *wide]
+    undisturbed, starved, output = tmp_path / "undisturbed", tmp_path / "starved", tmp_path / "output"
+    assert run(*command, f"hydra.sweep.dir={undisturbed}", output=output) == 0, output.read_text()
+    assert run(*command, f"hydra.sweep.dir={starved}", output=output, first=small_disk) == 1
+    assert "make room" in output.read_text()
+    assert "Traceback" not in output.read_text()
+    assert [job.state for job in SweepFolder.open(starved).jobs] == ["interrupted"]
+    assert run("resume", starved, output=output) == 0, output.read_text()
+    assert reached(starved) == reached(undisturbed)
+    for one, other in zip(*(SweepFolder.open(path).jobs for path in (undisturbed, starved)), strict=True):
+        assert differences(one.run.path, other.run.path) == []
+
+
+def test_a_search_in_use_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with SweepFolder.open(finished).locked():
+        assert "is in use" in refused(capsys, *SPACE, "hydra.sweeper.n_trials=1", f"hydra.sweep.dir={finished}")
+
+
+@pytest.mark.slow
 def test_several_trials_at_a_time(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra/sweeper/pruner=median"]
@@ -233,7 +256,7 @@ def refused(capsys: pytest.CaptureFixture[str], *overrides: str) -> str:
 
 MISTAKES = {
     "hydra.sweeper.metric=val/los": ["no job reports it", "did you mean val/loss?"],
-    "hydra.sweeper.metric=loss": ["hydra.sweeper.metric=loss", "val|test"],
+    "hydra.sweeper.metric=loss": ["hydra.sweeper.metric=loss", "should match pattern"],
     "hydra.sweeper.n_trials=0": ["hydra.sweeper.n_trials=0", "greater than 0"],
     "hydra.sweeper.n_trails=3": ["n_trails", "did you mean n_trials?"],
     "hydra.sweeper.direction=down": ["hydra.sweeper.direction=down", "minimize"],
@@ -279,9 +302,9 @@ def test_nothing_to_search_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_without_the_extra_it_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from vaelab.config import check
+    from vaelab.config import parts
 
-    monkeypatch.setattr(check, "find_spec", lambda package: None)
+    monkeypatch.setattr(parts, "find_spec", lambda package: None)
     assert 'pip install "vaelab[optuna]"' in refused(capsys, *SPACE)
 
 
@@ -326,15 +349,13 @@ def foreign(finished: Path, tmp_path: Path) -> Path:
     [
         ("name=${oc.env:HOME}", "give the whole command again"),
         ("+x._target_=os.system", "there is no x|the config has no x"),
-        ("hydra.callbacks.x=1", "callbacks"),
+        ("hydra.callbacks.x=1", "a folder has no say in it"),
     ],
 )
 def test_a_foreign_search_is_composed_of_values_and_choices_only(
     extra: str, words: str, foreign: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = json.loads((foreign / "sweep.json").read_text())
-    content["overrides"].append(extra)
-    (foreign / "sweep.json").write_text(json.dumps(content))
+    edit_json(foreign / "sweep.json", lambda record: record["overrides"].append(extra))
     with pytest.raises(SystemExit) as end:
         main(["resume", str(foreign), "hydra.sweeper.n_trials=2"])
     assert end.value.code == 2
@@ -423,3 +444,18 @@ def test_two_sweeps_at_once_share_a_study_in_postgresql(postgresql: str, tmp_pat
     more = ["hydra.sweeper.n_trials=4", f"hydra.sweeper.storage={postgresql}"]
     assert run("resume", one, *more, output=output) == 0, output.read_text()
     assert SweepFolder.open(one).jobs[-1].trial == 6
+
+
+@pytest.mark.slow
+def test_a_search_by_a_metric_of_the_config_minimizes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "sweep"
+    generation = ["metrics=generation", "metrics.generation.features=pixels", "metrics.generation.images=120"]
+    chosen = ["hydra.sweeper.metric=generation/kid", "hydra.sweeper.n_trials=2", f"hydra.sweep.dir={folder}"]
+    assert search("latent_dim=range(2,9)", *generation, *chosen) == 0
+    values = [job.metrics["generation/kid"] for job in SweepFolder.open(folder).jobs]
+    assert len(values) == 2
+    (best,) = record(folder)["best"]
+    assert best["values"] == {"generation/kid": min(values)}
+
+    assert search("latent_dim=range(2,9)", *chosen[:2], f"hydra.sweep.dir={tmp_path / 'other'}") == 2
+    assert "hydra.sweeper.metric=generation/kid: no job reports it" in " ".join(capsys.readouterr().err.split())

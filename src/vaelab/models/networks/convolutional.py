@@ -13,8 +13,8 @@ from vaelab.models.networks.mlp import dense_layers
 from vaelab.models.networks.normalization import Normalization, conv_normalization
 
 Width = Annotated[int, Field(gt=0)]
-Channels = Annotated[list[Width], Field(min_length=1)]
-Blocks = Annotated[int, Field(ge=0)]
+Channels = Annotated[list[Width], Field(min_length=1, max_length=1024)]
+Blocks = Annotated[int, Field(ge=0, le=1024)]
 CONVOLUTIONS: dict[int, Callable[..., nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, Callable[..., nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 

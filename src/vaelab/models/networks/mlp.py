@@ -12,7 +12,7 @@ from vaelab.models.networks.activations import Activation, activation_module
 from vaelab.models.networks.normalization import Normalization, dense_normalization
 from vaelab.performance.linear import Linear
 
-Widths = list[Annotated[int, Field(gt=0)]]
+Widths = Annotated[list[Annotated[int, Field(gt=0)]], Field(max_length=1024)]
 
 
 class _DenseEncoder(nn.Module):

@@ -6,39 +6,33 @@ killed when, one of the two says what is still to be done.
 
 import math
 import sys
-import time
 import uuid
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, ProgrammingError, SQLAlchemyError
 
 from vaelab.config.experiment import Experiment
 from vaelab.errors import ConfigError, RunError, did_you_mean
 from vaelab.losses import Step
 from vaelab.metrics.likelihood import evaluation_terms
-from vaelab.sweeps.folder import Job, SweepFolder, short_names, shown
+from vaelab.runs.judging import reported
+from vaelab.sweeps.folder import STUDY, Best, Job, SearchRecord, SweepFolder, short_names, shown
 from vaelab.sweeps.grid import Combination, Composed, subfolder
 from vaelab.sweeps.search.proposals import PerTrial
 from vaelab.sweeps.search.space import Space
+from vaelab.sweeps.search.study import damaged, opened, quiet, require_sound, require_trials
 from vaelab.sweeps.search.sweepers import Optuna, Pruner
+from vaelab.text import clean, one_line
 
-STUDY = "study.db"
 OVER = ("done", "pruned", "failed")
-DATABASES = ("sqlite", "postgresql", "mysql")
-PATIENCE = 10  # seconds, for a server to answer
 
 
 class Search:
@@ -69,8 +63,8 @@ class Search:
         self.space = space
         self.compose = compose
         self.shared = storage is not None
-        self.identity = folder.record.search["identity"]
-        with _quiet():
+        self.identity = folder.record.search.identity
+        with quiet(), self._reading():
             self.study = optuna.create_study(
                 storage=storage or opened(f"sqlite:///{folder.path.absolute() / STUDY}"),
                 study_name=sweeper.study_name or "search",
@@ -78,11 +72,14 @@ class Search:
                 directions=list(sweeper.directions),
                 load_if_exists=True,
             )
-        _agree(self.study, {key: folder.record.search[key] for key in ("overrides", "sweeper")})
+            _agree(self.study, folder.record.search)
+            require_sound(self.study, space, len(sweeper.metrics))
+        if not self.shared:
+            require_trials(self.study, folder)
 
     def jobs(self) -> Iterator[Job]:
         """What was cut off, then what is proposed."""
-        with _quiet():
+        with quiet():
             trials = self._own_trials()
             job_of = {job.trial: job for job in self.folder.jobs}
         for known in trials:
@@ -90,15 +87,17 @@ class Search:
                 continue
             job = job_of.get(known.number)
             if job is None:  # killed before there was a folder, or waiting for the one it repeats
-                with _quiet():
+                with quiet():
                     job = self._proposed(Trial(self.study, known._trial_id))
             elif job.state in OVER:
                 self.told(job)
                 continue
+            elif job.state == "unreadable":
+                continue
             if job is not None:
                 yield self._watched(job)
         while (trial := self._asked()) is not None:
-            with _quiet():
+            with quiet():
                 job = self._proposed(trial)
             if job is not None:
                 yield self._watched(job)
@@ -108,7 +107,7 @@ class Search:
         assert job.trial is not None
         if job.state not in OVER:
             return
-        with _quiet():
+        with quiet():
             if job.state == "pruned":
                 self.study.tell(job.trial, state=TrialState.PRUNED, skip_if_finished=True)
             else:
@@ -123,21 +122,20 @@ class Search:
 
     def note(self) -> None:
         """Write what is best so far into the folder's record."""
-        assert self.folder.record.search is not None
+        search = self.folder.record.search
+        assert search is not None
         run_of = {job.trial: job.number for job in self.folder.jobs}
-        self.folder.record.search |= {
-            "trials": _counted(self._own_trials()),
-            "best": [
-                {
-                    "trial": trial.number,
-                    "job": run_of.get(trial.number),
-                    "run": trial.user_attrs.get("run"),
-                    "parameters": self.space.parameters(trial.params),
-                    "values": dict(zip(self.sweeper.metrics, trial.values, strict=True)),
-                }
-                for trial in self.best
-            ],
-        }
+        search.trials = _counted(self._own_trials())
+        search.best = [
+            Best(
+                trial=trial.number,
+                job=run_of.get(trial.number),
+                run=trial.user_attrs.get("run"),
+                parameters=self.space.parameters(trial.params),
+                values=dict(zip(self.sweeper.metrics, trial.values, strict=True)),
+            )
+            for trial in self.best
+        ]
         self.folder.save()
 
     @property
@@ -159,7 +157,7 @@ class Search:
 
     def _asked(self) -> Trial | None:
         """A new trial; None where there have been enough."""
-        with _quiet():
+        with quiet(), self._reading():
             if len(self._own_trials()) >= self.sweeper.n_trials:
                 return None
             if len(self.study.get_trials(deepcopy=False)) >= self.space.size:
@@ -174,7 +172,8 @@ class Search:
     def _proposed(self, trial: Trial) -> Job | None:
         """The job of a trial; None where it repeats another one, or its parameters do not go together."""
         trial.set_user_attr("sweep", self.identity)
-        values = self.space.suggest(trial)
+        with self._reading():
+            values = self.space.suggest(trial)
         trials = self.study.get_trials(deepcopy=False)
         known = (
             other
@@ -199,10 +198,10 @@ class Search:
 
     def _impossible(self, trial: Trial, parameters: Mapping[str, Any], error: ConfigError) -> None:
         label = ", ".join(f"{name}={shown(value)}" for name, value in short_names(parameters).items())
-        line = f"trial {trial.number} ({label}) cannot be run: {'; '.join(error.mistakes)}"
+        line = one_line(f"trial {trial.number} ({label}) cannot be run: {'; '.join(error.mistakes)}")
         self.folder.log(line)
         print(line, file=sys.stderr)
-        trial.set_user_attr("error", str(error))
+        trial.set_user_attr("error", clean(str(error)))
         self.study.tell(trial, state=TrialState.FAIL)
 
     def _repeat(self, original: FrozenTrial, trial: Trial) -> None:
@@ -229,6 +228,9 @@ class Search:
             job,
             watch=Watch(url, self.study.study_name, job.trial, self.sweeper.metrics[0], self.sweeper.pruner),
         )
+
+    def _reading(self) -> AbstractContextManager[None]:
+        return damaged(f"the study of {self.folder.path}")
 
     def _own(self, trial: FrozenTrial) -> bool:
         return not self.shared or trial.user_attrs.get("sweep") == self.identity
@@ -259,45 +261,11 @@ class Watch:
         """Lightning's callback for the job of the sweep in that folder."""
         from vaelab.training.pruning import Pruning
 
-        with _quiet():
+        with quiet():
             storage = opened(self.storage or f"sqlite:///{sweep / STUDY}")
             study = optuna.load_study(study_name=self.study, storage=storage, pruner=self.pruner.pruner())
             frozen = study.get_trials(deepcopy=False)[self.trial]
             return Pruning(Trial(study, frozen._trial_id), self.metric, frozen.intermediate_values)
-
-
-def opened(url: str) -> RDBStorage:
-    """The storage at a URL.
-
-    Raises:
-        RunError: there is none, it cannot be reached, or the driver for it is missing.
-    """
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise _unusable(url, "not the URL of a database; write postgresql://user@host/database") from error
-    database = parsed.get_backend_name()
-    if database not in DATABASES:
-        raise _unusable(url, f"not a database that a study is kept in; there are {', '.join(DATABASES)}")
-    if parsed.password is not None:
-        shown_url = parsed.render_as_string(hide_password=True)
-        raise _unusable(shown_url, "a password would be written into the folders: put it into ~/.pgpass or PGPASSWORD")
-    if parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")  # which driver that means depends on SQLAlchemy's version
-    wait = {"timeout": 60} if database == "sqlite" else {"connect_timeout": PATIENCE}
-    connect = partial(RDBStorage, parsed.render_as_string(), engine_kwargs={"connect_args": wait})
-    try:
-        with _quiet():
-            try:
-                return connect()
-            except (IntegrityError, ProgrammingError, StorageInternalError):
-                time.sleep(1)  # somebody else was making the tables at that moment
-                return connect()
-    except (ImportError, NoSuchModuleError) as error:
-        extra = ': pip install "vaelab[postgresql]"' if database == "postgresql" else ""
-        raise _unusable(url, f"its driver is not installed ({_reason(error)}){extra}") from error
-    except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError, ValueError) as error:
-        raise _unusable(url, f"it cannot be used: {_reason(error)}") from error
 
 
 def terms_of(experiment: Experiment) -> list[str]:
@@ -317,6 +285,7 @@ def require_metrics(sweeper: Optuna, experiment: Experiment) -> None:
     """
     mistakes = []
     names = [f"{split}/{term}" for split in ("val", "test") for term in terms_of(experiment)]
+    names += reported(experiment)
     trainer: Mapping[str, Any] = getattr(experiment.trainer, "keywords", {})
     for metric in sweeper.metrics:
         if metric not in names:
@@ -331,20 +300,20 @@ def require_metrics(sweeper: Optuna, experiment: Experiment) -> None:
         raise ConfigError(mistakes)
 
 
-def described(sweeper: Optuna, node: Mapping[str, Any], space: Space) -> dict[str, Any]:
+def described(sweeper: Optuna, node: Mapping[str, Any], space: Space) -> SearchRecord:
     """What sweep.json says of a search: what makes it this one, and a name of its own among those of a shared study."""
     of_run = ("n_trials", "storage", "params")
-    return {
-        "identity": uuid.uuid4().hex,
-        "overrides": [text for text in (*space.fixed, *space.texts.values()) if not text.startswith("hydra")],
-        "sweeper": {key: value for key, value in node.items() if key not in of_run},
-        "n_trials": sweeper.n_trials,
-        "metrics": list(sweeper.metrics),
-    }
+    return SearchRecord(
+        identity=uuid.uuid4().hex,
+        overrides=[text for text in (*space.fixed, *space.texts.values()) if not text.startswith("hydra")],
+        sweeper={key: value for key, value in node.items() if key not in of_run},
+        n_trials=sweeper.n_trials,
+        metrics=list(sweeper.metrics),
+    )
 
 
-def compare(folder: SweepFolder, description: Mapping[str, Any]) -> None:
-    """Refuse the folder of another search.
+def compare(folder: SweepFolder, description: SearchRecord, n_trials: int) -> None:
+    """Refuse the folder of another search; of this one, only `n_trials` may be another.
 
     Raises:
         RunError: it is one.
@@ -352,28 +321,37 @@ def compare(folder: SweepFolder, description: Mapping[str, Any]) -> None:
     there = folder.record.search
     if there is None:
         raise RunError(f"{folder.path} is no search, but a sweep over single values; choose another hydra.sweep.dir")
-    for key in ("overrides", "sweeper"):
-        if there.get(key) != description[key]:
+    for key, before, now in _identifying(there, description):
+        if before != now:
             raise RunError(
-                f"{folder.path} is the search of another config: {key} {_brief(there.get(key), description[key])}; "
+                f"{folder.path} is the search of another config: {key} {_brief(before, now)}; "
                 "choose another hydra.sweep.dir"
             )
+    there.n_trials = n_trials
 
 
-def _agree(study: Study, description: Mapping[str, Any]) -> None:
+def _identifying(one: SearchRecord, other: SearchRecord) -> Iterator[tuple[str, Any, Any]]:
+    """What makes a search the one that it is, of two."""
+    yield "overrides", one.overrides, other.overrides
+    yield "sweeper", one.sweeper, other.sweeper
+
+
+def _agree(study: Study, description: SearchRecord) -> None:
     """Refuse a study that is of another search.
 
     Raises:
         RunError: it is.
     """
+    here = {"overrides": description.overrides, "sweeper": description.sweeper}
     there = study.user_attrs.get("search")
     if there is None:
-        study.set_user_attr("search", dict(description))
-    elif there != description:
-        differing = next(key for key in description if there.get(key) != description[key])
+        study.set_user_attr("search", here)
+    elif there != here:
+        there = there if isinstance(there, dict) else {}
+        differing = next((key for key in here if there.get(key) != here[key]), "sweeper")
         raise RunError(
             f"the study {study.study_name} is of another search: {differing} "
-            f"{_brief(there.get(differing), description[differing])}; choose another hydra.sweeper.study_name"
+            f"{_brief(there.get(differing), here[differing])}; choose another hydra.sweeper.study_name"
         )
 
 
@@ -384,7 +362,7 @@ def _brief(there: Any, here: Any) -> str:
     elif isinstance(there, dict) and isinstance(here, dict):
         keys = [key for key in here if there.get(key) != here[key]]
         there, here = {key: there.get(key) for key in keys}, {key: here[key] for key in keys}
-    return f"are {there} there and {here} here"
+    return one_line(f"are {there} there and {here} here", 1000)
 
 
 def _counted(trials: Sequence[FrozenTrial]) -> dict[str, int]:
@@ -400,27 +378,3 @@ def _counted(trials: Sequence[FrozenTrial]) -> dict[str, int]:
 
 def _no_such_metric(metric: str, names: Sequence[str] | Mapping[str, Any]) -> str:
     return f"hydra.sweeper.metric={metric}: no job reports it{did_you_mean(metric, names)}"
-
-
-def _unusable(url: str, reason: str) -> RunError:
-    return RunError(f"hydra.sweeper.storage={url}: {reason}")
-
-
-def _reason(error: BaseException) -> str:
-    """What a database or its driver says, in one line."""
-    cause = error.__cause__ if isinstance(error, ImportError) and error.__cause__ else error
-    cause = getattr(cause, "orig", None) or cause
-    return " ".join(str(cause).split())[:300]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Optuna's lines about its trials, which the sweep's table shows, and its news of what is experimental."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)

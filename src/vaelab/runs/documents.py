@@ -1,0 +1,268 @@
+"""The documents of a run or sweep folder: text that anybody may have written, read with care and written whole.
+
+What a run depends on has a checksum, so that an edit, or a bit that flipped on the disk, is noticed. Whoever meant the
+edit removes the checksum.
+"""
+
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from vaelab.errors import RunError
+from vaelab.files import replacing
+from vaelab.text import clean, one_line
+
+MAX_BYTES = 16 << 20  # of a document; the largest is a manifest with the diff of uncommitted code
+MAX_INTEGER = 2**63
+CHECKSUM = "checksum"
+EDITED = "it was edited or is damaged, since its checksum does not fit; where the edit was meant,"
+_LAST_LINE = re.compile(rf"^# {CHECKSUM} (\S+)\n?\Z", re.MULTILINE)
+
+State = Literal["waiting", "running", "done", "pruned", "interrupted", "failed", "unreadable"]
+Document = TypeVar("Document")
+
+
+@dataclass(frozen=True)
+class Status:
+    """What status.json says: how a run stands.
+
+    Args:
+        state: running also where the process was killed; waiting and unreadable are never written.
+        error: why it failed, or was interrupted by a disk.
+        traceback: of that.
+        at: a state -> when it was reached last.
+    """
+
+    state: State = "waiting"
+    error: str = ""
+    traceback: str = ""
+    at: Mapping[State, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> "Status":
+        """What a file says; waiting where there is none.
+
+        Raises:
+            RunError: it is none that vaelab writes.
+        """
+        content = read_json(path)
+        times = {key.removesuffix("_at"): content.pop(key) for key in list(content) if key.endswith("_at")}
+        return typed(cls, {**content, "at": times}, path) if content or times else cls()
+
+    def write(self, path: Path) -> None:
+        """Replace the file as a whole."""
+        times = {f"{state}_at": time for state, time in self.at.items()}
+        told = {"error": self.error, "traceback": self.traceback}
+        write_json(
+            path, {"state": self.state, **{key: text for key, text in told.items() if text}, **times}, sealed=True
+        )
+
+    def then(self, state: State, *, error: str = "", traceback: str = "") -> "Status":
+        """The next status, reached now."""
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        return replace(self, state=state, error=error, traceback=traceback, at={**self.at, state: now})
+
+
+@dataclass(frozen=True)
+class Git:
+    """The commit of the folder that a run was started in, and what differed from it."""
+
+    commit: str
+    diff: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What manifest.json says: everything but the config that a run's numbers may depend on.
+
+    Args:
+        overrides: what the config was composed with.
+        command: that started the run.
+        folder: in which.
+        seed: the config's.
+        git: None where it was no git repository.
+        packages: versions.
+        data: a checksum of the images of each split.
+        hardware: processor, threads, devices.
+    """
+
+    overrides: Sequence[str] = ()
+    command: Sequence[str] = ()
+    folder: str = ""
+    seed: int | None = None
+    git: Git | None = None
+    packages: Mapping[str, str | None] = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict)
+    hardware: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> "Manifest | None":
+        """What a file says; None where there is none.
+
+        Raises:
+            RunError: it is none that vaelab writes.
+        """
+        content = read_json(path)
+        return typed(cls, content, path) if content else None
+
+    def write(self, path: Path) -> None:
+        """Replace the file as a whole."""
+        write_json(path, asdict(self), sealed=True)
+
+
+def read_metrics(path: Path) -> dict[str, float]:
+    """The numbers of a metrics.json by their names; none where there is no file.
+
+    Raises:
+        RunError: it holds anything else.
+    """
+    try:
+        return {name: number(value) for name, value in read_json(path).items()}
+    except ValueError as error:
+        raise RunError(f"{path} cannot be read: it should hold numbers, and {error}") from error
+
+
+def number(value: Any) -> float:
+    """A number of a document, or the name of one that JSON does not have.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, bool) or not (isinstance(value, int | float) or value in ("nan", "inf", "-inf")):
+        raise ValueError(f"{json.dumps(value):.50} is none")
+    return float(value)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a document holds, its texts cleaned; nothing where there is none.
+
+    Raises:
+        RunError: it is a link, no file, too large, no JSON, or not as it was written.
+    """
+    if not path.exists() and not path.is_symlink():
+        return {}
+    try:
+        content = json.loads(read_text(path), parse_int=_integer)
+        if not isinstance(content, dict):
+            raise ValueError("it should hold names and values")
+        said = content.pop(CHECKSUM, None)
+        if said not in (None, _digest(_canonical(content))):
+            raise ValueError(f'{EDITED} remove "{CHECKSUM}" from it')
+        return cleaned(content)  # type: ignore[no-any-return]
+    except (ValueError, RecursionError, OSError) as error:
+        raise RunError(f"{path} cannot be read: {one_line(str(error), 300)}") from error
+
+
+def write_json(path: Path, content: Mapping[str, Any], *, sealed: bool = False) -> None:
+    """Write a document in place of the one before, `sealed` by a checksum where a run depends on it."""
+    finite = _finite(content)
+    seal = {CHECKSUM: _digest(_canonical(finite))} if sealed else {}
+    write_text(path, json.dumps({**finite, **seal}, indent=2) + "\n")
+
+
+def read_text(path: Path) -> str:
+    """The text of a document.
+
+    Raises:
+        ValueError: it is a link, no regular file, too large or no text.
+        OSError: it cannot be read.
+    """
+    if path.is_symlink():
+        raise ValueError("it is a link")
+    # A pipe would keep whoever opens it waiting.
+    with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), encoding="utf-8") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError("it is no regular file")
+        if about.st_size > MAX_BYTES:
+            raise ValueError(f"it is larger than {MAX_BYTES >> 20} MB")
+        return file.read()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name, flush it to the disk, and rename it into place."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def signed(text: str) -> str:
+    """A text of lines and its checksum, as a comment at its end; `unsigned` takes it away."""
+    return f"{text}# {CHECKSUM} {_digest(text)}\n"
+
+
+def unsigned(text: str) -> str:
+    """The same without the checksum; a text that has none is taken as it is.
+
+    Raises:
+        ValueError: the checksum is another one's.
+    """
+    found = _LAST_LINE.search(text)
+    if found is None and f"# {CHECKSUM}" not in text:
+        return text
+    content = text[: found.start()] if found else text
+    if found is None or found[1] != _digest(content):
+        raise ValueError(f"{EDITED} remove the line # {CHECKSUM}")
+    return content
+
+
+def typed(kind: type[Document], content: Mapping[str, Any], path: Path) -> Document:
+    """A document of a kind.
+
+    Raises:
+        RunError: it holds what that kind does not, or what is of another type.
+    """
+    unknown = sorted(set(content) - set(getattr(kind, "__dataclass_fields__", content)))
+    try:
+        if unknown:
+            raise ValueError(f"it should not hold {one_line(unknown[0], 50)}")
+        return TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = one_line(".".join(map(str, first["loc"])), 100)
+        raise RunError(f"{path} cannot be read: {where}: {first['msg']}") from error
+    except ValueError as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+
+
+def cleaned(content: Any) -> Any:
+    """The same without a character that a terminal would obey."""
+    if isinstance(content, str):
+        return clean(content)
+    if isinstance(content, dict):
+        return {clean(key): cleaned(value) for key, value in content.items()}
+    return [cleaned(value) for value in content] if isinstance(content, list) else content
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20 or not -MAX_INTEGER <= int(digits) < MAX_INTEGER:
+        raise ValueError(f"a number of {len(digits.lstrip('-'))} digits stands in it")
+    return int(digits)
+
+
+def _finite(content: Any) -> Any:
+    """JSON has no NaN and no infinity: they become their names, so that every reader can read the file."""
+    if isinstance(content, Mapping):
+        return {str(key): _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return str(content)
+    return content
+
+
+def _canonical(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=8).hexdigest()
