@@ -108,7 +108,13 @@ def overrides_for(group: str, option: str, raw_sets: Path) -> list[str]:
             ],
             "vae_freyfaces": [f"data.root={raw_sets}"],
             "vae_signals": ["data.values=[3,5,4,8]"],
-            "vae_sprites": ["data.size=32", "data.values=[3,3,4,5,5]", "data.validation=50", "data.test=50"],
+            "vae_sprites": [
+                "trainer.max_steps=2",
+                "data.size=32",
+                "data.values=[3,3,4,5,5]",
+                "data.validation=50",
+                "data.test=50",
+            ],
         }.get(option, [])
         return ["trainer=debug", "callbacks.progress_bar=null", f"experiment={option}", *extra]
     if group == "metrics":
