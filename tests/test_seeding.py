@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaelab.seeding import derive_seed, sharing, standard_normal_like, uniform_like
+from vaelab.seeding import derive_seed, rademacher_like, sharing, standard_normal_like, uniform_like
 
 
 def test_a_seed_is_the_same_in_every_process():
@@ -51,7 +51,7 @@ def test_noise_of_neighbouring_batches_is_uncorrelated():
     assert correlations.abs().max() < 0.05
 
 
-@pytest.mark.parametrize("draw", [standard_normal_like, uniform_like])
+@pytest.mark.parametrize("draw", [standard_normal_like, uniform_like, rademacher_like])
 @pytest.mark.parametrize("sample_shape", [(), (3,)])
 def test_processes_that_share_a_batch_draw_together_what_one_would_draw(draw, sample_shape):
     parameter = torch.zeros(5, 2)
@@ -70,3 +70,14 @@ def test_processes_that_share_a_batch_draw_together_what_one_would_draw(draw, sa
 def test_a_process_without_an_image_draws_for_the_first_one():
     with sharing(1, rank=1, world_size=2, seed=7, device=torch.device("cpu")):
         assert standard_normal_like(torch.zeros(1, 2)).shape == (1, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_signs_are_fair_and_nothing_else(dtype):
+    torch.manual_seed(0)
+    signs = rademacher_like(torch.zeros(100, 50, dtype=dtype), (4,))
+
+    assert (signs.shape, signs.dtype) == ((4, 100, 50), dtype)
+    assert set(signs.unique().tolist()) == {-1.0, 1.0}
+    # The standard error of the mean of 20,000 signs is 0.007; five of them.
+    assert abs(signs.double().mean().item()) < 0.035

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,12 +52,17 @@ def uniform_like(parameter: Tensor, sample_shape: Sequence[int] = ()) -> Tensor:
     return _draw(torch.rand, parameter, sample_shape)
 
 
+def rademacher_like(parameter: Tensor, sample_shape: Sequence[int] = ()) -> Tensor:
+    """Draws of -1 and 1, each with probability 1/2, shaped as those of `standard_normal_like`."""
+    return _draw(_signs, parameter, sample_shape)
+
+
 @contextmanager
 def sharing(size: int, *, rank: int, world_size: int, seed: int, device: torch.device) -> Iterator[None]:
     """Let this process draw its part of the noise that one process would draw for a batch of `size` images.
 
     Its images are number rank, rank + world_size, ... of the batch, or the first where there are none for it. Only
-    what is drawn by `standard_normal_like` and `uniform_like` is shared out.
+    what is drawn by `standard_normal_like`, `uniform_like` and `rademacher_like` is shared out.
     """
     global _share
     own = torch.arange(rank if rank < size else 0, size if rank < size else 1, world_size, device=device)
@@ -75,6 +80,10 @@ class _Share(NamedTuple):
 
 
 _share: _Share | None = None
+
+
+def _signs(shape: Sequence[int], **where: Any) -> Tensor:
+    return torch.randint(2, shape, **where).mul_(2).sub_(1)
 
 
 def _draw(how: Callable[..., Tensor], parameter: Tensor, sample_shape: Sequence[int]) -> Tensor:

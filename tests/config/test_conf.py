@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 import vaelab
 from processes import command
 from vaelab.config.conf import CONF, groups, options
+from vaelab.config.stock import kind_of
 
 TWO_BATCHES = ["trainer=debug", "data=digits", "callbacks.progress_bar=null"]
 
@@ -146,8 +147,11 @@ def test_every_knob_of_every_shipped_part_stands_in_its_config() -> None:
     for path in CONF.rglob("*.yaml"):
         for node in nodes_with_target(OmegaConf.to_container(OmegaConf.load(path))):
             module, _, name = node["_target_"].rpartition(".")
-            parameters = inspect.signature(getattr(import_module(module), name)).parameters.values()
+            target = getattr(import_module(module), name)
+            parameters = inspect.signature(target).parameters.values()
             knobs = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+            if stock := kind_of(target):  # a class of torch, with its own arguments and what Lightning asks beside them
+                knobs = {parameter.name for parameter in parameters} - {*stock.given} | {*stock.more} & {*node}
             chosen = {
                 key.rpartition("@")[2] for entry in node.pop("defaults", []) for key in entry
             }  # groups put at a knob

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import vaelab
-from vaelab.config.check import check
+from vaelab.config.check import check, checked
 from vaelab.losses import (
     DIP,
     KL,
@@ -250,14 +250,14 @@ def test_what_does_not_go_together_is_named_with_what_would(overrides, message):
 def test_several_processes_are_refused_where_the_images_of_a_batch_are_coupled(overrides, what):
     config = vaelab.compose(["data=digits", "trainer=ddp", "trainer.accelerator=cpu", *overrides])
     with pytest.raises(vaelab.ConfigError) as error:
-        ready(config)
+        ready(checked(config))
     message = f"{what} looks at all images of a batch together, which 2 processes do not see: trainer.devices=1"
     assert message in str(error.value)
 
 
 @pytest.mark.parametrize("model", ["vae", "adversarial_ae", "hinge_vae"])
 def test_several_processes_may_share_a_loss_that_is_a_mean_over_images(model):
-    ready(vaelab.compose(["data=digits", "trainer=ddp", "trainer.accelerator=cpu", f"model={model}"]))
+    ready(checked(vaelab.compose(["data=digits", "trainer=ddp", "trainer.accelerator=cpu", f"model={model}"])))
 
 
 def test_the_documented_commands_are_valid():

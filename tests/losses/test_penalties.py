@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.distributions import MultivariateNormal, kl_divergence
 
+import vaelab
+from vaelab.config.check import check
 from vaelab.losses import (
     DIP,
     CodeNorm,
@@ -108,13 +110,32 @@ class TestJacobians:
         draws = jacobian_norm(lambda at: model.decode(at).mean, z.repeat_interleave(4000, 0)).detach().view(3, -1)
         assert ((draws.mean(1) - exact).abs() < 4 * draws.std(1) / math.sqrt(4000)).all()
 
-    def test_one_output_is_exact_in_the_mean_of_the_squares_of_what_it_draws(self):
-        """J is one row: |J^T v|^2 = v^2 |J|^2."""
+    def test_one_output_is_exact(self):
+        """J is one row, and the square of a sign is 1: |J^T v|^2 = |J|^2."""
         weight = torch.tensor([3.0, 4.0])
-        torch.manual_seed(0)
         drawn = jacobian_norm(lambda at: (at @ weight)[:, None], torch.zeros(5, 2))
+        torch.testing.assert_close(drawn, torch.full((5,), 25.0))
+
+    def test_signs_leave_a_third_of_the_spread_of_gaussian_directions_on_the_contractive_preset(self):
+        """Both spreads from A = J J^T: 2 sum_{i != j} A_ij^2 of signs, 2 sum_ij A_ij^2 of normal directions."""
+        model = check(vaelab.compose(["model=contractive_ae"])).model().double()
+        x = torch.rand(2, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+        def encode(at):
+            return model.encode(at).mean
+
+        signs, normal = [], []
+        for one in x:
+            jacobian = torch.autograd.functional.jacobian(encode, one[None])[0].flatten(1)  # (Z, pixels)
+            squares = (jacobian @ jacobian.T).square()
+            normal.append((2 * squares.sum()).sqrt())
+            signs.append((2 * (squares.sum() - squares.diagonal().sum())).sqrt())
+        signs, normal = torch.stack(signs), torch.stack(normal)
         torch.manual_seed(0)
-        torch.testing.assert_close(drawn, 25 * torch.randn(5, 1).square().squeeze(1))
+        drawn = jacobian_norm(encode, x.repeat_interleave(1000, 0)).detach().view(2, -1)
+
+        torch.testing.assert_close(drawn.std(1), signs, rtol=0.15, atol=0)
+        assert (signs / normal).tolist() == pytest.approx([1 / 3, 1 / 3], abs=0.05)
 
     @pytest.mark.parametrize("part", [EncoderJacobian(), DecoderJacobian()], ids=lambda part: type(part).__name__)
     def test_an_evaluation_without_gradients_has_the_same_value(self, part, model, images):

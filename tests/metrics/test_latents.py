@@ -7,8 +7,9 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
 from vaelab.metrics import latents
-from vaelab.metrics.latents import LatentsOfImages, active_units, gaussian_total_correlation, information
-from vaelab.models.distributions import Codes, OneHotCodes
+from vaelab.metrics.latents import LatentsOfImages, active_units, expectations, gaussian_total_correlation, information
+from vaelab.models.distributions import Codes, Flowed, GaussianChain, OneHotCodes, VonMisesFisher
+from vaelab.models.hierarchy import NormalGiven
 
 sys.path.insert(0, str(Path(__file__).parent))
 import linear_gaussian
@@ -26,20 +27,66 @@ def gaussian(mean, scale):
 PRIOR = gaussian(torch.zeros(1), torch.ones(1))
 
 
+def variances(*posteriors):
+    found = LatentsOfImages(None)
+    for q in posteriors:
+        found.add(q)
+    return found.variances
+
+
 def test_a_unit_is_active_where_the_variance_of_its_mean_over_the_data_exceeds_a_hundredth():
     spread = torch.tensor([0.0, 0.09, 0.0999, 0.1001, 1.0])
     sign = torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None]  # variance over these four: spread^2
+    means = 7 + sign * spread
 
-    assert active_units(7 + sign * spread) == 2
+    assert active_units(variances(gaussian(means[:3], 1.0), gaussian(means[3:], 1.0))) == 2
 
 
 def test_a_unit_is_judged_by_the_spread_of_means_not_by_the_mean_of_spreads():
     """Every mean far from 0, but the same for all images: the unit says nothing."""
-    assert active_units(torch.full((100, 3), 5.0)) == 0
+    assert active_units(variances(gaussian(torch.full((100, 3), 5.0), 2.0))) == 0
 
 
 def test_one_image_has_no_active_units():
-    assert active_units(torch.randn(1, 4)) == 0
+    assert active_units(variances(gaussian(torch.randn(1, 4), 1.0))) == 0
+
+
+def test_the_expectation_of_a_flow_is_measured_where_its_mean_is_another_point():
+    """z = u^2, u ~ N(m, 1): E[z] = m^2 + 1, while f(E[u]) = m^2; and its variance, not that of samples, is counted."""
+
+    class Square:
+        def call_and_ladj(self, u):
+            return u.square(), (u.abs().log() + math.log(2)).sum(-1)
+
+    torch.manual_seed(0)
+    m = torch.linspace(-1, 1, 20_000)[:, None]
+    q = Flowed(gaussian(m, torch.ones_like(m)), Square())
+    one, other = expectations(q)
+
+    # Var[z] = 4 m^2 + 2, at most 6; five standard errors of the mean over images.
+    error = math.sqrt(6 / 16 / len(m))
+    assert (one - q.mean).mean().item() == pytest.approx(1, abs=5 * error)
+    assert not one.equal(other)
+    # Var_x(m^2) = E[m^4] - E[m^2]^2 = 1/5 - 1/9; samples have 6/16 on top. Products of errors have sd 0.21.
+    assert variances(q).item() == pytest.approx(4 / 45, abs=0.01)
+
+
+def test_expectations_of_chains_and_on_the_sphere_are_those_of_many_samples():
+    torch.manual_seed(0)
+    step = NormalGiven(2, 3, hidden=[5], activation="tanh")
+    for parameter in step.parameters():
+        parameter.data.mul_(6)  # far from linear
+    loc = torch.randn(4, 2)
+    chain = GaussianChain(Normal(loc, torch.full_like(loc, 1.5)), [step], sizes=[2, 3], downwards=False)
+    sphere = VonMisesFisher(torch.nn.functional.normalize(torch.randn(4, 3), dim=-1), torch.tensor([0.5, 1, 3, 9]))
+    with torch.no_grad():
+        for q, exact in ((chain, False), (sphere, True)):
+            z = q.sample((10_000,))
+            truth, error = z.mean(0), z.std(0) / 100
+            many = torch.stack([expectations(q)[0] for _ in range(1 if exact else 300)])
+            spread = error if exact else z.std(0) / math.sqrt(16 * len(many)) + error
+            assert ((many.mean(0) - truth).abs() < 5 * spread).all()
+            assert ((q.mean - truth).abs() > 5 * error).any()
 
 
 @pytest.mark.parametrize("distance", [0.0, 1.0, 4.0, 40.0])
@@ -217,7 +264,7 @@ def test_codes_in_use_and_their_perplexity_are_those_of_all_images_together_as_c
     assert found.usage.codes_in_use == 3
     assert found.usage.codes == 9
     assert found.usage.perplexity == pytest.approx(math.exp(-sum(p * math.log(p) for p in shares)), rel=1e-12)
-    assert found.means is None
+    assert found.variances is None
     assert found.kl_per_dimension is None
 
 

@@ -5,6 +5,9 @@ from functools import partial
 import pytest
 import torch
 
+from vaelab.config.check import check
+from vaelab.config.compose import compose
+from vaelab.losses import Step
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.distributions.elementary import NUMBERS_AT_ONCE
 from vaelab.models.likelihoods import Bernoulli
@@ -148,7 +151,7 @@ def test_the_vamp_prior_is_the_mean_of_the_posteriors_of_its_pseudo_inputs():
     torch.manual_seed(0)
     model = gaussian_model(VampPrior(2, components=5, start_scale=0.5))
     z = torch.randn(9, 2)
-    u = model.prior.pseudo_inputs.clamp(0, 1)
+    u = model.prior.pseudo_inputs
 
     by_hand = model.encode(u).log_prob(z[:, None]).exp().mean(1).log()
 
@@ -162,7 +165,40 @@ def test_the_vamp_prior_trains_the_encoder_and_has_it_once():
     model.prior().log_prob(torch.randn(9, 2)).sum().backward()
 
     assert all(parameter.grad.any() for parameter in model.encoder.parameters())
-    assert [name for name in model.state_dict() if name.startswith("prior")] == ["prior.pseudo_inputs"]
+    assert [name for name in model.state_dict() if name.startswith("prior")] == ["prior.logits"]
+
+
+def test_pseudo_inputs_start_as_they_are_told_to_and_between_black_and_white():
+    torch.manual_seed(0)
+    u = gaussian_model(VampPrior(2, components=2000, start_mean=0.2, start_scale=0.03)).prior.pseudo_inputs
+    assert u.mean().item() == pytest.approx(0.2, abs=5 * 0.03 / math.sqrt(8000))
+    assert u.std().item() == pytest.approx(0.03, rel=5 / math.sqrt(16000))
+
+    u = gaussian_model(VampPrior(2, components=2000, start_mean=0.0, start_scale=0.5)).prior.pseudo_inputs
+    assert (u.min().item(), u.max().item()) == pytest.approx((0.5 / 255, 1 - 0.5 / 255))
+
+
+def test_no_pixel_of_a_pseudo_input_loses_its_gradient_at_a_learning_rate_of_three_times_the_start():
+    """0.015 a step from pixels of 0.05 +- 0.01: parameters that are clamped to [0, 1] are dead after a few."""
+    made = check(
+        compose(["model=vamp_vae", "data=digits", "latent_dim=5", "prior.components=10", "optimizer.lr=0.015"])
+    )
+    model = made.model()
+    optimizer = made.optimizer(model.parameters())
+    x = made.data.splits.train.pixels[:200].float() / 255
+    torch.manual_seed(0)
+    losses = []
+    for step in range(40):
+        optimizer.zero_grad()
+        loss = made.objective(Step(model, x, number=step))["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+
+    u = model.prior.pseudo_inputs
+    assert (model.prior.logits.grad != 0).all()
+    assert ((u > 0) & (u < 1)).all()
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_a_copy_of_a_model_has_a_vamp_prior_of_its_own_encoder():

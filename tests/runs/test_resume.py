@@ -50,6 +50,16 @@ CONFIGS = {
         "callbacks.checkpoints.every_n_steps=5",
         "trainer.max_epochs=3",
     ],
+    "averaged weights": [
+        "callbacks=averaging",
+        "callbacks.averaging.decay=0.9",
+        "encoder.normalization=batch",
+        "scheduler=warmup",
+        "scheduler.steps=10",
+        "trainer.accumulate_grad_batches=3",
+        "callbacks.checkpoints.every_n_steps=2",
+        "trainer.max_epochs=3",
+    ],
     "two processes": [
         "trainer.max_epochs=3",
         "trainer.strategy=ddp",
@@ -159,6 +169,7 @@ def some_moments(seed: int, batches: int) -> list[str]:
         ("steps", ["start30", "end47"]),
         pytest.param("bf16", ["start8", "end30"], marks=pytest.mark.slow),
         ("two optimizers", ["start8", "end30", "test"]),
+        pytest.param("averaged weights", ["start8", "val1", "end58"], marks=pytest.mark.slow),  # val: in place
         *[pytest.param("dynamic", some_moments(seed, 88), marks=pytest.mark.slow) for seed in range(1)],
         *[pytest.param("everything", some_moments(seed, 119), marks=pytest.mark.slow) for seed in range(2)],
     ],

@@ -3,6 +3,7 @@
 import ast
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -18,6 +19,10 @@ def test_lightning_still_has_the_private_names_that_we_use() -> None:
     uses = {
         "batches_begun": lambda: internals.batches_begun(trainer) == 0,
         "batch_number": lambda: internals.batch_number(trainer) == -1,
+        "batch_of_epoch": lambda: internals.batch_of_epoch(trainer) == -1,
+        "count_step": lambda: (internals.count_step(trainer), manual(trainer).total.completed == 1)[1],
+        "next_batch": lambda: callable(trainer.fit_loop.epoch_loop.batch_progress.increment_started),
+        "has_plain_steps": lambda: internals.has_plain_steps(trainer),
         "limit_steps": lambda: (internals.limit_steps(trainer, 5), trainer.max_steps == 5)[1],
         "complete_epochs": lambda: (internals.complete_epochs(trainer), trainer.current_epoch == 0)[1],
         "cluster_environment": lambda: not internals.cluster_environment(trainer).creates_processes_externally,
@@ -31,6 +36,10 @@ def test_lightning_still_has_the_private_names_that_we_use() -> None:
             raise AssertionError(f"{LIGHTNING} no longer has what internals.{name} needs: {error}") from error
     two = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False)
     assert internals.starts_processes(two) is not None, f"{LIGHTNING} starts processes in another way"
+
+
+def manual(trainer: pl.Trainer) -> Any:
+    return trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
 
 
 def test_torch_still_has_the_private_names_that_we_use() -> None:

@@ -73,7 +73,7 @@ class TestRates:
         overrides = ["+schedule@objective.terms.code_norm.weight=linear", "trainer.max_epochs=1"]
         steps = "objective.terms.code_norm.weight.steps=100"
         logged = scalars(train(tmp_path / "run", "model=rae_l2", *overrides, steps) / "tensorboard")
-        assert logged["train/decoder_norm_weight"] == [(step, pytest.approx(0.01)) for step in LOGGED[:3]]
+        assert logged["train/decoder_norm_weight"] == [(step, pytest.approx(0.00512)) for step in LOGGED[:3]]
         assert logged["train/code_norm_weight"] == [(step, pytest.approx(step / 100)) for step in LOGGED[:3]]
 
     def test_the_learning_rate_is_that_of_its_schedule(self, vae: Path) -> None:

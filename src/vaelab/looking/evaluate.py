@@ -279,10 +279,10 @@ def _latents(subject: _Subject) -> Found:
     assert prior is not None
     per_dimension = found.kl_per_dimension
     yield names[0], found.no_kl if per_dimension is None else Metric(per_dimension.tolist(), NATS)
-    if found.means is None:
+    if found.variances is None:
         yield names[1], "z is codes: codes_in_use says how many"
     else:
-        yield names[1], _active(found.means, subject.model.posterior.layers)
+        yield names[1], _active(found.variances, subject.model.posterior.layers)
     formula = isinstance(q, FORMULAS)
     chosen = subject.some(subject.images, "information", CODES if formula else COSTLY)
     posteriors = [subject.encode(batch) for batch in subject.batches(chosen, "information")]
@@ -299,13 +299,13 @@ def _latents(subject: _Subject) -> Found:
     yield names[4], nats(*total) if total else "the posterior is no product over its dimensions"
 
 
-def _active(means: Tensor, layers: Sequence[int]) -> Metric:
+def _active(variances: Tensor, layers: Sequence[int]) -> Metric:
     """How many dimensions are active; of a hierarchy also those of each layer."""
     details = {
         f"layer_{number}": latents.active_units(of_layer)
-        for number, of_layer in enumerate(torch.split(means, list(layers), 1) if layers else [], 1)
+        for number, of_layer in enumerate(torch.split(variances, list(layers)) if layers else [], 1)
     }
-    return Metric(latents.active_units(means), f"of {means.shape[1]} dimensions", details=details)
+    return Metric(latents.active_units(variances), f"of {len(variances)} dimensions", details=details)
 
 
 @torch.no_grad()

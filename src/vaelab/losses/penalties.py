@@ -18,7 +18,7 @@ from vaelab.models.parts import CodePosterior, UnsuitableError
 from vaelab.models.posteriors import Deterministic, FiniteScalarQuantizer, VectorQuantizer
 from vaelab.models.precision import full_precision
 from vaelab.models.schedules import Schedule, Weight
-from vaelab.seeding import standard_normal_like
+from vaelab.seeding import rademacher_like
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
 
@@ -29,8 +29,8 @@ class DIP(Term):
     Args:
         weight: lambda_od.
         diagonal: lambda_d / lambda_od; the paper has 10 for `means` and 1 for `samples`.
-        covariance: of the `means` of q(z|x) over the images (DIP-VAE-I), or of `samples` of q(z), which is that plus
-            the mean covariance of q(z|x) (DIP-VAE-II).
+        covariance: of the `means` of q(z|x) over the images (DIP-VAE-I; of a flow or a chain its `mean`, which is not
+            E[z]), or of `samples` of q(z), which is that plus the mean covariance of q(z|x) (DIP-VAE-II).
     """
 
     couples_images = True
@@ -73,7 +73,7 @@ class DIP(Term):
 class CodeNorm(Term):
     """|z|^2 / 2, the mean over the batch: keeps a deterministic code near 0 (RAE, Ghosh et al. 2020)."""
 
-    def __init__(self, *, weight: Weight | Schedule = 0.05) -> None:
+    def __init__(self, *, weight: Weight | Schedule = 0.64) -> None:
         super().__init__()
         self.weight = weight
 
@@ -85,7 +85,7 @@ class CodeNorm(Term):
 class DecoderNorm(Term):
     """|theta|^2, theta the decoder's weights and biases (RAE-L2, Ghosh et al. 2020, section 3.1)."""
 
-    def __init__(self, *, weight: Weight | Schedule = 0.01) -> None:
+    def __init__(self, *, weight: Weight | Schedule = 0.00512) -> None:
         super().__init__()
         self.weight = weight
 
@@ -104,7 +104,7 @@ class DecoderJacobian(Term):
 
     takes_gradients = True
 
-    def __init__(self, *, weight: Weight | Schedule = 0.05) -> None:
+    def __init__(self, *, weight: Weight | Schedule = 0.004) -> None:
         super().__init__()
         self.weight = weight
 
@@ -218,15 +218,16 @@ class CodeLength(Term):
 def jacobian_norm(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     """An unbiased estimate of |d function / d at|_F^2 for each of B inputs, (B,).
 
-    |J^T v|^2 with one v ~ N(0, I) an input, whose expectation is the sum of the squares of J (Hutchinson 1990). It
-    costs one backward pass instead of as many as the function has outputs. It passes gradients on to what
-    `function` is made of, and to `at`, where there are any to pass.
+    |J^T v|^2 with one vector v of random signs an input, whose expectation is the sum of the squares of J. Of all v
+    with independent entries, signs have the least variance: 2 sum_{i != j} (J J^T)_ij^2 where v ~ N(0, I) has
+    2 sum_ij (J J^T)_ij^2 (Hutchinson 1990). It costs one backward pass instead of as many as the function has outputs.
+    It passes gradients on to what `function` is made of, and to `at`, where there are any to pass.
     """
     training = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
         at = at if at.requires_grad else at.clone().requires_grad_()
         value = function(at)
-        direction = standard_normal_like(value)
+        direction = rademacher_like(value)
         (gradient,) = torch.autograd.grad(value, at, direction, create_graph=training)
         return gradient.flatten(1).square().sum(1)
 

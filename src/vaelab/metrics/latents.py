@@ -9,19 +9,34 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from vaelab.losses import kl_per_dimension
-from vaelab.models.distributions import Codes, OneHotCodes
+from vaelab.models.distributions import Codes, Flowed, GaussianChain, OneHotCodes, VonMisesFisher
 
 ACTIVE_VARIANCE = 0.01
 PAIRS_AT_ONCE = 2**20  # numbers z_j of (sample, posterior, dimension)
 MIXTURE_DRAWS = 2_000
+MEAN_DRAWS = 16  # samples of each of the two means that stand in for an expectation without a closed form
 
 
-def active_units(means: Tensor) -> int:
-    """Latent dimensions whose posterior mean has a variance over the data above 0.01, of means (N, Z).
+def active_units(variances: Tensor) -> int:
+    """Count the dimensions with Var_x(E_q(z|x)[z_j]) > 0.01, of these variances over the data (Z,).
 
-    Burda et al. 2015, section 5.2: Cov_x(E_q(z|x)[z]) > 0.01.
+    Burda et al. (2015), section 5.2.
     """
-    return int((means.double().var(0, correction=0) > ACTIVE_VARIANCE).sum())
+    return int((variances > ACTIVE_VARIANCE).sum())
+
+
+def expectations(q: Distribution) -> tuple[Tensor, Tensor]:
+    """Two estimates of E_q[z], (B, Z) each, with errors independent of each other.
+
+    Both are the exact mean where it has a closed form. Of flows and chains, whose `mean` is not E[z], each is a mean of
+    16 samples: the covariance of the two over images is an unbiased estimate of Var_x(E_q[z]), where the variance of
+    either would also have a part of the spread of q itself.
+    """
+    if isinstance(q, Flowed | GaussianChain):
+        one, other = (q.sample(torch.Size([MEAN_DRAWS])).mean(0) for _ in range(2))
+        return one, other
+    mean = q.mean_cosine[..., None] * q.mean if isinstance(q, VonMisesFisher) else q.mean.flatten(1)
+    return mean, mean
 
 
 class Usage(NamedTuple):
@@ -43,7 +58,7 @@ class LatentsOfImages:
         self.prior = prior
         self.no_kl = "" if prior is not None else "there is no prior to take a KL to"  # why there is none
         self._images = 0
-        self._means: list[Tensor] = []
+        self._expectations: list[tuple[Tensor, Tensor]] = []
         self._kl: list[Tensor] = []
         self._indices: list[Tensor] = []
         self._probabilities: list[Tensor] = []
@@ -59,8 +74,9 @@ class LatentsOfImages:
             else:
                 self._probabilities.append(q.log_probability.exp())
             return
-        self._images += len(q.mean)
-        self._means.append(q.mean.flatten(1).float())
+        one, other = expectations(q)
+        self._images += len(one)
+        self._expectations.append((one.float(), other.float()))
         if not self.no_kl:
             assert self.prior is not None
             try:
@@ -69,9 +85,12 @@ class LatentsOfImages:
                 self.no_kl = str(error)
 
     @property
-    def means(self) -> Tensor | None:
-        """E_q[z], (N, Z); None of codes."""
-        return torch.cat(self._means) if self._means else None
+    def variances(self) -> Tensor | None:
+        """Var_x(E_q[z_j]) over the images, (Z,), see `expectations`; None of codes."""
+        if not self._expectations:
+            return None
+        one, other = (torch.cat(means).double() for means in zip(*self._expectations, strict=True))
+        return ((one - one.mean(0)) * (other - other.mean(0))).mean(0)
 
     @property
     def kl_per_dimension(self) -> Tensor | None:

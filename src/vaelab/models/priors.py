@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Positive = Annotated[int, Field(gt=0)]
 Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+HALF_A_LEVEL = 0.5 / 255  # pseudo-inputs start no nearer to black and white
+
 
 class StandardNormal(Prior):
     """p(z) = N(0, I) over `latent_dim` dimensions."""
@@ -73,10 +75,13 @@ class Mixture(Prior):
 class VampPrior(Prior):
     """p(z) = 1/K sum_k q(z|u_k), q the model's own posterior, u_k learned images (Tomczak & Welling 2018, equation 9).
 
+    The pixels are u = sigmoid(logits), so that they stay between 0 and 1 and keep a gradient. Parameters that are
+    clamped, as in the paper's code, have none outside of [0, 1], where a few steps of a large learning rate put them.
+
     Args:
         latent_dim: Z.
         components: K.
-        start_mean: mean of the pseudo-inputs' pixels before training; they are kept in [0, 1].
+        start_mean: mean of the pseudo-inputs' pixels before training.
         start_scale: their standard deviation.
     """
 
@@ -110,14 +115,20 @@ class VampPrior(Prior):
                 coupling,
             )
         noise = torch.randn(self.components, *model.likelihood.shape)
+        pixels = self.start_mean + self.start_scale * noise
+        self.logits = nn.Parameter(pixels.logit(eps=HALF_A_LEVEL))
         self.space = model.space
-        self.pseudo_inputs = nn.Parameter(self.start_mean + self.start_scale * noise)
         self.encode = model.encode
+
+    @property
+    def pseudo_inputs(self) -> Tensor:
+        """u, (K, C, H, W)."""
+        return self.logits.sigmoid()
 
     def forward(self) -> Distribution:
         """p(z): batch (), event (Z,)."""
-        components = self.encode(self.pseudo_inputs.clamp(0, 1))  # batch (K,)
-        return _mixture(self.pseudo_inputs.new_zeros(self.components), components)
+        components = self.encode(self.pseudo_inputs)  # batch (K,)
+        return _mixture(self.logits.new_zeros(self.components), components)
 
 
 class FlowPrior(Prior):

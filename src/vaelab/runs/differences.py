@@ -15,11 +15,12 @@ from torch import Tensor
 
 from vaelab.errors import RunError
 from vaelab.runs.folder import RunFolder
+from vaelab.training.averaging import RAW
 from vaelab.training.checkpoints import BEST, LAST
 from vaelab.training.monitoring import IMAGES_PER_SECOND
 from vaelab.training.reading import read
 
-STATE = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loops", "epoch", "global_step", "window")
+STATE = ("state_dict", RAW, "optimizer_states", "lr_schedulers", "callbacks", "loops", "epoch", "global_step", "window")
 
 
 @dataclass(frozen=True)

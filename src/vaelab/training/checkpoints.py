@@ -11,8 +11,9 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from vaelab.training import events
+from vaelab.training.bundles import TakesBundles
 from vaelab.training.direction import Mode
-from vaelab.training.internals import limit_steps
+from vaelab.training.internals import batch_of_epoch, limit_steps
 from vaelab.training.module import AutoencoderModule
 from vaelab.training.reading import read
 
@@ -43,7 +44,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read(Path(path), map_location or "cpu")
 
 
-class Checkpoints(Checkpoint):
+class Checkpoints(TakesBundles, Checkpoint):
     """`last.ckpt` after every epoch, and `best.ckpt` after each one whose `monitor` is the best so far.
 
     Args:
@@ -83,8 +84,12 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save every so many steps."""
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0 and resumes_after(trainer, batch_idx):
+        if self.due(trainer):
             self.save_last(trainer)
+
+    def due(self, trainer: pl.Trainer) -> bool:
+        """Whether it is time to save, and the state can be resumed from."""
+        return bool(self.every_n_steps) and trainer.global_step % self.every_n_steps == 0 and resumes_after(trainer)  # type: ignore[operator]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the epoch; its validation is over."""
@@ -129,16 +134,17 @@ class Checkpoints(Checkpoint):
         self.stopped = state_dict["stopped"]
 
 
-def resumes_after(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Whether a checkpoint after this batch is complete: no gradient is pending, and the epoch is not over.
+def resumes_after(trainer: pl.Trainer) -> bool:
+    """Whether a checkpoint after the last batch is complete: no gradient is pending, and the epoch is not over.
 
     After an epoch's last batch comes the validation, and the checkpoint after it.
     """
     module = trainer.lightning_module
     assert isinstance(module, AutoencoderModule)
+    batches = batch_of_epoch(trainer) + 1
     return (
-        (batch_idx + 1) % module.accumulate_grad_batches == 0
-        and batch_idx + 1 < trainer.num_training_batches
+        batches % module.accumulate_grad_batches == 0
+        and batches < trainer.num_training_batches
         and not 0 <= trainer.max_steps <= trainer.global_step
     )
 

@@ -6,8 +6,10 @@ Written for Lightning 2.6. tests/training/test_internals.py names what a version
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
+OF_A_STEP = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")
 HOOK = "_current_fx_name"
 """The attribute of a LightningModule in which Lightning notes the hook that it is in, 40 times a step."""
 
@@ -20,6 +22,11 @@ def batches_begun(trainer: pl.Trainer) -> int:
 def batch_number(trainer: pl.Trainer) -> int:
     """The number of the training batch at hand, counted over all epochs."""
     return int(trainer.fit_loop.epoch_loop.total_batch_idx)
+
+
+def batch_of_epoch(trainer: pl.Trainer) -> int:
+    """The number of the training batch at hand, within its epoch."""
+    return int(trainer.fit_loop.epoch_loop.batch_idx)
 
 
 def limit_steps(trainer: pl.Trainer, steps: int) -> None:
@@ -43,3 +50,39 @@ def starts_processes(trainer: pl.Trainer) -> Any:
     launcher: Any = trainer.strategy.launcher
     mine = isinstance(launcher, _SubprocessScriptLauncher)
     return launcher if mine and not launcher.cluster_environment.creates_processes_externally else None
+
+
+def next_batch(trainer: pl.Trainer) -> Any:
+    """The batch after the one that the training loop stands at, which then stands at this one."""
+    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+    assert fetcher is not None
+    progress = loop.batch_progress
+    progress.increment_processed()
+    progress.increment_completed()
+    loop._batches_that_stepped += 1
+    batch, _, _ = next(fetcher)
+    batch = trainer.precision_plugin.convert_input(batch)
+    progress.increment_ready()
+    progress.increment_started()
+    progress.is_last_batch = fetcher.done
+    return batch
+
+
+def count_step(trainer: pl.Trainer) -> None:
+    """Have the loop count a step of an optimizer that it has not seen."""
+    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+    progress.increment_ready()
+    progress.increment_completed()
+
+
+def has_plain_steps(trainer: pl.Trainer) -> bool:
+    """Whether a step is backward() and step() and nothing else: no loss scale, no processes, no hook of a callback."""
+    return (
+        isinstance(trainer.strategy, SingleDeviceStrategy)
+        and getattr(trainer.precision_plugin, "scaler", None) is None
+        and not any(
+            getattr(type(callback), hook) is not getattr(pl.Callback, hook)
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+            for hook in OF_A_STEP
+        )
+    )

@@ -31,6 +31,7 @@ Batches = Annotated[int, Field(ge=0)] | Share
 SomeBatches = Positive | Annotated[float, Field(gt=0, le=1)]
 Clip = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
 
 OURS = {"callbacks", "logger", "plugins", "use_distributed_sampler", "default_root_dir", "model_registry"} | {
@@ -163,6 +164,13 @@ def early_stopping(
 
     best = mode or direction(monitor) or "min"
     return EarlyStopping(monitor, patience=patience, min_delta=min_delta, mode=best)
+
+
+def averaging(folder: Path, /, *, decay: Decay = 0.999) -> "pl.Callback":
+    """Evaluate an exponential moving average of the weights, over about 1 / (1 - `decay`) steps."""
+    from vaelab.training.averaging import Averaging
+
+    return Averaging(decay=decay)
 
 
 def progress_bar(folder: Path, /, *, refresh_rate: Positive = 5) -> "pl.Callback":

@@ -19,8 +19,9 @@ from vaelab.losses import Objective, Step, Terms
 from vaelab.metrics.likelihood import evaluation_terms
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.seeding import derive_seed, seed_noise, sharing
+from vaelab.training.bundles import Bundles
 from vaelab.training.datamodule import as_batch
-from vaelab.training.internals import HOOK, batch_number
+from vaelab.training.internals import HOOK, batch_number, batch_of_epoch, count_step, has_plain_steps
 from vaelab.training.learning_rate import FactorOf, TorchSchedule, schedules, step_after_batch, step_on_metrics
 from vaelab.training.reading import tensors
 
@@ -80,6 +81,8 @@ class AutoencoderModule(pl.LightningModule):
         self._window = TermMeans()
         self._evaluation = TermMeans()
         self._dataset_size: int | None = None
+        self._bundles: Bundles | None = None  # of the training that is going on
+        self._plain_steps = False
         self._critic_parameters = [p for critic, _ in objective.critics().values() for p in critic.parameters()]
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -99,9 +102,17 @@ class AutoencoderModule(pl.LightningModule):
         return optimizers, schedules(optimizers[0], self.scheduler, self.trainer, self.accumulate_grad_batches)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """A batch, and those of its bundle after it."""
+        loss = self._train_on(batch)
+        assert self._bundles is not None
+        for another in self._bundles.others():
+            loss = self._train_on(another)
+        return loss
+
+    def _train_on(self, batch: Batch) -> Tensor:
         """One batch, under the noise of its number: the model's step, then each critic's."""
         batch = as_batch(batch)  # of somebody's own loader, too
-        number = batch_number(self.trainer)
+        number, batch_idx = batch_number(self.trainer), batch_of_epoch(self.trainer)
         with self._sharing(number, batch_idx, len(batch.images)) as (share, images):
             step = Step(
                 self.model, batch.images, batch.labels, number=self.global_step, dataset_size=self._dataset_size
@@ -148,10 +159,21 @@ class AutoencoderModule(pl.LightningModule):
 
     def _minimize(self, index: int, loss: Tensor, due: bool) -> None:
         """Add the gradients of a batch's loss and, where it is `due`, take the optimizer's step with them."""
-        self.manual_backward(loss / self.accumulate_grad_batches if self.accumulate_grad_batches > 1 else loss)
+        if self.accumulate_grad_batches > 1:
+            loss = loss / self.accumulate_grad_batches
+        optimizer = self.trainer.optimizers[index]
+        if self._plain_steps:
+            self._backward(loss.backward)
+            if due:
+                self.on_before_optimizer_step(optimizer)
+                optimizer.step()
+                optimizer.zero_grad()
+                if index == 0:
+                    count_step(self.trainer)
+            return
+        self._backward(lambda: self.manual_backward(loss))
         if not due:
             return
-        optimizer = self.trainer.optimizers[index]
         if isinstance(self.trainer.strategy.model, DistributedDataParallel):
             _add_up([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
         with self._scale_kept(self.trainer.optimizers[index + 1 :]):
@@ -197,14 +219,14 @@ class AutoencoderModule(pl.LightningModule):
         """Step a scheduler that looks at a metric, before the checkpoint of the epoch is written."""
         step_on_metrics(self.trainer, self.scheduler)
 
-    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+    def _backward(self, backward: Callable[[], object]) -> None:
         """The gradients; trainer.detect_anomaly has torch look at each of them.
 
         Raises:
             DivergenceError: torch found one that is NaN.
         """
         try:
-            super().manual_backward(loss, *args, **kwargs)
+            backward()
         except RuntimeError as error:
             if "returned nan values" not in str(error):
                 raise
@@ -216,6 +238,8 @@ class AutoencoderModule(pl.LightningModule):
         batches = self.trainer.train_dataloader
         if isinstance(batches, Batches):  # and no loader of somebody's own
             self._dataset_size = len(batches.images)
+        self._bundles = Bundles(self.trainer, self.log_every)
+        self._plain_steps = has_plain_steps(self.trainer)
         if len(self._window) >= self.log_every:
             self._log_window()
 

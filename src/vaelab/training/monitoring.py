@@ -13,13 +13,15 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from vaelab.data import Batches
 from vaelab.metrics.latents import LatentsOfImages, active_units
 from vaelab.models.distributions import Codes
+from vaelab.training.bundles import TakesBundles
+from vaelab.training.internals import batch_of_epoch
 from vaelab.training.module import AutoencoderModule
 from vaelab.training.tensorboard import EventFiles
 
 IMAGES_PER_SECOND = "train/images_per_second"
 
 
-class Rates(pl.Callback):
+class Rates(TakesBundles, pl.Callback):
     """The learning rate, the weights of the objective's terms, and the speed.
 
     `train/learning_rate` and every `train/<...>_weight`, as the step at which they are logged will use them, at the
@@ -39,6 +41,7 @@ class Rates(pl.Callback):
     ) -> None:
         """Log, where the terms are logged."""
         assert isinstance(pl_module, AutoencoderModule)
+        number = batch_of_epoch(trainer)  # of the bundle's last batch
         if not (trainer.is_last_batch or (number + 1) % pl_module.log_every == 0):
             return
         metrics = {"train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
@@ -69,8 +72,8 @@ class Rates(pl.Callback):
 class Latents(pl.Callback):
     """What the latents of the validation images carry, at every validation.
 
-    `val/active_units`: how many dimensions have a posterior mean whose variance over the images is above 0.01 (Burda
-    et al. 2015, section 5.2); TensorBoard also gets a histogram over the dimensions of their mean KL in nats. A plain
+    `val/active_units`: how many dimensions have an E_q[z_j] whose variance over the images is above 0.01 (Burda et al.
+    2015, section 5.2); TensorBoard also gets a histogram over the dimensions of their mean KL in nats. A plain
     autoencoder has neither, a model whose KL does not split into dimensions not the second. One whose latents are codes
     has `val/codes_in_use` and `val/perplexity` instead, of the codes of all images.
     """
@@ -78,8 +81,8 @@ class Latents(pl.Callback):
     def __init__(self) -> None:
         self._latents = LatentsOfImages(None)
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin anew."""
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin anew, with the prior of the weights that are evaluated."""
         assert isinstance(pl_module, AutoencoderModule)
         model = pl_module.model
         self._latents = LatentsOfImages(model.prior() if model.prior is not None else None)
@@ -101,10 +104,10 @@ class Latents(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log."""
-        means, usage, kl = self._latents.means, self._latents.usage, self._latents.kl_per_dimension
+        variances, usage, kl = self._latents.variances, self._latents.usage, self._latents.kl_per_dimension
         metrics: dict[str, float] = {}
-        if means is not None:
-            metrics["val/active_units"] = active_units(means)
+        if variances is not None:
+            metrics["val/active_units"] = active_units(variances)
         if usage is not None:
             metrics |= {"val/codes_in_use": usage.codes_in_use, "val/perplexity": usage.perplexity}
         for logger in trainer.loggers:

@@ -12,6 +12,7 @@ from vaelab.data import Images
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.latents import changing
 from vaelab.seeding import derive_seed, noise_of_its_own
+from vaelab.training.averaging import evaluated_weights
 from vaelab.training.datamodule import ImageDataModule
 from vaelab.training.module import AutoencoderModule
 
@@ -44,7 +45,8 @@ class Pictures(pl.Callback):
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         train, validation, _ = data.data.splits
         images = validation if len(validation) else train
-        pictures = portrait(pl_module.model, images, seed=derive_seed(pl_module.seed, "pictures"))
+        with evaluated_weights(trainer, pl_module):
+            pictures = portrait(pl_module.model, images, seed=derive_seed(pl_module.seed, "pictures"))
         log_pictures(trainer.loggers, pictures, "epoch", step=trainer.global_step)
 
 

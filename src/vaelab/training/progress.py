@@ -7,10 +7,12 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 
+from vaelab.training.bundles import TakesBundles
+from vaelab.training.internals import batch_of_epoch
 from vaelab.training.module import AutoencoderModule
 
 
-class TermsProgressBar(RichProgressBar):
+class TermsProgressBar(TakesBundles, RichProgressBar):
     """Lightning's rich bar with the newest logged terms; it never waits for the device.
 
     Args:
@@ -27,7 +29,8 @@ class TermsProgressBar(RichProgressBar):
         """Advance, when it is time to draw."""
         if time.monotonic() >= self._next or trainer.is_last_batch:
             self._next = time.monotonic() + 1 / self.refresh_rate
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            number = batch_of_epoch(trainer)  # of the bundle's last batch
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, number)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """The terms of training, and the validation loss, rounded to what a person reads."""

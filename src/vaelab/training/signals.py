@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from vaelab.training.bundles import TakesBundles
 from vaelab.training.checkpoints import Checkpoints, resumes_after
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
@@ -50,7 +51,7 @@ class _Stopped(BaseException):
         self.signum = signum
 
 
-class _GracefulStop(pl.Callback):
+class _GracefulStop(TakesBundles, pl.Callback):
     def __init__(self) -> None:
         self.installed = False
         self.training = False
@@ -78,11 +79,15 @@ class _GracefulStop(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save and stop."""
-        if resumes_after(trainer, batch_idx) and self._asked(trainer):
+        if resumes_after(trainer) and self._asked(trainer):
             for callback in trainer.checkpoint_callbacks:
                 if isinstance(callback, Checkpoints):
                     callback.save_last(trainer)
             raise _Stopped(self.received or signal.SIGTERM)
+
+    def due(self, trainer: pl.Trainer) -> bool:
+        """Whether a signal has come."""
+        return self.received is not None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop: the end of the epoch before has been saved."""

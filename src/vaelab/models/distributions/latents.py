@@ -73,7 +73,7 @@ class Flowed(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """f(E[u]), the point that stands for the distribution: E[f(u)] has no closed form."""
+        """f(E[u]), a point that stands for the distribution. It is not E[z] = E[f(u)], which has no closed form."""
         return self.flow.call_and_ladj(self.base.mean)[0]
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
@@ -141,7 +141,10 @@ class GaussianChain(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """Each layer's mean at the mean of the one before, (*batch, Z): beyond two layers not the mean, but near."""
+        """Each layer's mean at the mean of the one before, (*batch, Z): a point that stands for the distribution.
+
+        It is E[z] in the layer that is drawn first alone: E[m(z_1)] of the others has no closed form.
+        """
         layers = [self.first.mean]
         for conditional in self.conditionals:
             layers.append(conditional(layers[-1]).mean)
