@@ -23,7 +23,7 @@ def test_the_commands_and_the_program_of_the_page_run(tmp_path: Path, monkeypatc
         with pytest.raises(SystemExit) as end:
             main([*shlex.split(command)[1:], *SHORT, f"hydra.run.dir={number}"])
         assert not end.value.code, command
-    assert len(list((tmp_path / "2" / "checkpoints").glob("epoch=*.ckpt"))) == 1
+    assert len(list((tmp_path / "2" / "checkpoints").glob("epoch=*.ckpt"))) == 2
     (program,) = (text for language, text in BLOCKS if language == "python")
     names: dict[str, Any] = {}
     exec(program.replace("max_epochs=1", "max_epochs=1, limit_train_batches=2, enable_progress_bar=False"), names)
