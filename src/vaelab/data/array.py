@@ -180,10 +180,7 @@ def _layout(sizes: tuple[int, ...], channels: Channels, *, is_uint8: bool) -> La
 def _require_no_pictures(folder: Path) -> None:
     """Say how to come from a folder of image files, or a file, to an array."""
     if folder.is_file():
-        raise DataError(
-            f"{folder} is a file, and data.root is a folder: put the array into one as images.npy, or "
-            f"`vaelab import {folder} FOLDER` does"
-        )
+        raise DataError(f"{folder} is a file, and data.root is a folder: put the array into one as images.npy")
     if not folder.is_dir():
         return
     from PIL import Image

@@ -74,7 +74,7 @@ class ImageFolder(OwnData):
             if not self.fetch:
                 raise DataError(
                     f"{self.folder} is not decoded in {place}, and nothing is written to where a run folder says: "
-                    f"`vaelab import {self.folder} FOLDER` does it, and data=array data.root=FOLDER trains on it"
+                    f"`vaelab train data=image_folder data.root={self.folder}` decodes it"
                 )
             import_folder(self.folder, target, self._recipe, self.damaged, key)
         return ArrayData(root=str(target), channels="first", batch_size=self.batch_size)
