@@ -294,7 +294,7 @@ class TestIWAE:
         (["model=iwae_dreg", "posterior=gumbel_softmax", "prior=uniform_codes"], "posterior=gumbel_softmax"),
         (["model=iwae_dreg", "decoder.normalization=batch"], "objective=iwae: it weighs the gradient of each sample"),
         (["model=piwae", "decoder.normalization=batch"], "objective=piwae: it weighs the gradient of each sample"),
-        (["model=piwae", "loss=gaussian_optimal_scale"], "and loss=gaussian_optimal_scale makes it depend on all"),
+        (["model=piwae", "loss=gaussian_optimal_scale"], "and loss=gaussian_optimal_scale makes it depend on the"),
         (["objective=ciwae", "objective.elbo_share=1.5"], "less than or equal to 1"),
         (["objective=miwae", "~prior"], "objective=miwae: it needs a prior"),
     ],

@@ -64,7 +64,7 @@ def images():
 class Squared(Term):
     """z^2, reported only; an evaluation has another name for it."""
 
-    weight = None
+    only_reported = True
     evaluated_as = "power"
 
     def forward(self, step):
@@ -223,7 +223,10 @@ def refusal(overrides):
         (["model=factor_vae", f"{ADD}.total_correlation=total_correlation"], "there are two terms total_correlation"),
         ([f"{ADD}.elbo=mmd"], "objective: terms.elbo: no term can have this name; take another, such as my_elbo"),
         ([f"{ADD}.train=mmd"], "objective: terms.train: no term can have this name"),
-        (["model=contractive_ae", "encoder.normalization=batch"], "the term encoder_jacobian takes the gradient of ea"),
+        (
+            ["model=contractive_ae", "encoder.normalization=batch"],
+            "the term encoder_jacobian: it takes the gradient of",
+        ),
         (["model=rae_gp", "decoder.normalization=batch"], "and normalization=batch makes it depend on the others"),
     ],
     ids=str,
