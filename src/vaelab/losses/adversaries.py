@@ -190,14 +190,15 @@ class ImageAdversary(Adversary):
             made = [image.detach() for image in self.made(step)]  # those of the step are part of its graph
         x = step.x.detach().requires_grad_(self.r1 > 0)
         real, fakes = self.critic(x), [self.critic(image) for image in made]
-        if self.loss == "hinge":
-            loss = F.relu(1 - real) + torch.stack([F.relu(1 + fake) for fake in fakes]).sum(0)
-        else:
-            loss = F.softplus(-real) + torch.stack([F.softplus(fake) for fake in fakes]).sum(0)
+        loss = torch.stack([self._doubt(-real), *map(self._doubt, fakes)]).sum(0)
         if self.r1 > 0:
             (gradient,) = torch.autograd.grad(real.sum(), x, create_graph=True)
             loss = loss + self.r1 / 2 * gradient.square().flatten(1).sum(1)
         return loss.mean()
+
+    def _doubt(self, logits: Tensor) -> Tensor:
+        """What the critic minimizes of fakes, and of real images with the other sign."""
+        return F.softplus(logits) if self.loss == "non_saturating" else F.relu(1 + logits)
 
 
 class CriticFeatures(Term):
