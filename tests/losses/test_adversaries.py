@@ -350,12 +350,12 @@ def test_a_critics_weights_are_a_function_of_seed_and_name(model):
 def test_samples_of_the_prior_are_shared_out_among_processes(model, images):
     """Those of N(0, I): the images of two processes see what they see in one."""
     torch.manual_seed(3)
-    whole = step_of(model, images).sample_prior()
+    whole = Step(model, images).sample_prior()
     torch.manual_seed(3)
     torch.testing.assert_close(model.prior().sample((len(images),)), whole)
     for rank in (0, 1):
         with sharing(len(images), rank=rank, world_size=2, seed=3, device=images.device):
-            assert step_of(model, images[rank::2]).sample_prior().equal(whole[rank::2])
+            assert Step(model, images[rank::2]).sample_prior().equal(whole[rank::2])
 
 
 def test_what_is_said_of_a_missing_optimizer_adds_it():
@@ -390,7 +390,7 @@ ADD = "+term@objective.terms"
         (["model=hinge_vae", "~objective.terms.adversary.discriminator"], "objective.terms.adversary.discriminator: m"),
         (
             ["model=hinge_vae", "~objective.terms.adversary.optimizer"],
-            "objective.terms.adversary.optimizer: missing; add it with +optimizer@objective.terms.adversary.optimizer=adam",
+            "optimizer: missing; add it with +optimizer@objective.terms.adversary.optimizer=adam",
         ),
         (["model=hinge_vae", "objective.terms.adversary.weight=much"], "objective.terms.adversary.weight=much: should"),
         (["model=hinge_vae", "objective.terms.adversary.loss=hing"], "did you mean hinge?"),

@@ -214,7 +214,10 @@ def gaussian_total_correlation(q: Distribution) -> Tensor:
 
     C = cov(means) + mean(variances) over the B images is the covariance of q(z) = 1/B sum_n q(z|x_n). Of independent
     dimensions it is 0 but for the means' chance correlations, whose expectation to first order in 1/B,
-    sum_{i<j} r_i r_j / (2 B) with r_j = var(means_j) / C_jj, is taken off. Correlation that is not linear is not seen.
+    sum_{i<j} r_i r_j / (2 B) with r_j = var(means_j) / C_jj, is taken off. What is left of the bias grows where images
+    are not many times the dimensions: for 20 independent ones at 32 nats it is 0.001, 0.07, 0.32 and 2.3 nats of 1,000,
+    100, 50 and 20 images.
+    Correlation that is not linear is not seen.
 
     Args:
         q: posteriors with independent dimensions, batch (B,), event (Z,).
