@@ -24,45 +24,7 @@ Critics = dict[str, tuple[nn.Module, OptimizerOf]]
 RESERVED = ("loss", "reconstruction", "elbo", "mse")  # names of what is reported besides the terms
 
 
-class Minimized(nn.Module, ABC):
-    """What an objective and a term are alike in: they need something of a model, and may own critics."""
-
-    def requires(self, model: Autoencoder) -> None:
-        """Raise UnsuitableError where `model` lacks what this needs."""
-
-    def critics(self) -> Critics:
-        """Networks that are trained against the model, each with what makes its optimizer."""
-        return {}
-
-    def critic_losses(self, step: Step) -> dict[str, Tensor]:
-        """What each critic minimizes; no gradient reaches the model."""
-        return {}
-
-
-class Objective(Minimized):
-    """step -> "loss", which is minimized, and each term by its name, unweighted: scalars in nats."""
-
-    @abstractmethod
-    def forward(self, step: Step) -> Terms:
-        """The loss and its terms."""
-
-    def build(self, model: Autoencoder, seed: int) -> None:
-        """Make the networks that it owns, with weights f(seed)."""
-
-    def coupling(self) -> str | None:
-        """The first term that is no mean over the images of a batch; None where all are."""
-        return None
-
-    def taking_gradients(self) -> str | None:
-        """The first term whose value is made of gradients; None where there is none."""
-        return None
-
-    def weights(self, step: float) -> dict[str, float]:
-        """The weights of its terms at an optimizer's step."""
-        return {}
-
-
-class Term(Minimized):
+class Term(nn.Module, ABC):
     """A summand of a loss: a scalar of a step, times a weight.
 
     A term may own critics or feature networks, made in `build`, of whatever it looks at: z, x, features.
@@ -94,89 +56,46 @@ class Term(Minimized):
         """What the loss gets of a value."""
         return step.weight(self.weight) * value
 
+    def requires(self, model: Autoencoder) -> None:
+        """Raise UnsuitableError where `model` lacks what this needs."""
+
     def build(self, model: Autoencoder) -> None:
         """Make its networks."""
 
     def bind(self, terms: Mapping[str, "Term"]) -> None:
         """Take what it needs of the other terms of the loss, which have been built."""
 
+    def critics(self) -> Critics:
+        """Networks that are trained against the model, each with what makes its optimizer."""
+        return {}
 
-class SumOfTerms(Objective):
-    """loss = reconstruction_weight * E_q[-log p(x|z)] + sum_i w_i(step) T_i, q = q(z|c(x)), c a corruption or nothing.
+    def critic_losses(self, step: Step) -> dict[str, Tensor]:
+        """What each critic minimizes; no gradient reaches the model."""
+        return {}
 
-    An evaluation takes the reconstruction at weight 1, and of a term that depends on a critic what stands for it: a
-    critic's opinion of one step cannot be compared with that of another.
 
-    Args:
-        terms: name -> T_i; null stands for none.
-        corruption: what the encoder's images go through in training (Vincent et al. 2010).
-        reconstruction_weight: of -log p(x|z) in training.
+class Objective(nn.Module, ABC):
+    """step -> "loss", which is minimized, and each term by its name, unweighted: scalars in nats.
 
-    Raises:
-        ValueError: a term has a name that cannot be one, or two have the same.
+    `terms` are what it is made of, by name; one of a piece, such as an importance-weighted bound, has none.
     """
 
-    def __init__(
-        self,
-        terms: Mapping[str, Term],
-        more: Mapping[str, Term | None] | None = None,
-        *,
-        corruption: Corruption | None = None,
-        reconstruction_weight: float = 1.0,
-    ) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.terms = nn.ModuleDict()
-        self.corruption = corruption
-        self.reconstruction_weight = reconstruction_weight
-        for name, term in [*terms.items(), *(more or {}).items()]:
-            if name in self.terms:
-                raise ValueError(f"there are two terms {name}: give the one that you add, terms.{name}, another name")
-            if name in RESERVED or not name.isidentifier() or hasattr(self.terms, name):
-                raise ValueError(f"terms.{name}: no term can have this name; take another, such as my_{name}")
-            if term is not None:
-                self.terms[name] = term
 
-    def _named(self) -> Iterable[tuple[str, Term]]:
-        return self.terms.items()  # type: ignore[return-value]
-
+    @abstractmethod
     def forward(self, step: Step) -> Terms:
-        """`loss`, `reconstruction` and every term by its name."""
-        if step.training and self.corruption is not None:
-            step.seen = self.corruption(step.x)
-        loss, values = step.reconstruction, {"reconstruction": step.reconstruction}
-        if step.training and self.reconstruction_weight != 1:
-            loss = self.reconstruction_weight * loss
-        for name, term in self._named():
-            value = term(step) if step.training else term.evaluate(step)
-            if value is None:
-                continue
-            values[name if step.training else self._evaluated_as(name, term, values)] = value
-            loss = loss if term.only_reported else loss + term.contribution(step, value)
-        return {"loss": loss, **values}
-
-    def _evaluated_as(self, name: str, term: Term, taken: Terms) -> str:
-        """What an evaluation calls a term's value: by its own name, where another has the one that it would take."""
-        other = term.evaluated_as
-        return name if other is None or other in self.terms or other in taken else other
+        """The loss and its terms."""
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse what each term refuses, and a prior or codes that nothing trains."""
+        """Raise UnsuitableError where `model` lacks what this, or a term, needs."""
         for name, term in self._named():
             with concerning(f"the term {name}"):
                 term.requires(model)
-                parts, instead = [getattr(model, part) for part in term.differentiates], "normalization=layer or group"
-                need_uncoupled("it takes the gradient of each image", *parts, instead=f"{instead} does not")
-        terms = dict(self._named())
-        if isinstance(model.posterior, CodePosterior) and not model.posterior.has_density and "commitment" not in terms:
-            raise UnsuitableError(
-                "nothing trains the codes of {}: take the objective vector_quantization", model.posterior
-            )
-        if model.prior is not None and not any(term.uses_prior for term in terms.values()):
-            raise UnsuitableError(
-                f"no term ({', '.join(terms) or 'there is none'}) trains {{}} or anything against it: add one that "
-                "does, such as kl or mmd, or leave the prior out",
-                model.prior,
-            )
+                parts = [getattr(model, part) for part in term.differentiates]
+                instead = "normalization=layer or group does not"
+                need_uncoupled("it takes the gradient of each image", *parts, instead=instead)
 
     def build(self, model: Autoencoder, seed: int) -> None:
         """Make the terms' networks."""
@@ -211,3 +130,75 @@ class SumOfTerms(Objective):
         """`<term>_<critic>`."""
         losses = [(name, term.critic_losses(step)) for name, term in self._named()]
         return {f"{name}_{critic}": loss for name, own in losses for critic, loss in own.items()}
+
+    def _named(self) -> Iterable[tuple[str, Term]]:
+        return self.terms.items()  # type: ignore[return-value]
+
+
+class SumOfTerms(Objective):
+    """loss = reconstruction_weight * E_q[-log p(x|z)] + sum_i w_i(step) T_i, q = q(z|c(x)), c a corruption or nothing.
+
+    An evaluation takes the reconstruction at weight 1, and of a term that depends on a critic what stands for it: a
+    critic's opinion of one step cannot be compared with that of another.
+
+    Args:
+        terms: name -> T_i; null stands for none.
+        corruption: what the encoder's images go through in training (Vincent et al. 2010).
+        reconstruction_weight: of -log p(x|z) in training.
+
+    Raises:
+        ValueError: a term has a name that cannot be one, or two have the same.
+    """
+
+    def __init__(
+        self,
+        terms: Mapping[str, Term],
+        more: Mapping[str, Term | None] | None = None,
+        *,
+        corruption: Corruption | None = None,
+        reconstruction_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.corruption, self.reconstruction_weight = corruption, reconstruction_weight
+        for name, term in [*terms.items(), *(more or {}).items()]:
+            if name in self.terms:
+                raise ValueError(f"there are two terms {name}: give the one that you add, terms.{name}, another name")
+            if name in RESERVED or not name.isidentifier() or hasattr(self.terms, name):
+                raise ValueError(f"terms.{name}: no term can have this name; take another, such as my_{name}")
+            if term is not None:
+                self.terms[name] = term
+
+    def forward(self, step: Step) -> Terms:
+        """`loss`, `reconstruction` and every term by its name."""
+        if step.training and self.corruption is not None:
+            step.seen = self.corruption(step.x)
+        loss, values = step.reconstruction, {"reconstruction": step.reconstruction}
+        if step.training and self.reconstruction_weight != 1:
+            loss = self.reconstruction_weight * loss
+        for name, term in self._named():
+            value = term(step) if step.training else term.evaluate(step)
+            if value is None:
+                continue
+            values[name if step.training else self._evaluated_as(name, term, values)] = value
+            loss = loss if term.only_reported else loss + term.contribution(step, value)
+        return {"loss": loss, **values}
+
+    def _evaluated_as(self, name: str, term: Term, taken: Terms) -> str:
+        """What an evaluation calls a term's value: by its own name, where another has the one that it would take."""
+        other = term.evaluated_as
+        return name if other is None or other in self.terms or other in taken else other
+
+    def requires(self, model: Autoencoder) -> None:
+        """Refuse what each term refuses, and a prior or codes that nothing trains."""
+        super().requires(model)
+        terms = dict(self._named())
+        if isinstance(model.posterior, CodePosterior) and not model.posterior.has_density and "commitment" not in terms:
+            raise UnsuitableError(
+                "nothing trains the codes of {}: take the objective vector_quantization", model.posterior
+            )
+        if model.prior is not None and not any(term.uses_prior for term in terms.values()):
+            raise UnsuitableError(
+                f"no term ({', '.join(terms) or 'there is none'}) trains {{}} or anything against it: add one that "
+                "does, such as kl or mmd, or leave the prior out",
+                model.prior,
+            )
