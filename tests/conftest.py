@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from PIL import Image
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -17,7 +18,8 @@ sys.path[:0] = [str(TESTS), str(TESTS / "runs"), str(TESTS.parent / "scripts")]
 
 @pytest.fixture(scope="session")
 def raw_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 training and 30 test images of noise, under the name of each of torchvision's datasets; an array of 300."""
+    """300 training and 30 test images of noise, under the name of each of torchvision's datasets; an array of 300, one of
+    counts, a table and a folder of photographs."""
     root = tmp_path_factory.mktemp("data")
     generator = np.random.default_rng(0)
     for name in ("MNIST", "FashionMNIST", "KMNIST"):
@@ -31,6 +33,16 @@ def raw_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
             header = np.array([0x801, count], ">i4").tobytes()
             (raw / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
     np.save(root / "images.npy", generator.integers(0, 256, (300, 3, 12, 10), dtype=np.uint8))
+    (root / "counts").mkdir()
+    np.save(root / "counts" / "images.npy", generator.poisson(3, (60, 12)))
+    rows = "\n".join(f"{a:.3f},{b:.3f}" for a, b in generator.normal(size=(60, 2)))
+    (root / "table.csv").write_text(f"a,b\n{rows}\n")
+    for number in range(40):
+        path = (
+            root / "photos" / ("train" if number < 30 else "test") / ("cat" if number % 2 else "dog") / f"{number}.png"
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
     return root
 
 

@@ -79,11 +79,44 @@ def overrides_for(group: str, option: str, raw_sets: Path) -> list[str]:
         return [*TWO_BATCHES, "model=ae", f"+corruption@objective.corruption={option}"]
     if group == "data":
         extra = on_disk if option in ("array", "mnist", "fashion_mnist", "kmnist") else []
-        extra += ["data.test=50"] if option == "array" else []
+        extra += {
+            "image_folder": [
+                f"data.root={raw_sets / 'photos'}",
+                f"data.cache={raw_sets / 'cache'}",
+                "data.batch_size=8",
+            ],
+            "table": [f"data.root={raw_sets / 'table.csv'}", "data.batch_size=8", "loss=gaussian_shared_scale"],
+            "waves": ["loss=gaussian_shared_scale", "data.values=[3,5,4,8]"],
+            "wine": ["loss=gaussian_shared_scale"],
+            "sprites": ["data.size=16", "data.values=[3,3,4,5,5]", "data.validation=50", "data.test=50"],
+        }.get(option, [])
         return ["trainer=debug", f"data={option}", "callbacks.progress_bar=null", *extra]
+    if group == "augmentation":
+        return [*TWO_BATCHES, f"+augmentation@data.augment={option}"]
+    if group == "loss" and option in ("poisson", "negative_binomial"):
+        counts = [f"data.root={raw_sets / 'counts'}", "data.scale=none", "data.batch_size=8"]
+        return ["trainer=debug", "data=array", "callbacks.progress_bar=null", f"loss={option}", *counts]
+    if group == "loss" and option == "columns":
+        return ["trainer=debug", "data=wine", "callbacks.progress_bar=null", f"loss={option}"]
     if group == "experiment":
-        extra = on_disk if "mnist" in option else []
+        extra = on_disk if option.endswith(("mnist", "fashion")) else []
+        extra += {
+            "vae_cifar10": [
+                f"data.root={raw_sets / 'photos'}",
+                f"data.cache={raw_sets / 'cache'}",
+                "data.batch_size=8",
+            ],
+            "vae_freyfaces": [f"data.root={raw_sets}"],
+            "vae_signals": ["data.values=[3,5,4,8]"],
+            "vae_sprites": ["data.size=32", "data.values=[3,3,4,5,5]", "data.validation=50", "data.test=50"],
+        }.get(option, [])
         return ["trainer=debug", "callbacks.progress_bar=null", f"experiment={option}", *extra]
+    if group == "metrics":
+        small = ["data=sprites", "data.size=8", "data.values=[2,2,4,4,4]", "data.test=100", "data.validation=0"]
+        extra = (
+            small if option == "factors" else ["metrics.generation.features=pixels", "metrics.generation.images=150"]
+        )
+        return [*TWO_BATCHES, f"metrics={option}", *extra]
     if group == "trainer":
         # A preset's own limits are what is tested, but for the length of the run.
         extra = ["trainer.max_steps=2", "trainer.limit_test_batches=2"]

@@ -1,10 +1,9 @@
 from dataclasses import dataclass
-from typing import ClassVar
 
 import pytest
 import torch
 
-from vaelab.data import ImageData, Images, Splits
+from vaelab.data import Form, ImageData, Images, Splits
 from vaelab.errors import DataError
 
 
@@ -15,9 +14,11 @@ def grey(n, seed=0):
 
 @dataclass(kw_only=True, eq=False)
 class Toy(ImageData):
-    shape: ClassVar[tuple[int, int, int]] = (1, 3, 3)
     batch_size: int = 1
     reads: int = 0
+
+    def outline(self):
+        return Form(shape=(1, 3, 3))
 
     def read(self):
         self.reads += 1
@@ -89,16 +90,18 @@ def test_a_batch_larger_than_the_data_is_an_error_that_gives_both_numbers():
     assert len(Toy(validation=7, batch_size=13).splits.train) == 13
 
 
-@pytest.mark.parametrize(
-    ("sizes", "words"), [((0, 5, 5), "no images to train on"), ((5, 5, 0), "no images to test on")]
-)
-def test_a_dataset_of_no_images_is_an_error(sizes, words):
+def test_a_dataset_with_nothing_to_train_on_is_an_error():
     class Empty(Toy):
         def read(self):
-            return Splits(*map(grey, sizes))
+            return Splits(grey(0), grey(5), grey(5))
 
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match="no images to train on"):
         _ = Empty(batch_size=5).splits
+
+
+@pytest.mark.parametrize(("sizes", "shown"), [((5, 4, 3), 3), ((5, 4, 0), 4), ((5, 0, 0), 5)])
+def test_pictures_are_of_test_images_or_where_there_are_none_of_others(sizes, shown):
+    assert len(Splits(*map(grey, sizes)).shown) == shown
 
 
 def test_making_a_dataset_reads_nothing_and_using_it_reads_once():

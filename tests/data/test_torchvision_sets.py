@@ -73,7 +73,7 @@ def test_the_files_in_root_are_read_into_splits(data_class, tmp_path, no_network
 
     assert (len(train), len(validation), len(test)) == (8, 4, 5)
     for split in (train, validation, test):
-        assert split.pixels.shape == (len(split), *data_class.shape)
+        assert split.pixels.shape == (len(split), 1, 28, 28)
         assert (split.pixels.dtype, split.labels.dtype) == (torch.uint8, torch.int64)
     raw = (tmp_path / data_class.__name__ / "raw" / "t10k-images-idx3-ubyte").read_bytes()
     assert test.pixels.numpy().tobytes() == raw[16:]

@@ -18,8 +18,9 @@ from processes import finish, start
 from vaelab.cli.main import main
 from vaelab.data import ImageData, Images
 from vaelab.looking import evaluate as module
-from vaelab.looking.evaluate import evaluation_of
-from vaelab.metrics import images, likelihood
+from vaelab.looking.evaluate import Wanted, evaluation_of
+from vaelab.looking.load import opened
+from vaelab.metrics import images, likelihood, standard, subject
 
 QUICK = ["data=digits", "trainer=cpu", "trainer.max_epochs=1", "callbacks.progress_bar=null", "logger=[]"]
 RUNS = {
@@ -109,7 +110,7 @@ def test_everything_is_written_with_its_unit_and_what_it_depends_on(trained: Tra
 def test_numbers_are_consistent_with_each_other(trained: Trained) -> None:
     found: Any = vaelab.evaluate(trained("binary"), samples=20)
     model = vaelab.load(trained("binary"))
-    data = module.opened(trained("binary")).experiment.data
+    data = opened(trained("binary")).experiment.data
     x = data.splits.test.pixels.float() / 255
 
     # The closed form of the same posteriors; float32 sums of 20 dimensions.
@@ -176,7 +177,7 @@ def test_a_smaller_last_batch_counts_by_its_images(
     name: str, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole: Any = vaelab.evaluate(trained(name))
-    monkeypatch.setattr(module, "EVALUATION_BATCH", 77)  # of 200 images
+    monkeypatch.setattr(subject, "rows_at_once", lambda shape: 77)  # of 200 images
 
     parts: Any = vaelab.evaluate(trained(name))
 
@@ -197,7 +198,7 @@ def test_validation_and_training_images_are_evaluated_under_their_names(trained:
 
 
 def test_dynamic_binarization_is_one_draw_that_the_runs_seed_does_not_change(trained: Trained) -> None:
-    data = module.opened(trained("binary")).experiment.data
+    data = opened(trained("binary")).experiment.data
 
     drawn = [module.split_images(data, "train").pixels for _ in range(2)]
 
@@ -210,7 +211,8 @@ def test_large_splits_are_cut_to_a_draw_where_the_cost_grows_faster(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = shutil.copytree(trained("gaussian"), tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
-    monkeypatch.setattr(module, "CODES", 50)
+    monkeypatch.setattr(standard, "MOST", 50)
+    monkeypatch.setattr(subject, "MOST", 50)
 
     vaelab.evaluate(run)
 
@@ -233,14 +235,14 @@ def test_grey_pixels_get_no_likelihood_of_a_bernoulli(trained: Trained, capsys: 
 
 
 def test_a_density_has_a_likelihood_but_no_bits(trained: Trained) -> None:
-    evaluation = evaluation_of(trained("gaussian"), split="test", samples=4, seed=None, trust=[])
+    evaluation = evaluation_of(trained("gaussian"), Wanted(samples=4), split="test", seed=None, trust=[])
 
     assert "test/nll_4" in evaluation.metrics
     assert "continuous" in evaluation.omitted["test/nll_4_bits_per_dim"]
 
 
 def test_images_too_small_for_ssim_say_so_and_others_have_it(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluation = evaluation_of(trained("gaussian"), split="test", samples=None, seed=None, trust=[])
+    evaluation = evaluation_of(trained("gaussian"), Wanted(), split="test", seed=None, trust=[])
     assert "8 x 8 pixels are smaller" in evaluation.omitted["test/ssim"]
 
     monkeypatch.setattr(images, "ssim", lambda a, b: torch.full((len(a),), 0.25))

@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 
 import vaelab
 from vaelab import figures
+from vaelab.data import rows_at_once
 from vaelab.errors import DataError, RunError
 from vaelab.looking import explore
 from vaelab.looking.load import opened
@@ -100,7 +101,7 @@ def test_a_plain_autoencoder_is_sampled_from_a_gaussian_fitted_to_its_training_c
     explore.sample(small_run("ae"), count=9, fit_gaussian=True, output=[target])
 
     with torch.no_grad():
-        codes = torch.cat([model.encode(part).mean for part in x.split(explore.CHUNK)])
+        codes = torch.cat([model.encode(part).mean for part in x.split(rows_at_once(x.shape[1:]))])
     noise()
     assert shows(target, figures.samples(model.sample(9, prior=fitted_gaussian(codes))))
 
@@ -165,7 +166,7 @@ def test_the_manifold_is_drawn_on_the_priors_quantiles_or_those_of_the_codes(sma
     assert shows(tmp_path / "a.png", figures.manifold(vaelab.load(small_run("plane")).manifold(6)))
     model, (x, _) = vaelab.load(small_run("ae_plane")), images_of(small_run("ae_plane"), "train")
     with torch.no_grad():
-        codes = torch.cat([model.encode(part).mean for part in x.split(explore.CHUNK)])
+        codes = torch.cat([model.encode(part).mean for part in x.split(rows_at_once(x.shape[1:]))])
     assert shows(tmp_path / "b.png", figures.manifold(model.manifold(6, codes=codes)))
 
 

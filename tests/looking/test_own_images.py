@@ -1,13 +1,15 @@
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from vaelab.data import Form, Scaling
 from vaelab.errors import DataError
-from vaelab.looking.own_images import read_images
+from vaelab.looking.own_images import read_images, read_own
 
 GREY, COLOUR = (1, 4, 6), (3, 4, 6)
 
@@ -217,3 +219,60 @@ def test_an_archive_that_would_unpack_to_more_than_memory_is_refused(tmp_path, m
         read_images([tmp_path / "a.npz"], GREY)
     with pytest.raises(DataError, match="19,200 bytes"):
         read_images([tmp_path / "a.npy"], GREY)
+
+
+class TestOtherData:
+    """Rows of one's own for models whose data are no pixels."""
+
+    form = Form(shape=(3,), scaling=Scaling.of([1.0, 2.0, 3.0], [2.0, 2.0, 4.0]), span=(-1.0, 1.0), values="real")
+
+    def test_arrays_are_in_the_datas_own_units(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "a.npy", np.array([[1, 2, 3], [3, 4, 7]], np.float64))
+        np.save(tmp_path / "b.npy", np.array([5, 2, 3]))
+        read = read_own([tmp_path / "a.npy", tmp_path / "b.npy"], self.form)
+
+        assert read.images.tolist() == [[0, 0, 0], [1, 1, 1], [2, 0, 0]]
+        assert read.names == ["a.npy[0]", "a.npy[1]", "b.npy[0]"]
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            (np.zeros((2, 4)), r"of shape \(2, 4\): this model takes \(N, \*\(3,\)\)"),
+            (np.full((2, 3), np.nan), "NaN"),
+            (np.array([["a", "b", "c"]]), "has <U1"),
+        ],
+    )
+    def test_arrays_of_another_shape_or_kind_are_refused(
+        self, values: np.ndarray, message: str, tmp_path: Path
+    ) -> None:
+        np.save(tmp_path / "a.npy", values)
+        with pytest.raises(DataError, match=message):
+            read_own([tmp_path / "a.npy"], self.form)
+
+    def test_pictures_are_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"come as an .npy or .npz of shape"):
+            read_own([tmp_path / "a.png"], self.form)
+
+
+@pytest.mark.parametrize(
+    ("values", "x", "said"),
+    [
+        (np.array([[0, 4095], [1024, 2048]], np.uint16), [0, 1, 1024 / 4095, 2048 / 4095], "as of 12 bits"),
+        (np.array([[0.25, 1.0], [0.5, 0.0]], np.float32), [0.25, 1, 0.5, 0], "nothing had to be changed"),
+        (np.array([[0, 255], [7, 100]], np.int32), [0, 1, 7 / 255, 100 / 255], "divided by 255"),
+    ],
+)
+def test_the_range_of_a_deep_picture_is_found_and_said(
+    values: np.ndarray, x: list[float], said: str, tmp_path: Path
+) -> None:
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    read = read_images([tmp_path / "a.tif"], (1, 2, 2))
+    assert read.images.flatten().tolist() == pytest.approx(x)
+    assert said in read.notes[0]
+
+
+def test_one_coloured_image_as_an_array_is_one_image(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
+    np.save(tmp_path / "a.npy", values)
+    read = read_images([tmp_path / "a.npy"], (3, 6, 5))
+    assert np.array_equal((read.images * 255).round().byte()[0].numpy(), np.moveaxis(values, -1, 0))

@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 from playwright.sync_api import expect
 
+import vaelab
 from vaelab import figures
 from vaelab.cli.main import main
 from vaelab.report import page as report_page
@@ -94,7 +95,7 @@ def test_mean_deviation_and_n_are_those_over_seeds(tmp_path: Path) -> None:
     cells = [list(column.cells) for column in as_table(report).columns]
     assert cells[:2] == [["0.5", "4"], ["3", "3"]]
     for cell, elbos in zip(cells[2], ELBOS.values(), strict=True):
-        mean, deviation = cell.split(" ± ")
+        mean, deviation, _ = cell.replace(" ± ", " ").split()
         assert float(mean) == pytest.approx(np.mean(elbos), abs=0.05)
         assert float(deviation) == pytest.approx(np.std(elbos, ddof=1), abs=0.05)
 
@@ -144,15 +145,46 @@ def test_the_parameters_of_a_sweep_are_its_axes(tmp_path: Path) -> None:
 
 
 def test_evaluations_under_the_runs_seed_are_metrics_with_their_units(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", metrics={"test/elbo": -3.0})
-    (run / "evaluation").mkdir()
-    for seed, value in {0: 2.5, 7: 9.0}.items():
-        metrics = {"nll_50": {"value": value, "unit": "nats per image"}, "kl_per_dimension": {"value": [1], "unit": ""}}
-        content = {"split": "validation", "step": 3, "seed": seed, "metrics": metrics}
-        (run / "evaluation" / f"{seed}.json").write_text(json.dumps(content))
+    run = tmp_path / "run"
+    quick = ["data=digits", "trainer=debug", "model=vae", "loss=mse", "callbacks.progress_bar=null", "logger=[]"]
+    vaelab.train(vaelab.compose(quick), folder=run)
+    found = vaelab.evaluate(run, split="validation", samples=2)
+    vaelab.evaluate(run, split="validation", samples=3, seed=7)
+
     report = collect([tmp_path])
-    assert report.runs[0].metrics == {"test/elbo": -3.0, "val/nll_50": 2.5}
-    assert report.units["val/nll_50"] == "nats per image"
+
+    assert report.runs[0].metrics["val/nll_2"] == found["val/nll_2"]
+    assert report.units["val/nll_2"] == "nats per image"
+    assert not {"val/nll_3", "val/kl_per_dimension"} & set(report.metrics)
+
+
+def test_chosen_metrics_are_compared_in_their_order_and_an_unknown_one_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_grid(tmp_path)
+
+    report = collect([tmp_path], ["test/kl", "test/elbo"])
+
+    assert report.metrics == ["test/kl", "test/elbo"]
+    assert list(rows(report)[0])[-4:-2] == ["test/kl", "test/elbo"]
+    message = fails(capsys, tmp_path, "--metrics", "test/kl,test/elbow")
+    assert "--metrics test/elbow: no run in" in message
+    assert "did you mean test/elbo?" in message
+
+
+def test_differences_within_the_noise_of_the_seeds_are_marked(tmp_path: Path) -> None:
+    for width, means in {8: (1.0, 1.2, 1.1), 16: (1.1, 1.3, 1.0), 32: (9.0, 9.1, 9.2)}.items():
+        for seed, value in enumerate(means):
+            config = {"seed": seed, "latent_dim": width}
+            make_run(tmp_path / f"{width},{seed}", config, {"test/mse": value})
+
+    report = collect([tmp_path])
+
+    assert report.marks["test/mse"] == ["a", "a", "b"]
+    assert "share a letter" in "".join(remarks(report))
+    page = report_page.rendered(report, title="t")
+    assert "<sup>a</sup>" in page
+    assert "share a letter" in page
 
 
 def test_runs_that_did_not_end_well_are_shown_with_their_errors_and_stop_nothing(tmp_path: Path) -> None:

@@ -65,7 +65,9 @@ class At(pl.Callback):
         elif self.action == "rename":
             self.folder.rename(self.folder.with_name("renamed"))
         elif self.action.startswith("remove "):
-            shutil.rmtree(self.folder / self.action.removeprefix("remove "))
+            taken = self.folder / self.action.removeprefix("remove ")
+            while taken.exists():  # a logger's thread may write there at the same time
+                shutil.rmtree(taken, ignore_errors=True)
         elif self.action == "hang":
             time.sleep(600)
         elif self.action == "poison":

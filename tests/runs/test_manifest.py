@@ -7,7 +7,7 @@ import torch
 
 from vaelab.config.check import check
 from vaelab.config.compose import compose
-from vaelab.data.bundled import ScikitDigits
+from vaelab.data import Memory, ScikitDigits
 from vaelab.runs.documents import Git, Manifest
 from vaelab.runs.manifest import circumstances, manifest
 
@@ -23,7 +23,8 @@ def test_the_checksum_of_a_split_sees_one_pixel() -> None:
     one, other = ScikitDigits(validation=100), ScikitDigits(validation=100)
     test = other.splits.test
     assert test.index is not None
-    test.store[test.index[3], 0, 2, 2] ^= 1
+    assert isinstance(test.store, Memory)
+    test.store.values[test.index[3], 0, 2, 2] ^= 1
     before, after = (manifest(data, seed=0).data for data in (one, other))
     assert {split for split in before if before[split] != after[split]} == {"test"}
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import vaelab
-from vaelab.looking.evaluate import evaluation_of
+from vaelab.looking.evaluate import Wanted, evaluation_of
 
 QUICK = ["data=digits", "trainer=cpu", "trainer.max_epochs=2", "logger=csv", "trainer.log_every_n_steps=1"]
 QUICK += ["callbacks.progress_bar=null"]
@@ -74,7 +74,7 @@ def test_a_run_has_the_threads_that_its_config_says_and_leaves_torch_as_it_was(t
             seen.add(torch.get_num_threads())
             yield step
 
-    evaluation_of(tmp_path / "run", split="test", samples=None, seed=None, trust=(), track=track)
+    evaluation_of(tmp_path / "run", Wanted(), split="test", seed=None, trust=(), track=track)
     assert seen == {number}
     assert torch.get_num_threads() == before
 

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -381,5 +382,7 @@ def test_a_folder_that_is_neither_is_said(tmp_path: Path, capsys: pytest.Capture
     assert "not a run folder" in refused(capsys, "resume", str(tmp_path))
 
 
-def test_a_run_is_not_resumed_with_overrides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "resumed as it was started" in refused(capsys, "resume", str(tmp_path), "latent_dim=3")
+def test_a_run_is_not_resumed_with_overrides(
+    small_run: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "resumed as it was started" in refused(capsys, "resume", str(small_run("vae")), "latent_dim=3")

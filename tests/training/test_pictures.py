@@ -12,6 +12,7 @@ from vaelab.data import Images
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.training.pictures import portrait
 
+VIEW = figures.View((1, 8, 8))
 SMALL = ["data=digits", "trainer=cpu", "encoder.hidden=[16]", "decoder.hidden=[16]", "callbacks.progress_bar=null"]
 
 
@@ -59,14 +60,14 @@ def test_a_portrait_leaves_the_model_in_its_mode_and_the_generator_in_its_state(
     model, images = untrained("latent_dim=2")
     model.train()
     state = torch.get_rng_state()
-    portrait(model, images, seed=0)
+    portrait(model, images, VIEW, seed=0)
     assert model.training
     assert torch.get_rng_state().equal(state)
 
 
 def test_samples_are_those_of_the_seed() -> None:
     model, images = untrained()
-    one, same, other = (portrait(model, images, seed=seed)["samples"] for seed in (0, 0, 1))
+    one, same, other = (portrait(model, images, VIEW, seed=seed)["samples"] for seed in (0, 0, 1))
     assert (one == same).all()
     assert (one != other).any()
     torch.manual_seed(0)
@@ -75,7 +76,7 @@ def test_samples_are_those_of_the_seed() -> None:
 
 def test_a_conditional_model_reconstructs_images_with_their_labels_and_traverses_with_the_first_ones() -> None:
     model, images = untrained("model=conditional_vae")
-    drawn = portrait(model, images, seed=0)
+    drawn = portrait(model, images, VIEW, seed=0)
     x = images.pixels[:10] / 255
     with torch.no_grad():
         reconstructed = model.reconstruct(x, images.labels[:10])
@@ -86,5 +87,5 @@ def test_the_codes_of_a_single_image_have_pictures_without_nan() -> None:
     model, images = untrained("latent_dim=2")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pictures = portrait(model, images.first(1), seed=0)
+        pictures = portrait(model, images.first(1), VIEW, seed=0)
     assert set(pictures) == {"reconstructions", "samples", "traversals", "manifold"}

@@ -1,13 +1,12 @@
 """The commands that measure: evaluate, report."""
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from vaelab.cli.arguments import Run, Seed, Split, Trust
-from vaelab.cli.printing import console, print_evaluation
+from vaelab.cli.printing import console, print_evaluation, track
 from vaelab.errors import RunError
 
 commands = typer.Typer()
@@ -21,21 +20,36 @@ def evaluate(
         int | None,
         typer.Option(help="Samples of z an image, such as 5000, for the importance-weighted log-likelihood: minutes."),
     ] = None,
+    generation: Annotated[
+        int | None,
+        typer.Option(
+            help="Images to sample, such as 10000, and compare with those of the split: Frechet distance, ..."
+        ),
+    ] = None,
+    features: Annotated[
+        str,
+        typer.Option(
+            help="The space they are compared in: pixels, classifier, inception, or FILE.py:NAME of your own."
+        ),
+    ] = "classifier",
+    fit_gaussian: Annotated[
+        bool, typer.Option("--fit-gaussian", help="Sample from a Gaussian fitted to the codes of training images.")
+    ] = False,
+    factors: Annotated[
+        bool, typer.Option("--factors", help="Scores of how codes tell the data's factors of variation: MIG, DCI, ...")
+    ] = False,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="A metric of your own, package.module.function; needs --trust package.")
+    ] = None,
     seed: Seed = None,
     trust: Trust = None,
 ) -> None:
     """Numbers about a run's model: ELBO, log-likelihood, reconstructions, latents. docs/metrics.md explains them."""
-    from rich.progress import track as rich_track
+    from vaelab.looking.evaluate import Wanted, evaluation_of
 
-    from vaelab.looking.evaluate import evaluation_of
-
-    terminal = console(errors=True)
-
-    def track(steps: Sequence[Any], description: str) -> Iterable[Any]:
-        return rich_track(steps, description, console=terminal, transient=True, disable=not terminal.is_terminal)
-
+    wanted = Wanted(samples, generation, features, fit_gaussian, factors, metric or [])
     try:
-        evaluation = evaluation_of(run, split=split, samples=samples, seed=seed, trust=trust or [], track=track)
+        evaluation = evaluation_of(run, wanted, split=split, seed=seed, trust=trust or [], track=track)
     except KeyboardInterrupt as stopped:
         typer.echo(
             f"interrupted: what was finished is in {stopped.args[0]}" if stopped.args else "interrupted", err=True
@@ -53,6 +67,9 @@ def report(
             "--output", "-o", help="The page, NAME.html; NAME.csv goes beside it. By default report.html in the folder."
         ),
     ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Which to compare, in this order: test/elbo,generation/kid. By default all.")
+    ] = None,
 ) -> None:
     """Compare runs: a table here and as .csv, and a page with charts and pictures (.html)."""
     from vaelab.report.report import as_table, collect, remarks, write
@@ -60,7 +77,7 @@ def report(
     if output is not None and output.suffix != ".html":
         raise RunError(f"--output {output}: the page is a file that ends in .html")
     page = output or Path(folders[0] if len(folders) == 1 else "", "report.html")
-    found = collect(folders)
+    found = collect(folders, [] if metrics is None else [name.strip() for name in metrics.split(",")])
     title = ", ".join(folder.resolve().name for folder in folders)
     written = write(found, page, title=title)
     console(wide=True).print(as_table(found))

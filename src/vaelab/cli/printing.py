@@ -2,8 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -65,6 +65,14 @@ def report_sweep(ran: Callable[[], "SweepFolder"]) -> None:
         raise typer.Exit(1)
 
 
+def track(steps: Sequence[Any], description: str) -> Iterable[Any]:
+    """Show how far a loop is, on a terminal."""
+    from rich.progress import track as rich_track
+
+    terminal = console(errors=True)
+    return rich_track(steps, description, console=terminal, transient=True, disable=not terminal.is_terminal)
+
+
 def _stoppable(trained: Callable[[], Result]) -> Result:
     """What `trained` returns; where it was stopped, say how to continue."""
     try:
@@ -86,7 +94,7 @@ def _print_metrics(metrics: Mapping[str, float]) -> None:
 
 def print_evaluation(evaluation: "Evaluation") -> None:
     """A table of the metrics with their units, and the reasons why others are missing."""
-    output = console()
+    output = console(wide=True)
     output.print(", ".join(f"{key} {value}" for key, value in evaluation.header.items()), soft_wrap=True)
     table = Table(box=None)
     table.add_column("metric", style="bold", no_wrap=True)
@@ -96,10 +104,15 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     for name, metric in evaluation.metrics.items():
         value, error = metric.value, metric.standard_error
         shown = f"{value:.6g}" if isinstance(value, float | int) else f"{min(value):.3g} to {max(value):.3g}"
-        details = [f"{key.replace('_', ' ')} {detail:.6g}" for key, detail in metric.details.items()]
+        details = [
+            f"{key.replace('_', ' ')} {detail:.6g}"
+            for key, detail in metric.details.items()
+            if isinstance(detail, float | int)  # what is said in words is in the file
+        ]
         table.add_row(name, shown, "" if error is None else f"{error:.2g}", "; ".join([metric.unit, *details]))
     output.print(table)
     for reason in dict.fromkeys(evaluation.omitted.values()):
         names = ", ".join(name for name, why in evaluation.omitted.items() if why == reason)
         output.print(f"not computed: {names}: {reason}", style="dim", soft_wrap=True)
-    typer.echo(evaluation.path)
+    for path in [*evaluation.figures, evaluation.path]:
+        typer.echo(path)

@@ -5,6 +5,7 @@ judged by making the model, on no device and without memory, asking the objectiv
 both see two images without pixels.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from vaelab.config.memory import memory
 from vaelab.config.monitors import unwatchable
 from vaelab.config.names import config_name
 from vaelab.config.parts import Maker
+from vaelab.data import Form
 from vaelab.errors import ConfigError
 from vaelab.losses import Step
 from vaelab.models.autoencoder import Autoencoder
@@ -52,7 +54,14 @@ class Checked:
     own: bool = True
 
 
-def check(config: DictConfig, *, trust: Sequence[str] = (), own: bool = True, trained: bool = False) -> Experiment:
+def check(
+    config: DictConfig,
+    *,
+    trust: Sequence[str] = (),
+    own: bool = True,
+    trained: bool = False,
+    form: Form | None = None,
+) -> Experiment:
     """The experiment that `config` describes.
 
     Args:
@@ -61,14 +70,22 @@ def check(config: DictConfig, *, trust: Sequence[str] = (), own: bool = True, tr
         own: whether whoever runs it wrote it. What a run folder says may be somebody else's: it names no stock class
             of Lightning or torch without trust, and nothing is downloaded for it.
         trained: there has been training with it, so its parts are known to fit each other.
+        form: what a run has kept of its data, which need not be there then.
 
     Raises:
         ConfigError: every mistake in it, with the allowed values or the nearest name.
     """
-    return checked(config, trust=trust, own=own, trained=trained).experiment
+    return checked(config, trust=trust, own=own, trained=trained, form=form).experiment
 
 
-def checked(config: DictConfig, *, trust: Sequence[str] = (), own: bool = True, trained: bool = False) -> Checked:
+def checked(
+    config: DictConfig,
+    *,
+    trust: Sequence[str] = (),
+    own: bool = True,
+    trained: bool = False,
+    form: Form | None = None,
+) -> Checked:
     """The same, with the config and what was decided about it."""
     try:
         values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -78,8 +95,11 @@ def checked(config: DictConfig, *, trust: Sequence[str] = (), own: bool = True, 
     arguments = maker.arguments("", Experiment, values)
     if maker.mistakes:
         raise ConfigError(maker.mistakes)
+    if form is not None:
+        arguments["data"].recall(form)
     try:
         experiment = Experiment(**arguments)
+        _ = experiment.data.form  # tensors that it reads are no meta tensors
         with torch.device("meta"):
             model = experiment.model()
         _require_few_layers(model)
@@ -129,9 +149,9 @@ def _require_shapes(model: Autoencoder) -> None:
     """Refuse parts whose outputs the next part cannot take, of a model on the meta device, in evaluation mode."""
     posterior, decoder = model.posterior, model.decoder
     for grid in (module for module in decoder.modules() if isinstance(module, Grid)):
-        if isinstance(posterior, CodePosterior) and posterior.codes != grid.height * grid.width:
+        if isinstance(posterior, CodePosterior) and posterior.codes != math.prod(grid.sizes):
             raise ValueError(
-                f"decoder.features=null has a grid of {grid.height} x {grid.width} places, and the posterior has "
+                f"decoder.features=null has a grid of {' x '.join(map(str, grid.sizes))} places, and the posterior has "
                 f"{posterior.codes} codes: as many decoder.channels as encoder.channels make the grids the same"
             )
     size, wanted = posterior.latent_dim, tuple(model.likelihood.parameter_shape)

@@ -132,7 +132,8 @@ def _whole() -> set[str]:
 
 def _misplaced(config: DictConfig, hydra: Loader) -> Iterator[str]:
     """Options of one's own that lack the line by which they set keys of the whole config."""
-    for group in _whole() & set(config):
+    added = {*config} & {*groups()} - {*_default()}
+    for group in added & _whole() if added else ():
         name = config.hydra.runtime.choices.get(group)
         places = [path.removeprefix("file://") for path in hydra.sources(config)]
         file = next((path for path in (Path(p, group, f"{name}.yaml") for p in places) if path.is_file()), None)

@@ -57,6 +57,7 @@ class Experiment:
     trainer: Part
     callbacks: Mapping[str, PartOfFolder | None] | None = None
     logger: Mapping[str, PartOfFolder | None] | None = None
+    metrics: Mapping[str, Part | None] | None = None
     threads: Threads | None = None
     compile: bool = False
     channels_last: bool = False
@@ -64,6 +65,10 @@ class Experiment:
 
     def __post_init__(self) -> None:
         """Refuse what each part allows but not both together."""
+        if self.conditional and self.data.classes == 1:
+            raise ValueError(
+                f"conditional=true tells labels apart, and the data have one class only, {self.data.names[0]}"
+            )
         if self.conditional and not self.data.classes:
             raise ValueError(
                 f"conditional=true needs labels, and {config_name(self.data)} has none: conditional=false or, with "
@@ -77,7 +82,7 @@ class Experiment:
         torch.manual_seed(derive_seed(self.seed, "weights"))
         shape, classes = self.data.shape, self.data.classes
         encoder = ConditionalEncoder(self.encoder, shape, classes) if self.conditional else self.encoder(shape)
-        likelihood = self.loss(shape)
+        likelihood = self.likelihood()
         posterior = self.posterior(encoder.features, self.latent_dim)
         z, parameters = posterior.latent_dim, likelihood.parameter_shape
         model = Autoencoder(
@@ -92,6 +97,12 @@ class Experiment:
             prior=self.prior(z) if self.prior is not None else None,
         )
         return model.to(memory_format=torch.channels_last) if self.channels_last else model
+
+    def likelihood(self) -> Any:
+        """p(x|z) of this experiment's data."""
+        if getattr(getattr(self.loss, "func", self.loss), "takes_columns", False):
+            return self.loss(self.data.shape, self.data.form.groups)
+        return self.loss(self.data.shape)
 
     def made_for(self, folder: Path, parts: Mapping[str, PartOfFolder | None] | None) -> list[Any]:
         """The callbacks or loggers of a run in `folder`."""

@@ -15,9 +15,6 @@ from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
-from hydra._internal.core_plugins.structured_config_source import StructuredConfigSource
 from hydra._internal.defaults_list import DefaultsList
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath
@@ -47,14 +44,18 @@ class _Repository(ConfigRepository):
             "hydra": {name: node for name, node in theirs.items() if name not in ("launcher", "sweeper")}
         }
         for source in self.sources:
-            if isinstance(source, StructuredConfigSource):
-                source.store = store
+            if source.scheme() == "structured":
+                source.store = store  # type: ignore[attr-defined]
 
 
 class Loader:
     """Parses overrides and composes conf/train.yaml with them."""
 
     def __init__(self, config_dir: Path | None = None) -> None:
+        from hydra._internal.core_plugins.file_config_source import FileConfigSource
+        from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+        from hydra._internal.core_plugins.structured_config_source import StructuredConfigSource
+
         for source in (FileConfigSource, ImportlibResourcesConfigSource, StructuredConfigSource):
             SourcesRegistry.instance().register(source)
         if not OmegaConf.has_resolver("now"):  # the caller's Hydra may have set them

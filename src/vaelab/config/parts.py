@@ -22,6 +22,7 @@ from vaelab.errors import ConfigError, did_you_mean
 GIVEN = {
     "callbacks.": "(folder)",
     "logger.": "(folder)",
+    "metrics.": "(subject)",
     "optimizer": "(parameters)",
     "scheduler": "(total_steps, steps_per_epoch)",
 }

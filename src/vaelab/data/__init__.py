@@ -1,21 +1,43 @@
-"""Images in memory: what there is to train on, and batches of it."""
+"""Datasets: rows by number from memory, files or a formula, their splits, and batches of them."""
 
-from vaelab.data.array import ArrayImages
+from vaelab.data.array import ArrayData
+from vaelab.data.augmentation import Augmentation
 from vaelab.data.batches import Batch, Batches
-from vaelab.data.bundled import MNIST5k, ScikitDigits
-from vaelab.data.images import ImageData, Images, Splits
+from vaelab.data.bundled import MNIST5k, ScikitDigits, Wine
+from vaelab.data.fits import why_not_of
+from vaelab.data.form import Form
+from vaelab.data.image_folder import ImageFolder
+from vaelab.data.images import ImageData, Images, Splits, rows_at_once
+from vaelab.data.scaling import Scaling
+from vaelab.data.sprites import Sprites
+from vaelab.data.stores import Mapped, Memory, Store
+from vaelab.data.table import TableData
 from vaelab.data.torchvision_sets import KMNIST, MNIST, FashionMNIST
+from vaelab.data.waves import Waves
 
 __all__ = [
     "KMNIST",
     "MNIST",
-    "ArrayImages",
+    "ArrayData",
+    "Augmentation",
     "Batch",
     "Batches",
     "FashionMNIST",
+    "Form",
     "ImageData",
+    "ImageFolder",
     "Images",
     "MNIST5k",
+    "Mapped",
+    "Memory",
+    "Scaling",
     "ScikitDigits",
     "Splits",
+    "Sprites",
+    "Store",
+    "TableData",
+    "Waves",
+    "Wine",
+    "rows_at_once",
+    "why_not_of",
 ]

@@ -6,14 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vaelab.data.augmentation import Augmentation
 from vaelab.data.images import Images
 from vaelab.seeding import derive_seed
 
-EVALUATION_BATCH = 1000  # images; a constant, since the noise of an evaluation is drawn batch by batch
-
 
 class Batch(NamedTuple):
-    """What a step sees: images (B, C, H, W), float32 in [0, 1], and labels (B,), int64."""
+    """What a step sees: images (B, C, H, W), or other events (B, *event), float32, and labels (B,), int64."""
 
     images: Tensor
     labels: Tensor
@@ -26,10 +25,11 @@ class Batches:
     iteration can start anywhere, and nothing but the position has to be remembered to do so.
 
     Args:
-        images: the split; its uint8 pixels stay where they are and are made float a batch at a time.
+        images: the split; its values stay where they are, as they are stored, and are made float a batch at a time.
         batch_size: images in a batch; the last batch of an epoch takes what is left.
         seed: what the order of an epoch and dynamic binarization are drawn from; None keeps the order.
         dynamic: draw each pixel anew, 1 with a probability of its grey value (Salakhutdinov & Murray 2008).
+        augment: change images at random.
         position: called when an iteration starts; the (epoch, batch) to start at.
         device: where batches are made; by default where the images are.
         rank: which of the processes that share every batch this one is.
@@ -43,17 +43,19 @@ class Batches:
         batch_size: int,
         seed: int | None = None,
         dynamic: bool = False,
+        augment: Augmentation | None = None,
         position: Callable[[], tuple[int, int]] = lambda: (0, 0),
         device: torch.device | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if dynamic and seed is None:
-            raise ValueError("dynamic binarization draws: it needs a seed")
+        if (dynamic or augment) and seed is None:
+            raise ValueError("dynamic binarization and augmentation draw: they need a seed")
         self.images = images
         self.batch_size = batch_size
         self.seed = seed
         self.dynamic = dynamic
+        self.augment = augment
         self.position = position
         self.device = device or images.store.device
         self.rank = rank
@@ -66,11 +68,14 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the epoch, from the position on."""
         epoch, start = self.position()
-        store, labels = self.images.store, self.images.store_labels
+        store, labels, scaled = self.images.store, self.images.store_labels, self.images.scaling.apply
         batches = torch.split(self.images.rows(self.order(epoch)), self.batch_size)
         for number, rows in enumerate(batches[start:], start):
             own = self._own(rows)
-            x = store.index_select(0, own).to(self.device).float().div_(255)  # a tenth of the time of store[own]
+            x = scaled(store.rows(own).to(self.device))
+            if self.augment is not None:
+                assert self.seed is not None
+                x = self.augment(x, own.to(self.device), self.seed, epoch)
             if self.dynamic:
                 generator = _generator(self.seed, f"binarize/{epoch}", number, x.device)
                 # Drawn for the whole batch: an image's pixels do not depend on the number of processes.

@@ -5,36 +5,29 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import AfterValidator, Field
-from pydantic_core import PydanticCustomError
-
+from vaelab.data.form import Form
 from vaelab.data.images import Count, ImageData, Images, Splits
+from vaelab.data.own import Root
 from vaelab.errors import DataError
 
 CLASSES = 10
-
-
-def _on_this_machine(root: str) -> str:
-    if "://" in root:
-        raise PydanticCustomError("root", "be a folder on this machine, not an address")
-    return root
-
-
-Root = Annotated[str, Field(min_length=1), AfterValidator(_on_this_machine)]
 
 
 @dataclass(kw_only=True, eq=False)
 class _TorchvisionData(ImageData, ABC):
     """60,000 training and 10,000 test images in `root`, in torchvision's layout; downloaded if missing."""
 
-    shape: ClassVar[tuple[int, int, int]] = (1, 28, 28)
-    classes: ClassVar[int] = 10
     name: ClassVar[str]
+    labels: ClassVar[tuple[str, ...]] = tuple("0123456789")
 
     validation: Count = 10_000
     root: Root = "data"
+
+    def outline(self) -> Form:
+        """28 x 28 grey pixels of ten classes."""
+        return Form(shape=(1, 28, 28), names=self.labels)
 
     def read(self) -> Splits:
         """The training images less the validation split, that split, and the test images."""
@@ -45,7 +38,7 @@ class _TorchvisionData(ImageData, ABC):
         import torchvision.datasets  # slow to import, and needed here only
 
         dataset_class = getattr(torchvision.datasets, self.name)
-        root = Path(self.root)
+        root = Path(self.root).expanduser()
         where = f"{self.name} in {root.resolve() / self.name} (data.root={self.root})"
         try:
             missing = not (root / self.name).exists()
@@ -61,7 +54,7 @@ class _TorchvisionData(ImageData, ABC):
         try:
             dataset = dataset_class(root, train=train)
             images = Images(dataset.data.unsqueeze(1), dataset.targets)
-            if images.pixels.shape != (len(images.labels), *self.shape):
+            if images.pixels.shape != (len(images.labels), *self.outline().shape):
                 raise ValueError(f"{len(images.labels)} labels for images {tuple(images.pixels.shape)}")
             if len(images) and not 0 <= images.labels.min() <= images.labels.max() < CLASSES:
                 raise ValueError(f"a label is not one of the {CLASSES} classes")
@@ -75,7 +68,7 @@ class _TorchvisionData(ImageData, ABC):
 
     def _download(self, dataset_class: Any, where: str) -> None:
         """Download the dataset as a whole or, where that fails, leave nothing behind."""
-        root = Path(self.root)
+        root = Path(self.root).expanduser()
         made = [path for path in [root, *root.parents] if not path.exists()]
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -116,9 +109,22 @@ class FashionMNIST(_TorchvisionData):
     """Fashion-MNIST's clothes (Xiao et al. 2017)."""
 
     name = "FashionMNIST"
+    labels = (
+        "T-shirt/top",
+        "trouser",
+        "pullover",
+        "dress",
+        "coat",
+        "sandal",
+        "shirt",
+        "sneaker",
+        "bag",
+        "ankle boot",
+    )
 
 
 class KMNIST(_TorchvisionData):
     """Kuzushiji-MNIST's cursive characters (Clanuwat et al. 2018)."""
 
     name = "KMNIST"
+    labels = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")

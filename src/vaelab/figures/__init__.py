@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
+from vaelab.figures.events import View as View
 from vaelab.files import replacing
 
 MARGIN = 2  # pixels between images
 WIDTH, MOVING_WIDTH = 900, 300  # what a picture, and one that moves, is enlarged to, about, in pixels
+THUMBNAIL = 64  # pixels of an image's longer side where many are shown
 DOTS = 100  # an inch
 SHADES = 32  # of grey in a picture that moves: less than half as many bytes as all 256, and not seen
 TITLE, LABEL = 13, 11  # font sizes in points
@@ -49,6 +52,16 @@ def tile(images: Tensor, columns: int, *, margin: int = MARGIN) -> np.ndarray:
 def drawable(images: Tensor) -> Tensor:
     """Images (N, C, H, W) of one or three channels as they are, others with the mean of their channels as the one."""
     return images if images.shape[1] in (1, 3) else images.mean(1, keepdim=True)
+
+
+def thumbnails(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) at most `THUMBNAIL` pixels a side, so that a sprite of 1,000 stays below 8,192 pixels."""
+    height, width = images.shape[-2:]
+    largest = max(height, width)
+    if largest <= THUMBNAIL:
+        return images
+    size = (max(1, height * THUMBNAIL // largest), max(1, width * THUMBNAIL // largest))
+    return interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
 
 
 def reconstructions(originals: Tensor, reconstructed: Tensor, *, columns: int = 10) -> np.ndarray:
@@ -172,8 +185,16 @@ def animate(pictures: Sequence[np.ndarray], path: Path, *, titles: Sequence[str]
     return path
 
 
-def scatter(points: np.ndarray, labels: np.ndarray | None, path: Path, *, title: str, axes: tuple[str, str]) -> Path:
-    """Write a PNG of points (N, 2), coloured by labels (N,) where there are any."""
+def scatter(
+    points: np.ndarray,
+    labels: np.ndarray | None,
+    path: Path,
+    *,
+    title: str,
+    axes: tuple[str, str],
+    names: Sequence[str] = (),
+) -> Path:
+    """Write a PNG of points (N, 2), coloured by labels (N,) where there are any, which `names` may name."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -191,7 +212,13 @@ def scatter(points: np.ndarray, labels: np.ndarray | None, path: Path, *, title:
         elif len(classes) <= 20:
             colours = mpl.color_sequences["tab10" if len(classes) <= 10 else "tab20"]
             for label, colour in zip(classes, colours, strict=False):
-                panel.scatter(*points[labels == label].T, color=colour, label=str(label), **style)
+                name = names[label] if label < len(names) else str(label)
+                panel.scatter(
+                    *points[labels == label].T,
+                    color=colour,
+                    label=name,
+                    **style,
+                )
             figure.legend(title="label", frameon=False, markerscale=(40 / size) ** 0.5, loc="outside right upper")
         else:
             figure.colorbar(panel.scatter(points[:, 0], points[:, 1], c=labels, **style), label="label")

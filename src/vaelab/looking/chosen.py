@@ -7,21 +7,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaelab.data import ImageData, Images, Splits
-from vaelab.errors import DataError, RunError, did_you_mean
-from vaelab.looking.own_images import read_images
+from vaelab.data import Form, ImageData, Images
+from vaelab.data.scaling import AS_IT_IS
+from vaelab.errors import DataError, RunError
+from vaelab.looking.own_images import read_own
+from vaelab.metrics.subject import split_images
 from vaelab.models.autoencoder import Autoencoder
-from vaelab.seeding import derive_seed
 
 
 class Chosen(NamedTuple):
-    """Images (N, C, H, W) in [0, 1], a name each, labels (N,) if known, what they are, and what was done to them."""
+    """Rows, a name each, labels (N,) if known, what they are, and what was done to them."""
 
-    images: Tensor
+    rows: Images
     names: list[str]
     labels: Tensor | None
     what: str
     notes: list[str]
+
+    @property
+    def images(self) -> Tensor:
+        """All of them as a model sees them, (N, *event)."""
+        return self.rows.x
 
 
 def choose(
@@ -35,37 +41,25 @@ def choose(
         DataError: there are no such images, or they cannot be read.
     """
     if own:
-        read = read_images(own, data.shape, invert=invert, binary=data.binarize != "none")
-        chosen = Chosen(read.images, read.names, read.labels, "own images", read.notes)
+        read = read_own(own, data.form, invert=invert, binary=data.binarize != "none")
+        told = torch.zeros(len(read.images), dtype=torch.int64) if read.labels is None else read.labels
+        rows = Images(read.images, told, scaling=AS_IT_IS)
+        chosen = Chosen(rows, read.names, read.labels, f"own {noun(data.form)}", read.notes)
     elif invert:
         raise RunError("--invert is for images of one's own: name their files after the run")
     else:
-        found, what = split_images(data, split), f"{split} images"
-        text = images or default or str(len(found))
+        found, what = split_images(data, split), f"{split} {noun(data.form)}"
+        text = images or fewer(default, len(found)) or str(len(found))
         numbers = numbered(text, what, len(found), option="--images")
         some = found.take(torch.tensor(numbers, device=found.store.device))
-        return Chosen(pixels_of(some), [*map(str, numbers)], some.labels, what, [])
+        return Chosen(some, [*map(str, numbers)], some.labels if data.classes else None, what, [])
     if images is None:
         return chosen
-    numbers = numbered(images, chosen.what, len(chosen.images), option="--images")
+    numbers = numbered(images, chosen.what, len(chosen.rows), option="--images")
     labels = chosen.labels[numbers] if chosen.labels is not None else None
-    return chosen._replace(images=chosen.images[numbers], names=[chosen.names[n] for n in numbers], labels=labels)
-
-
-def split_images(data: ImageData, split: str) -> Images:
-    """The images of a split as training sees them; those that are binarized anew at every use, drawn once.
-
-    Raises:
-        DataError: there is no such split, or nothing in it.
-    """
-    if split not in Splits._fields:
-        raise DataError(f"--split {split}: there is no such split{did_you_mean(split, Splits._fields)}")
-    images: Images = getattr(data.splits, split)
-    if not len(images):
-        raise DataError(f"--split {split}: this run's data have no {split} images")
-    if split == "train" and data.binarize == "dynamic":
-        return images.binarized(derive_seed(data.seed, "binarize train"))
-    return images
+    return chosen._replace(
+        rows=chosen.rows.take(torch.tensor(numbers)), names=[chosen.names[n] for n in numbers], labels=labels
+    )
 
 
 def labels_for(model: Autoencoder, images: int, labels: Tensor | None, label: int | None) -> Tensor:
@@ -124,6 +118,11 @@ def numbered(text: str, what: str, size: int, *, option: str) -> list[int]:
     return numbers
 
 
-def pixels_of(images: Images) -> Tensor:
-    """The images as a model takes them: (N, C, H, W), float32 in [0, 1]."""
-    return images.pixels.float().div(255)
+def noun(form: Form) -> str:
+    """What rows are called."""
+    return "images" if form.is_image else "rows"
+
+
+def fewer(default: str | None, size: int) -> str | None:
+    """A default count, where there are as many; a list of numbers as it is."""
+    return str(min(int(default), size)) if default is not None and default.isdecimal() else default

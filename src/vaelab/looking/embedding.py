@@ -55,8 +55,8 @@ def save_npz(path: Path, z: np.ndarray, names: Sequence[str], labels: np.ndarray
         np.savez(file, allow_pickle=False, z=z, names=np.array(names), **own_labels)
 
 
-def save_csv(path: Path, z: np.ndarray, names: Sequence[str], labels: np.ndarray | None) -> None:
-    """A line an image: its name, its label where there are any, and z0, z1, ..."""
+def save_csv(path: Path, z: np.ndarray, names: Sequence[str], labels: Sequence[str] | None) -> None:
+    """A line an image: its name, the name of its label where there are any, and z0, z1, ..."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         label = [] if labels is None else ["label"]

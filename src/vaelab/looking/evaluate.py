@@ -1,52 +1,51 @@
 """The numbers of a trained model, kept in its run folder: torch is all it takes, not Lightning."""
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
-from torch.distributions import Distribution, Independent, MultivariateNormal
 
-from vaelab.data import Batch, Batches, ImageData, Images
-from vaelab.data.batches import EVALUATION_BATCH
-from vaelab.errors import RunError, unwritten
-from vaelab.looking.chosen import split_images
-from vaelab.looking.load import opened
-from vaelab.losses import Objective, Step
-from vaelab.metrics import images, labels, latents, likelihood
-from vaelab.models.autoencoder import Autoencoder
-from vaelab.models.distributions import OneHotCodes, VonMisesFisher
+from vaelab.config.parts import check_part
+from vaelab.errors import ConfigError, RunError, unwritten
+from vaelab.looking.load import Trained, opened
+from vaelab.metrics import likelihood
+from vaelab.metrics.factors import factors as factors_metric
+from vaelab.metrics.generation import generation as generation_metric
+from vaelab.metrics.registry import Metric, Number, Value, declaration, measured, reason_against
+from vaelab.metrics.standard import PREFIX, STANDARD
+from vaelab.metrics.subject import Subject, Track, split_images
 from vaelab.runs.folder import RunFolder
 from vaelab.runs.surroundings import threads
-from vaelab.seeding import derive_seed, seed_noise
 
 if TYPE_CHECKING:
     from vaelab.runs.run import Run
 
 Split = Literal["test", "validation", "train"]
-Value = float | list[float]
-Track = Callable[[Sequence[Any], str], Iterable[Any]]
-
-PREFIX = {"test": "test", "validation": "val", "train": "train"}  # of names, as training's loggers have them
-CODES = 10_000  # images at most that the probe is trained on, that clusters are made of, that z is told apart among
-COSTLY = 1_000  # the same for z whose density under each of the posteriors takes a network, and not just a formula
-FORMULAS = (Independent, MultivariateNormal, OneHotCodes, VonMisesFisher)
-NATS, SHARE = "nats per image", "share of labels"
-UNITS = {"mse": "per pixel", "batch_perplexity": "codes"}  # of terms that are not nats
+Naming = Callable[[str], str]
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A number, or one for each latent dimension; `details` say what else it depends on."""
+class Wanted:
+    """What an evaluation computes besides the metrics of every one, and those of the run's config.
 
-    value: Value
-    unit: str
-    standard_error: float | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
+    Args:
+        samples: of z an image, for the importance-weighted log-likelihood; None leaves it out.
+        generation: images to sample, and compare in a feature space with those of the split; None leaves it out.
+        features: pixels, classifier, inception, or FILE.py:NAME.
+        fit_gaussian: sample from a Gaussian fitted to training codes.
+        factors: scores of how codes tell the data's factors of variation.
+        metrics: of one's own, package.module.function.
+    """
+
+    samples: int | None = None
+    generation: int | None = None
+    features: str = "classifier"
+    fit_gaussian: bool = False
+    factors: bool = False
+    metrics: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,9 @@ class Evaluation:
 
     folder: RunFolder
     header: Mapping[str, Any]
-    metrics: dict[str, Metric] = field(default_factory=dict)
+    metrics: dict[str, Value] = field(default_factory=dict)
     omitted: dict[str, str] = field(default_factory=dict)
+    figures: list[Path] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -75,7 +75,7 @@ class Evaluation:
             RunError: the run folder takes no files; a StorageError where the disk is full.
         """
         known: dict[str, Any] = self.folder.read_json(self.name).get("metrics", {})
-        metrics = known | {name: _described(metric) for name, metric in self.metrics.items()}
+        metrics = known | {name: _described(value) for name, value in self.metrics.items()}
         try:
             self.path.parent.mkdir(exist_ok=True)
             self.folder.write_json(self.name, {**self.header, "metrics": metrics})
@@ -88,9 +88,14 @@ def evaluate(
     *,
     split: Split = "test",
     samples: int | None = None,
+    generation: int | None = None,
+    features: str = "classifier",
+    fit_gaussian: bool = False,
+    factors: bool = False,
+    metrics: Sequence[str] = (),
     seed: int | None = None,
     trust: Sequence[str] = (),
-) -> dict[str, Value]:
+) -> dict[str, Number]:
     """The metrics of a run's model, by name; docs/metrics.md says what they are.
 
     They are kept in the run's evaluation/<split>_step<step>_seed<seed>.json, with their units; what earlier calls
@@ -101,48 +106,49 @@ def evaluate(
             its checkpoints/.
         split: the images.
         samples: of z an image, for the importance-weighted log-likelihood; None leaves it out.
+        generation: images to sample and compare with those of the split; None leaves it out.
+        features: in which space: pixels, classifier, inception, or FILE.py:NAME of one's own.
+        fit_gaussian: sample from a Gaussian fitted to training codes.
+        factors: scores of how codes tell the data's factors of variation, with figures beside the file.
+        metrics: of one's own, package.module.function, registered with `vaelab.metrics.metric`.
         seed: of all that is drawn; by default the run's, with which `test/elbo` is that of metrics.json.
-        trust: packages of one's own whose classes the config may name.
+        trust: packages of one's own whose classes the config may name, files of one's own that may be run.
 
     Raises:
-        RunError: there is no run, no checkpoint yet, or no likelihood of which to take `samples`.
+        RunError: there is no run, no checkpoint yet, or what is asked for cannot be had.
         DataError: the data are missing or damaged, or the split is empty.
         ConfigError: the run's config has mistakes.
     """
-    evaluation = evaluation_of(run, split=split, samples=samples, seed=seed, trust=trust)
-    return {name: metric.value for name, metric in evaluation.metrics.items()}
+    wanted = Wanted(samples, generation, features, fit_gaussian, factors, metrics)
+    evaluation = evaluation_of(run, wanted, split=split, seed=seed, trust=trust)
+    return {name: value.value for name, value in evaluation.metrics.items()}
 
 
 def evaluation_of(
     run: "Run | str | Path",
+    wanted: Wanted,
     *,
     split: str,
-    samples: int | None,
     seed: int | None,
     trust: Sequence[str],
     track: Track = lambda steps, description: steps,
 ) -> Evaluation:
     """The same, with units and reasons; `track` may show how far each of its loops is."""
-    if samples is not None and samples < 1:
-        raise RunError(f"samples={samples}: an importance-weighted log-likelihood takes one sample of z or more")
+    _require_counts(wanted)
+    own = [_own(name, trust) for name in wanted.metrics]
     trained = opened(run, trust=trust)
     data = trained.experiment.data
-    if samples is not None and (reason := likelihood.why_no_densities(trained.model)):
-        raise RunError(f"samples={samples}: no importance-weighted log-likelihood of images, since {reason}")
+    if wanted.samples is not None and (reason := likelihood.why_no_densities(trained.model)):
+        raise RunError(f"samples={wanted.samples}: no importance-weighted log-likelihood of images, since {reason}")
     chosen = split_images(data, split)
-    if samples is not None and (reason := likelihood.why_no_likelihood(trained.model, chosen.chunks())):
-        raise RunError(f"samples={samples}: {reason}")
-    device = _device(trained.folder.config.trainer.get("accelerator"))
-    subject = _Subject(
-        model=trained.model.to(device),
-        objective=trained.experiment.objective,
-        data=data,
-        split=split,
-        images=chosen.to(device),
-        samples=samples,
-        seed=trained.experiment.seed if seed is None else seed,
-        track=track,
-    )
+    if wanted.samples is not None and (reason := likelihood.why_no_likelihood(trained.model, chosen.chunks())):
+        raise RunError(f"samples={wanted.samples}: {reason}")
+    subject = subject_of(trained, split=split, seed=seed, trust=trust, samples=wanted.samples, track=track)
+    if wanted.factors and (reason := subject.why_not("factors")):
+        raise RunError(f"--factors: {reason}; data=sprites has some")
+    compared = partial(generation_metric, features=wanted.features, images=wanted.generation or 0)
+    if wanted.generation is not None and (reason := reason_against(compared, subject)):
+        raise RunError(f"--generation {wanted.generation}: {reason}")
     header = {
         "split": split,
         "images": len(chosen),
@@ -154,16 +160,74 @@ def evaluation_of(
     }
     evaluation = Evaluation(trained.folder, header)
     with threads(trained.experiment.threads):
-        _evaluate(subject, evaluation)
+        _evaluate(subject, _asked(wanted, trained, own), evaluation)
+        if wanted.factors and not subject.why_not("vectors"):
+            from vaelab.looking.factors import draw
+
+            evaluation.figures.extend(draw(subject, evaluation.path, trained.experiment.name))
     return evaluation
 
 
-def _evaluate(subject: "_Subject", evaluation: Evaluation) -> None:
+def subject_of(
+    trained: Trained,
+    *,
+    split: str,
+    seed: int | None,
+    trust: Sequence[str] = (),
+    samples: int | None = None,
+    track: Track = lambda steps, description: steps,
+) -> Subject:
+    """A run's model, on the accelerator that the run may use, and its data, for metrics."""
+    device = _device(trained.folder.config.trainer.get("accelerator"))
+    return Subject(
+        model=trained.model.to(device),
+        objective=trained.experiment.objective,
+        data=trained.experiment.data,
+        split=split,
+        of_split=partial(split_images, trained.experiment.data),
+        seed=trained.experiment.seed if seed is None else seed,
+        likelihood_samples=samples,
+        trust=trust,
+        track=track,
+    )
+
+
+def generation_name(name: str, features: str) -> str:
+    """What an evaluation calls a metric of samples in a feature space.
+
+    >>> generation_name("reconstruction_kid", "classifier")
+    'reconstruction_kernel_distance_classifier'
+    """
+    space = Path(features.partition(":")[0]).stem
+    return f"{name.replace('kid', 'kernel_distance')}_{space}"
+
+
+def _asked(wanted: Wanted, trained: Trained, own: Sequence[Metric]) -> list[tuple[Metric, Naming]]:
+    """Metrics to compute, each with what makes the names of an evaluation of its own."""
+    found: list[tuple[Metric, Naming]] = []
+    for key, metric in (trained.experiment.metrics or {}).items():
+        if metric is not None:
+            found.append((metric, f"{key}/{{}}".format))
+    if wanted.factors:
+        found.append((factors_metric, str))
+    if wanted.generation is not None:
+        compared = partial(
+            generation_metric,
+            features=wanted.features,
+            images=wanted.generation,
+            fit_gaussian=wanted.fit_gaussian,
+        )
+        found.append((compared, partial(generation_name, features=wanted.features)))
+    # What may be refused comes first, before minutes are spent on the others.
+    return [*((metric, str) for metric in own), *found[::-1], *((metric, str) for metric in STANDARD)]
+
+
+def _evaluate(subject: Subject, metrics: Sequence[tuple[Metric, Naming]], evaluation: Evaluation) -> None:
     try:
-        for part in (_terms, _pictures, _latents, _labels, _log_likelihood):
-            for name, found in part(subject):
-                of_split = f"{PREFIX[subject.split]}/{name}"
-                if isinstance(found, Metric):
+        for metric, named in metrics:
+            for name, found in measured(metric, subject):
+                of_split = f"{PREFIX[subject.split]}/{named(name)}"
+                if isinstance(found, Value):
                     evaluation.metrics[of_split] = found
                 else:
                     evaluation.omitted[of_split] = found
@@ -173,199 +237,28 @@ def _evaluate(subject: "_Subject", evaluation: Evaluation) -> None:
         raise
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Subject:
-    model: Autoencoder
-    objective: Objective
-    data: ImageData
-    split: str
-    images: Images
-    samples: int | None
-    seed: int
-    track: Track
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return next(self.model.parameters()).device
-
-    def batches(self, images: Images, description: str) -> Iterable[Batch]:
-        """The images in batches, in their order."""
-        batches = Batches(images, batch_size=EVALUATION_BATCH, device=self.device)
-        progress = iter(self.track(range(len(batches)), description))
-        return (batch for batch, _ in zip(batches, progress, strict=True))
-
-    def some(self, images: Images, purpose: str, most: int) -> Images:
-        """The images, or `most` of them drawn at random where there are more."""
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, purpose))
-        chosen = torch.randperm(len(images), generator=generator)[:most].sort().values
-        return images.take(chosen.to(images.store.device))
-
-    def codes(self, images: Images, description: str) -> Tensor:
-        """The means of q(z|x), (N, Z), on the CPU."""
-        batches = self.batches(images, description)
-        return torch.cat([self.encode(batch).mean.flatten(1).cpu() for batch in batches])
-
-    def encode(self, batch: Batch) -> Distribution:
-        """q(z|x), or of a conditional model q(z|x, y), (B,)."""
-        return self.model.encode(batch.images, batch.labels)
+def _require_counts(wanted: Wanted) -> None:
+    """Refuse numbers of samples that are none, before anything is read."""
+    if wanted.samples is not None and wanted.samples < 1:
+        raise RunError(f"samples={wanted.samples}: an importance-weighted log-likelihood takes one sample of z or more")
+    if wanted.generation is not None and wanted.generation < 2:
+        raise RunError(f"--generation {wanted.generation}: give a number of images to sample, such as 10000")
 
 
-Found = Iterator[tuple[str, Metric | str]]
+def _own(name: str, trust: Sequence[str]) -> Metric:
+    """A metric of one's own by its name, package.module.function.
 
-
-@torch.no_grad()
-def _terms(subject: _Subject) -> Found:
-    """What training's own test reports, from the same noise: the same bits."""
-    terms, sizes = [], []
-    for number, batch in enumerate(subject.batches(subject.images, "ELBO")):
-        seed_noise(subject.device, derive_seed(subject.seed, PREFIX[subject.split], number))
-        step = Step(subject.model, batch.images, batch.labels, training=False)
-        terms.append(likelihood.evaluation_terms(subject.objective, step))
-        sizes.append(len(batch.images))
-    weights = torch.tensor(sizes, dtype=torch.float64)
-    means = weights @ torch.stack([torch.stack(list(of_batch.values())) for of_batch in terms]).cpu().double()
-    # In float32, which is what Lightning keeps of what is logged.
-    found = dict(zip(terms[0], (means / weights.sum()).float().tolist(), strict=True))
-    for name, value in found.items():
-        yield name, Metric(value, UNITS.get(name, NATS))
-    if "elbo" not in found:
-        reason = likelihood.why_no_densities(subject.model) or "the objective has no KL among its terms"
-        yield from ((name, reason) for name in ("elbo", "elbo_bits_per_dim"))
-    else:
-        yield _bits(subject, "elbo_bits_per_dim", -found["elbo"])
-
-
-@torch.no_grad()
-def _pictures(subject: _Subject) -> Found:
-    decibels, similarities = [], []
-    too_small = None
-    for batch in subject.batches(subject.images, "reconstructions"):
-        reconstructions = subject.model.reconstruct(batch.images, batch.labels)
-        decibels.append(images.psnr(batch.images, reconstructions))
-        try:
-            similarities.append(images.ssim(batch.images, reconstructions))
-        except ValueError as error:
-            too_small = str(error)
-    yield "psnr", _mean(torch.cat(decibels), "dB")
-    yield "ssim", too_small or _mean(torch.cat(similarities), "1 where equal")
-
-
-@torch.no_grad()
-def _latents(subject: _Subject) -> Found:
-    names = ["kl_per_dimension", "active_units", "mutual_information", "marginal_kl", "marginal_total_correlation"]
-    prior = subject.model.prior() if subject.model.prior is not None else None
-    found, drawn = latents.LatentsOfImages(prior), []
-    seed_noise(subject.device, derive_seed(subject.seed, "latents"))
-    for batch in subject.batches(subject.images, "latents"):
-        q = subject.encode(batch)
-        found.add(q)
-        if subject.model.space != "codes":
-            drawn.append(q.sample().flatten(1).cpu())
-    if found.usage is not None:
-        codes = f"of {found.usage.codes} codes"
-        yield "codes_in_use", Metric(float(found.usage.codes_in_use), codes)
-        yield "perplexity", Metric(found.usage.perplexity, codes)
-        yield "gaussian_total_correlation", "z is codes, not numbers that have a covariance"
-    else:
-        try:
-            correlation = latents.gaussian_total_correlation(torch.cat(drawn))
-            yield "gaussian_total_correlation", Metric(correlation, NATS)
-        except ValueError as error:
-            yield "gaussian_total_correlation", str(error)
-    if reason := likelihood.why_no_densities(subject.model):
-        yield from ((name, reason) for name in names)
-        return
-    assert prior is not None
-    per_dimension = found.kl_per_dimension
-    yield names[0], found.no_kl if per_dimension is None else Metric(per_dimension.tolist(), NATS)
-    if found.variances is None:
-        yield names[1], "z is codes: codes_in_use says how many"
-    else:
-        yield names[1], _active(found.variances, subject.model.posterior.layers)
-    formula = isinstance(q, FORMULAS)
-    chosen = subject.some(subject.images, "information", CODES if formula else COSTLY)
-    posteriors = [subject.encode(batch) for batch in subject.batches(chosen, "information")]
-    seed_noise(subject.device, derive_seed(subject.seed, "information"))
-    information = latents.information(posteriors, prior)
-    details = {"images": len(chosen), "draws": information.draws}
-
-    def nats(value: float, error: float, **more: float) -> Metric:
-        return Metric(value, NATS, error, details | more)
-
-    yield names[2], nats(*information.mutual_information, at_most=math.log(len(chosen)))
-    yield names[3], nats(*information.marginal_kl)
-    total = information.total_correlation
-    yield names[4], nats(*total) if total else "the posterior is no product over its dimensions"
-
-
-def _active(variances: Tensor, layers: Sequence[int]) -> Metric:
-    """How many dimensions are active; of a hierarchy also those of each layer."""
-    details = {
-        f"layer_{number}": latents.active_units(of_layer)
-        for number, of_layer in enumerate(torch.split(variances, list(layers)) if layers else [], 1)
-    }
-    return Metric(latents.active_units(variances), f"of {len(variances)} dimensions", details=details)
-
-
-@torch.no_grad()
-def _labels(subject: _Subject) -> Found:
-    supervised = ["linear_probe_accuracy", "knn_accuracy"]
-    clusterings = ["cluster_nmi", "cluster_ari", "cluster_accuracy"]
-    train = subject.some(split_images(subject.data, "train").to(subject.device), "probe", CODES)
-    if len(torch.unique(train.labels)) < 2:
-        yield from ((name, "the data have no labels") for name in [*supervised, *clusterings])
-        return
-    chosen = subject.some(subject.images, "codes", CODES)
-    codes, of_codes = subject.codes(chosen, "codes"), chosen.labels.cpu()
-    if subject.split == "train":
-        yield from ((name, "its classifier is trained on the training split: --split test") for name in supervised)
-    else:
-        known = subject.codes(train, "training codes"), train.labels.cpu()
-        details = {"images": len(chosen), "trained_on": len(train)}
-        for name, accuracy in zip(supervised, (labels.linear_probe, labels.nearest_neighbours), strict=True):
-            yield name, Metric(accuracy(*known, codes, of_codes), SHARE, details=details)
-    if len(torch.unique(of_codes)) < 2:
-        yield from ((name, "all images have the same label") for name in clusterings)
-        return
-    found = labels.clustering(codes, of_codes, derive_seed(subject.seed, "clusters"))
-    details = {"images": len(chosen), "clusters": len(torch.unique(of_codes))}
-    yield clusterings[0], Metric(found.nmi, "1 where equal", details=details)
-    yield clusterings[1], Metric(found.ari, "1 where equal, 0 by chance", details=details)
-    yield clusterings[2], Metric(found.accuracy, SHARE, details=details)
-
-
-def _log_likelihood(subject: _Subject) -> Found:
-    if subject.samples is None:
-        reason = likelihood.why_no_densities(subject.model)
-        reason = reason or likelihood.why_no_likelihood(subject.model, subject.images.chunks())
-        yield "nll", reason or "ask for it: --samples 5000"
-        return
-    numbers = subject.track(range(len(subject.images)), "log-likelihood")
-    pixels = chain.from_iterable(subject.images.chunks())
-    each = (x.to(subject.device).float().div(255) for x, _ in zip(pixels, numbers, strict=True))
-    log_p = likelihood.log_likelihoods(subject.model, each, subject.samples, subject.seed, labels=subject.images.labels)
-    found = torch.stack(list(log_p))
-    name, details = f"nll_{subject.samples}", {"samples": subject.samples}
-    metric = _mean(-found, NATS, details)
-    assert isinstance(metric.value, float)
-    yield name, metric
-    yield _bits(subject, f"{name}_bits_per_dim", metric.value, details)
-
-
-def _bits(
-    subject: _Subject, name: str, nats: float, details: Mapping[str, Any] | None = None
-) -> tuple[str, Metric | str]:
-    if reason := likelihood.why_no_bits(subject.model, subject.images.chunks()):
-        return name, reason
-    bits = likelihood.bits_per_dimension(nats, math.prod(subject.images.shape))
-    return name, Metric(bits, "bits per dimension", details=details or {})
-
-
-def _mean(of_images: Tensor, unit: str, details: Mapping[str, Any] | None = None) -> Metric:
-    """The mean of numbers of images, (N,), and its standard error, which one image does not have."""
-    value, error = latents.mean_and_error(of_images.double().cpu())
-    return Metric(value, unit, error, details or {})
+    Raises:
+        ConfigError: its package is not trusted, or it is none.
+    """
+    try:
+        found: Metric = check_part("--metric", {"_target_": name}, trust=trust)
+        declaration(found)
+    except ConfigError as error:
+        raise ConfigError([text.replace("--metric._target_=", "--metric ") for text in error.mistakes]) from error
+    except TypeError as error:
+        raise RunError(f"--metric {name}: {error}") from error
+    return found
 
 
 def _device(accelerator: str | None) -> torch.device:
@@ -374,6 +267,6 @@ def _device(accelerator: str | None) -> torch.device:
     return found or torch.device("cpu")
 
 
-def _described(metric: Metric) -> dict[str, Any]:
-    error = {} if metric.standard_error is None else {"standard_error": metric.standard_error}
-    return {"value": metric.value, **error, "unit": metric.unit, **metric.details}
+def _described(value: Value) -> dict[str, Any]:
+    error = {} if value.standard_error is None else {"standard_error": value.standard_error}
+    return {"value": value.value, **error, "unit": value.unit, **value.details}

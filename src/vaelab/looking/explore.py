@@ -17,11 +17,13 @@ from torch.distributions import Distribution
 from torch.nn.functional import mse_loss
 
 from vaelab import figures
+from vaelab.data import Batches, Images, rows_at_once
 from vaelab.errors import RunError, unwritten
-from vaelab.looking.chosen import choose, labels_for, numbered, pixels_of, require_labels, split_images
+from vaelab.looking.chosen import choose, labels_for, noun, numbered, require_labels
 from vaelab.looking.embedding import principal_components, save_csv, save_npz, umap_points
 from vaelab.looking.load import Trained, opened
 from vaelab.metrics.latents import LatentsOfImages
+from vaelab.metrics.subject import split_images
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.latents import changing, fitted_gaussian, inverse_cdf
 from vaelab.runs.locate import folder_of
@@ -29,8 +31,6 @@ from vaelab.seeding import derive_seed
 
 if TYPE_CHECKING:
     from vaelab.runs.run import Run
-
-CHUNK = 1000  # images that are encoded at once
 
 Writers = Mapping[str, Callable[[Path], object]]
 
@@ -78,14 +78,24 @@ def reconstruct(
     targets = _targets("reconstruct", run, [".png"], output, force)
     trained = opened(run, trust=trust)
     chosen = choose(trained.experiment.data, own, split, images, invert, "10")
-    model, told = trained.model, labels_for(trained.model, len(chosen.images), chosen.labels, label)
+    model, told = trained.model, labels_for(trained.model, len(chosen.rows), chosen.labels, label)
     with _seeded(trained, seed), torch.no_grad():
         reconstructed = model.reconstruct(chosen.images, told, stochastic=stochastic)
+    form = trained.experiment.data.form
+    view = figures.View.of(form)
     error = mse_loss(reconstructed, chosen.images).item()
-    notes = [*chosen.notes, f"mean squared error {error:.5f} a pixel"]
-    if own and not invert and _better_inverted(model, chosen.images):
+    notes = [
+        *chosen.notes,
+        f"mean squared error {error:.5f} a {'pixel' if form.is_image else 'value'}",
+    ]
+    if (
+        own
+        and not invert
+        and trained.experiment.data.form.values == "levels"
+        and _better_inverted(model, chosen.images)
+    ):
         notes.append("they would be reconstructed better with light and dark exchanged: --invert does so")
-    picture = figures.reconstructions(chosen.images, reconstructed)
+    picture = figures.reconstructions(view(chosen.images), view(reconstructed))
     rows = ["original", "reconstructed"] * -(-len(chosen.images) // 10)
     title = f"{trained.experiment.name}: {chosen.what} and their reconstructions" + ", z sampled" * stochastic
     return _write(targets, {".png": lambda path: figures.save(picture, path, title=title, rows=rows)}, notes)
@@ -130,7 +140,7 @@ def sample(
     with _seeded(trained, seed):
         if fit_gaussian:
             train = split_images(trained.experiment.data, "train")
-            prior = fitted_gaussian(_codes(model, pixels_of(train), train.labels, stochastic=True))
+            prior = fitted_gaussian(_codes(model, train, train.labels, stochastic=True))
             source = f"samples from a Gaussian fitted to the codes of {len(train)} training images"
         try:
             images = model.sample(count, labels=told, prior=prior, stochastic=stochastic)
@@ -139,9 +149,13 @@ def sample(
     title = f"{name}: {source}" + ", pixels drawn" * stochastic
     columns = min(count, len(labels)) if labels is not None and len(labels) > 1 else None
     if columns is None and labels:
-        title += f", label {labels[0]}"
-    picture = figures.samples(images, columns)
-    of_columns = {"columns": [*map(str, (labels or [])[:columns])], "corner": "label"} if columns else {}
+        title += f", label {trained.experiment.data.names[labels[0]]}"
+    picture = figures.samples(figures.View.of(trained.experiment.data.form)(images), columns)
+    of_columns = (
+        {"columns": [trained.experiment.data.names[label] for label in (labels or [])[:columns]], "corner": "label"}
+        if columns
+        else {}
+    )
     return _write(targets, {".png": lambda path: figures.save(picture, path, title=title, **of_columns)}, [])
 
 
@@ -173,8 +187,10 @@ def interpolate(
     model = trained.model
     default = "6" if own or label is not None or model.classes is None else _of_one_label(trained, split, 6)
     chosen = choose(trained.experiment.data, own, split, images, invert, default)
-    if len(chosen.images) < 2:
-        raise RunError("an interpolation needs at least 2 images, such as --images 0,5")
+    if len(chosen.rows) < 2:
+        raise RunError(
+            f"an interpolation needs at least 2 {noun(trained.experiment.data.form)}, such as --images 0,5; there is 1"
+        )
     first, last = chosen.images[:-1], chosen.images[1:]
     told = labels_for(model, len(chosen.images), chosen.labels, label)
     if (told != told[0]).any():
@@ -186,6 +202,7 @@ def interpolate(
         _require_real_vectors(model)
     with _seeded(trained, seed):
         path = model.interpolate(first, last, steps, told[:-1], spherical=spherical, stochastic=stochastic)
+    view = figures.View.of(trained.experiment.data.form)
     spherical = spherical or model.space == "the unit sphere"
     kind = "spherical" if spherical else "linear"
     title = f"{trained.experiment.name}: {kind} interpolation between the codes of {chosen.what}"
@@ -198,9 +215,9 @@ def interpolate(
     }
     there_and_back = [*range(steps), *range(steps - 2, 0, -1)]
     writers: Writers = {
-        ".png": lambda file: figures.save(figures.interpolations(first, path, last), file, **labels),
+        ".png": lambda file: figures.save(figures.interpolations(view(first), view(path), view(last)), file, **labels),
         ".gif": lambda file: figures.animate(
-            [figures.samples(path[t]) for t in there_and_back],
+            [figures.samples(view(path[t])) for t in there_and_back],
             file,
             titles=[f"{trained.experiment.name}: {kind}, t = {float(times[t]):.2f}" for t in there_and_back],
         ),
@@ -242,15 +259,14 @@ def traverse(
     model, name = trained.model, trained.experiment.name
     _require_real_vectors(model)
     found = split_images(trained.experiment.data, split)
-    pixels = pixels_of(found)
     number = None
     if image is not None:
         (number,) = numbered(f"{image},", f"{split} images", len(found), option="--image")
     told = labels_for(model, 1, found.labels[:1] * 0 if number is None else found.labels[number : number + 1], label)
     with _seeded(trained, seed):
-        codes = _codes(model, pixels, found.labels, stochastic=stochastic)
+        codes = _codes(model, found, found.labels, stochastic=stochastic)
         centre, spread, scale = _scale(model, codes)
-        weights, sorted_by, unit = _information(model, pixels, found.labels, codes)
+        weights, sorted_by, unit = _information(model, found, found.labels, codes)
         offsets = torch.linspace(-reach, reach, steps)
         held = centre if number is None else codes[number]
         rows = model.traverse(held, centre[:, None] + spread[:, None] * offsets, told)  # (Z, steps, C, H, W)
@@ -263,11 +279,11 @@ def traverse(
             f"{hidden} dimensions are left out: the decoder does not see them (the upper layers of a hierarchy)"
         )
     order = order[:dimensions]
-    pictures = rows[order]
+    pictures = figures.View.of(trained.experiment.data.form)(rows[order])
     shown = f"{len(order)} of {len(weights)} dimensions" if len(order) < len(weights) else "each dimension"
     others = "at the mean" if image is None else f"as in {split} image {image}"
     labels = {
-        "title": f"{name}: {shown} of z varied, the others {others}" + _label_of(model, told),
+        "title": f"{name}: {shown} of z varied, the others {others}" + _label_of(trained, told),
         "rows": [f"z{j}   {sorted_by} {weights[j]:.2f}{unit}" for j in order.tolist()],
         "columns": [f"{offset:+z.1f}" for offset in offsets.tolist()],
         "corner": scale,
@@ -321,16 +337,17 @@ def manifold(
     spaced = "equal steps of the prior's cumulative probability"
     if lines is None:
         train = split_images(trained.experiment.data, "train")
-        codes = _codes(model, pixels_of(train), train.labels)
+        codes = _codes(model, train, train.labels)
         lines = codes.quantile(probabilities, dim=0)
         spaced = "quantiles of the training images' codes"
     labels = {
-        "title": f"{name}: the latent plane, in {spaced}" + _label_of(model, told),
+        "title": f"{name}: the latent plane, in {spaced}" + _label_of(trained, told),
         "rows": [f"{value:.2f}" for value in lines[:, 1].flip(0).tolist()],
         "columns": [f"{value:.2f}" for value in lines[:, 0].tolist()],
         "corner": "z1 \\ z0",
     }
-    picture = figures.manifold(model.manifold(steps, told, codes=codes))
+    view = figures.View.of(trained.experiment.data.form)
+    picture = figures.manifold(view(model.manifold(steps, told, codes=codes)))
     return _write(targets, {".png": lambda path: figures.save(picture, path, **labels)}, [])
 
 
@@ -360,36 +377,47 @@ def embed(
     targets = _targets("embed", run, [".npz", ".csv", ".png"], output, force)
     trained = opened(run, trust=trust)
     chosen = choose(trained.experiment.data, own, split, images, invert, None)
-    told = labels_for(trained.model, len(chosen.images), chosen.labels, label)
+    told = labels_for(trained.model, len(chosen.rows), chosen.labels, label)
     with _seeded(trained, seed):
-        z = _codes(trained.model, chosen.images, told, stochastic=stochastic).numpy()
+        z = _codes(trained.model, chosen.rows, told, stochastic=stochastic).numpy()
     labels = chosen.labels.numpy() if chosen.labels is not None else None
+    classes = trained.experiment.data.names
+    named = [classes[label] if label < len(classes) else str(label) for label in labels] if labels is not None else None
     title = f"{trained.experiment.name}: codes of {len(z)} {chosen.what}"
+    notes = list(chosen.notes)
     if any(path.suffix.lower() == ".png" for path in targets):  # before anything is written, since it may fail
         map_seed = trained.experiment.seed if seed is None else seed
-        points, axes = umap_points(z, map_seed) if umap else principal_components(z)
+        try:
+            points, axes = umap_points(z, map_seed) if umap else principal_components(z)
+        except RunError as error:
+            if output or umap:
+                raise
+            notes.append(f"no picture: {error}")
+            targets = [path for path in targets if path.suffix.lower() != ".png"]
     writers: Writers = {
         ".npz": lambda path: save_npz(path, z, chosen.names, labels),
-        ".csv": lambda path: save_csv(path, z, chosen.names, labels),
-        ".png": lambda path: figures.scatter(points, labels, path, title=title, axes=axes),
+        ".csv": lambda path: save_csv(path, z, chosen.names, named),
+        ".png": lambda path: figures.scatter(points, labels, path, title=title, axes=axes, names=classes),
     }
-    return _write(targets, writers, chosen.notes)
+    return _write(targets, writers, notes)
 
 
 @torch.no_grad()
-def _codes(model: Autoencoder, images: Tensor, labels: Tensor, *, stochastic: bool = False) -> Tensor:
+def _codes(model: Autoencoder, images: Images, labels: Tensor, *, stochastic: bool = False) -> Tensor:
     """Means or samples of q(z|x), (N, Z)."""
     return torch.cat([q.sample() if stochastic else q.mean for q in _posteriors(model, images, labels)])
 
 
-def _posteriors(model: Autoencoder, images: Tensor, labels: Tensor) -> Iterator[Distribution]:
+def _posteriors(model: Autoencoder, images: Images, labels: Tensor) -> Iterator[Distribution]:
     """Q(z|x) of images with their labels, some at a time."""
-    for x, y in zip(torch.split(images, CHUNK), torch.split(labels, CHUNK), strict=True):
-        yield model.encode(x, y)
+    size = rows_at_once(images.shape)
+    batches = Batches(images, batch_size=size, device=torch.device("cpu"))
+    for batch, y in zip(batches, torch.split(labels, size), strict=True):
+        yield model.encode(batch.images, y)
 
 
 @torch.no_grad()
-def _information(model: Autoencoder, images: Tensor, labels: Tensor, codes: Tensor) -> tuple[Tensor, str, str]:
+def _information(model: Autoencoder, images: Images, labels: Tensor, codes: Tensor) -> tuple[Tensor, str, str]:
     """How much each dimension tells of an image, (Z,), by what, and the unit: mean KL, or variance of the codes."""
     found = LatentsOfImages(model.prior() if model.prior is not None else None)
     for q in _posteriors(model, images, labels):
@@ -407,9 +435,9 @@ def _of_one_label(trained: Trained, split: str, most: int) -> str:
     return ",".join(map(str, alike.tolist())) + ","
 
 
-def _label_of(model: Autoencoder, told: Tensor) -> str:
+def _label_of(trained: Trained, told: Tensor) -> str:
     """What a title says of the label that a conditional model is told."""
-    return "" if model.classes is None else f", label {told.item()}"
+    return "" if trained.model.classes is None else f", label {trained.experiment.data.names[int(told)]}"
 
 
 def _require_real_vectors(model: Autoencoder) -> None:

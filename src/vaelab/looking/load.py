@@ -9,6 +9,7 @@ import torch
 from vaelab.config.check import check
 from vaelab.config.experiment import Experiment
 from vaelab.models.autoencoder import Autoencoder
+from vaelab.models.units import in_units
 from vaelab.runs.folder import RunFolder
 from vaelab.runs.locate import checkpoint_of, folder_of
 from vaelab.training.reading import load_weights, step_of
@@ -29,6 +30,8 @@ class Trained(NamedTuple):
 def load(run: "Run | str | Path", *, trust: Sequence[str] = ()) -> Autoencoder:
     """The trained model of a run, on the CPU and in evaluation mode.
 
+    It takes and gives images of uint8 pixels in [0, 1], and other data in their own units, whatever `data.scale` was.
+
     Args:
         run: the run or its folder, for its best weights, or its last where none were best; or one of the files in
             its checkpoints/.
@@ -38,14 +41,19 @@ def load(run: "Run | str | Path", *, trust: Sequence[str] = ()) -> Autoencoder:
         RunError: there is no run, or no checkpoint yet.
         ConfigError: its config has mistakes.
     """
-    return opened(run, trust=trust).model
+    trained = opened(run, trust=trust)
+    form = trained.experiment.data.form
+    if form.values == "levels" or form.scaling is None or form.scaling.is_identity:
+        return trained.model
+    shift, scale = (torch.as_tensor(value, dtype=torch.float32) for value in form.scaling)
+    return in_units(trained.model, shift, scale).eval()
 
 
 def opened(run: "Run | str | Path", *, trust: Sequence[str] = ()) -> Trained:
     """The same, with what surrounds it."""
     folder, checkpoint = folder_of(run), checkpoint_of(run)
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn, from a seed of their own
-        experiment = check(folder.config, trust=trust, own=False, trained=True)
+        experiment = check(folder.config, trust=trust, own=False, trained=True, form=folder.form)
         model = experiment.model()
     load_weights(model, checkpoint)
     return Trained(folder, experiment, model.eval(), step_of(checkpoint))

@@ -1,6 +1,5 @@
 """People's own images, read from files and fitted to what a model takes, with a word on what was done to them."""
 
-import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from vaelab.data import Form, decoding
+from vaelab.data.table import encode, read_table
 from vaelab.errors import DataError
 
 ARRAYS = (".npy", ".npz")
@@ -34,6 +35,50 @@ class _Found(NamedTuple):
     image: Tensor
     name: str
     done: str  # what reading it changed
+
+
+def read_own(paths: Sequence[Path], form: Form, *, invert: bool = False, binary: bool = False) -> OwnImages:
+    """Rows of one's own as a model of data of this form takes them: images, or arrays of the data's own units.
+
+    Args:
+        paths: as in `read_images`, where the model's data are pixels; else .npy or .npz arrays (N, *shape) or (*shape),
+            or tables with the columns of the data.
+        form: of the model's data.
+        invert: of images, take 1 - x.
+        binary: of images, make every pixel 0 or 1, at 1/2.
+
+    Raises:
+        DataError: a path has no such rows, or holds what cannot be read.
+    """
+    if form.is_image and form.values == "levels":
+        channels, height, width = form.shape
+        return read_images(paths, (channels, height, width), invert=invert, binary=binary)
+    if invert:
+        raise DataError("--invert exchanges light and dark of images, and this model's data are no pixels")
+    assert form.scaling is not None
+    found, names, labels = [], list[str](), list[np.ndarray]()
+    for path in paths:
+        if form.columns and path.suffix.lower() not in ARRAYS:
+            rows = encode(read_table(path), form, str(path))
+            found.append(form.scaling.apply(torch.from_numpy(rows)))
+            names += [f"{path.name}[{number}]" for number in range(len(rows))]
+            continue
+        if path.suffix.lower() not in ARRAYS:
+            raise DataError(f"{path}: rows of shape {form.shape} come as an .npy or .npz of shape (N, *{form.shape})")
+        arrays = _arrays(path)
+        rows = _named(arrays, path)
+        rows = rows[None] if rows.shape == form.shape else rows
+        if rows.shape[1:] != form.shape or rows.dtype.kind not in "biuf" or not len(rows):
+            raise DataError(f"{path} has {rows.dtype} of shape {rows.shape}: this model takes (N, *{form.shape})")
+        x = form.scaling.apply(torch.from_numpy(np.array(rows)))
+        if not bool(x.isfinite().all()):
+            raise DataError(f"{path} has values that are NaN or infinite")
+        found.append(x)
+        names += [f"{path.name}[{number}]" for number in range(len(rows))]
+        if "labels" in arrays:
+            labels.append(_labels(arrays["labels"], len(rows), path))
+    known = torch.from_numpy(np.concatenate(labels).astype(np.int64)) if len(labels) == len(paths) else None
+    return OwnImages(torch.cat(found), names, known, [])
 
 
 def read_images(
@@ -100,36 +145,19 @@ def _files(path: Path) -> list[Path]:
 
 def _read_file(path: Path) -> _Found:
     """An image file, upright as its camera says, what is transparent of it on white."""
-    from PIL import Image, ImageOps
-
-    done = []
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                if getattr(opened, "n_frames", 1) > 1:
-                    done.append(f"the first of {opened.n_frames} frames taken")  # type: ignore[attr-defined]
-                image: Image.Image = ImageOps.exif_transpose(opened)
-                image.load()
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{path} is refused: it would unpack to more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down first"
-        ) from error
+        image, _, done = decoding.read(path, frames=True)
     except FileNotFoundError as error:
         raise DataError(f"there is no {path}") from error
-    except Exception as error:  # a damaged file may fail in any way, in any of Pillow's readers
-        reason = "; ".join(str(error).splitlines()) or type(error).__name__
-        raise DataError(f"{path} cannot be read as an image: {reason}") from error
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
-        done.append("put on white where transparent")
-    if image.mode.startswith("I"):  # 16 bits
-        pixels = np.asarray(image, np.float32)[..., None] / 65535
-    elif image.mode in ("1", "L"):
-        pixels = np.asarray(image.convert("L"), np.float32)[..., None] / 255
+    except decoding.DamagedError as error:
+        raise DataError(f"{path} {error}") from error
+    if image.mode == "L":
+        pixels = np.asarray(image, np.float32)[..., None] / 255
+    elif image.mode == "RGB":
+        pixels = np.asarray(image, np.float32) / 255
     else:
-        pixels = np.asarray(image.convert("RGB"), np.float32) / 255
+        values, scaled = _unit_range(np.asarray(image), path)
+        pixels, done = values[..., None], [*done, *filter(None, [scaled])]
     if pixels.shape[-1] == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., :1]
     return _Found(torch.from_numpy(pixels).movedim(-1, 0), path.name, ", ".join(done))
@@ -137,6 +165,21 @@ def _read_file(path: Path) -> _Found:
 
 def _read_array(path: Path) -> tuple[Iterable[_Found], Tensor | None]:
     """The images, and the labels if any, of an .npy or .npz."""
+    arrays = _arrays(path)
+    batch = _channels_first(_named(arrays, path), path)
+    values, done = _unit_range(batch, path)
+    found = [_Found(image, f"{path.name}[{number}]", done) for number, image in enumerate(torch.from_numpy(values))]
+    if "labels" not in arrays:
+        return found, None
+    return found, torch.from_numpy(_labels(arrays["labels"], len(found), path).astype(np.int64))
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz, or that of an .npy, called images.
+
+    Raises:
+        DataError: it cannot be read, or is too large.
+    """
     try:
         with path.open("rb") as file:
             if path.suffix.lower() == ".npy":
@@ -152,20 +195,22 @@ def _read_array(path: Path) -> tuple[Iterable[_Found], Tensor | None]:
         raise DataError(f"there is no {path}") from error
     except Exception as error:  # a damaged file may fail in any way
         raise DataError(f"{path} cannot be read as an array: {' '.join(str(error).split())}") from error
+    return arrays
+
+
+def _named(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray:
     images = arrays["images"] if "images" in arrays else next(iter(arrays.values())) if len(arrays) == 1 else None
     if images is None:
         raise DataError(f"{path} should have its images under the name images; it has {', '.join(arrays) or 'none'}")
     if images.nbytes > LARGEST:
         raise DataError(f"{path} is refused: its array has {images.nbytes:,} bytes")
-    batch = _channels_first(images, path)
-    values, done = _unit_range(batch, path)
-    found = [_Found(image, f"{path.name}[{number}]", done) for number, image in enumerate(torch.from_numpy(values))]
-    if "labels" not in arrays:
-        return found, None
-    labels = arrays["labels"]
-    if labels.shape != (len(found),) or labels.dtype.kind not in "iu":
-        raise DataError(f"{path} should have a whole number for each of its {len(found)} images as labels")
-    return found, torch.from_numpy(labels.astype(np.int64))
+    return images
+
+
+def _labels(labels: np.ndarray, rows: int, path: Path) -> np.ndarray:
+    if labels.shape != (rows,) or labels.dtype.kind not in "iu":
+        raise DataError(f"{path} should have a whole number for each of its {rows} images as labels")
+    return labels
 
 
 def _channels_first(images: np.ndarray, path: Path) -> np.ndarray:
@@ -173,6 +218,8 @@ def _channels_first(images: np.ndarray, path: Path) -> np.ndarray:
     shape = images.shape
     if images.ndim == 2:
         images = images[None, None]
+    elif images.ndim == 3 and shape[2] == 3 and shape[0] != 3:  # one image in colour, not H of W x 3
+        images = np.moveaxis(images, 2, 0)[None]
     elif images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and shape[1] not in (1, 3) and shape[3] in (1, 3):
@@ -180,7 +227,7 @@ def _channels_first(images: np.ndarray, path: Path) -> np.ndarray:
     if images.ndim != 4 or images.shape[1] not in (1, 3) or images.size == 0:
         raise DataError(
             f"{path} has an array of shape {shape}; images should be (N, H, W), (N, C, H, W) or (N, H, W, C) "
-            "with 1 or 3 channels, or (H, W)"
+            "with 1 or 3 channels, or of one image, (H, W) or (H, W, 3)"
         )
     return images
 
@@ -199,8 +246,9 @@ def _unit_range(images: np.ndarray, path: Path) -> tuple[np.ndarray, str]:
         return values, ""
     if low >= 0 and high <= 255:
         return values / 255, "values from 0 to 255 divided by 255"
-    if images.dtype == np.uint16:
-        return values / 65535, "values from 0 to 65535 divided by 65535"
+    for bits in (10, 12, 14, 16) if images.dtype.kind in "iu" and low >= 0 else ():
+        if high < 2**bits:
+            return values / (2**bits - 1), f"values up to {high:g} divided by {2**bits - 1}, as of {bits} bits"
     raise DataError(f"{path} has values from {low:g} to {high:g}; images should be from 0 to 1 or from 0 to 255")
 
 

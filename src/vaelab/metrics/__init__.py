@@ -1,5 +1,9 @@
 """Numbers about a trained model.
 
-Functions of a model, or of its latents, and of images: what they estimate, in which unit and with which bias is said at
-each. They take tensors and return tensors or numbers; `vaelab.evaluate` says which of them a run gets, and keeps them.
+Each is a function of tensors in a file with one subject, where it says what it estimates, in which unit and with which
+bias. Metrics, which `vaelab evaluate` finds by their registration, are functions of a `Subject` that call them.
 """
+
+from vaelab.metrics.registry import Found, Value, mean_of, metric
+
+__all__ = ["Found", "Value", "mean_of", "metric"]

@@ -20,7 +20,7 @@ def linear_probe(codes: Tensor, labels: Tensor, test_codes: Tensor, test_labels:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    with _single_threaded():
+    with single_threaded():
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         probe.fit(codes.double().numpy(), labels.numpy())
         return float(probe.score(test_codes.double().numpy(), test_labels.numpy()))
@@ -30,7 +30,7 @@ def nearest_neighbours(codes: Tensor, labels: Tensor, test_codes: Tensor, test_l
     """Share of the test labels that are the most frequent one among the 5 nearest `codes`, by Euclidean distance."""
     from sklearn.neighbors import KNeighborsClassifier
 
-    with _single_threaded():
+    with single_threaded():
         vote = KNeighborsClassifier(min(NEIGHBOURS, len(codes))).fit(codes.double().numpy(), labels.numpy())
         return float(vote.score(test_codes.double().numpy(), test_labels.numpy()))
 
@@ -54,7 +54,7 @@ def clustering(codes: Tensor, labels: Tensor, seed: int) -> Clustering:
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
     from sklearn.metrics.cluster import contingency_matrix
 
-    with _single_threaded():
+    with single_threaded():
         clusters = KMeans(len(torch.unique(labels)), n_init=10, random_state=seed % 2**32).fit_predict(
             codes.double().numpy()
         )
@@ -67,7 +67,7 @@ def clustering(codes: Tensor, labels: Tensor, seed: int) -> Clustering:
 
 
 @contextmanager
-def _single_threaded() -> Iterator[None]:
+def single_threaded() -> Iterator[None]:
     """The same bits every time: threads would add up their parts in the order in which they finish."""
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits

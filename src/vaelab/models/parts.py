@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vaelab.models.autoencoder import Autoencoder
 
 Space = Literal["real vectors", "the unit sphere", "codes"]
-Support = Literal["binary", "levels", "interval", "line"]
+Support = Literal["binary", "levels", "counts", "interval", "line", "columns"]
 
 
 class UnsuitableError(ValueError):
@@ -91,6 +91,7 @@ class Likelihood(nn.Module, ABC):
     shape: tuple[int, ...]  # of an event: (C, H, W) of an image
     parameter_shape: tuple[int, ...]  # of what a decoder returns for one
     normalized_over: ClassVar[Support | None] = None  # what its probabilities or densities add up to one over
+    takes_columns: ClassVar[bool] = False  # is made with how many numbers each column has, after the shape
     couples_images: ClassVar[bool] = False  # in training, p(x|z) of an image depends on the others of its batch
 
     @abstractmethod

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from vaelab.report.report import Group, Report, as_text, number, order, spread
+from vaelab.report.report import NOISE, Group, Report, as_text, number, order, spread
 from vaelab.report.runs import STATES, ReportedRun, own_file
 
 FIGURES = ("samples", "reconstructions")
@@ -59,7 +60,8 @@ def rendered(report: Report, *, title: str) -> str:
         report=report,
         states=STATES,
         rows=[_row(report, run) for run in report.runs],
-        groups=[_group(report, group) for group in report.groups],
+        groups=[_group(report, number, group) for number, group in enumerate(report.groups)],
+        noise=NOISE if any(map(any, report.marks.values())) else "",
         seeds=any(len(group.counted) > 1 for group in report.groups),
         sheets=[sheet for figure in FIGURES if (sheet := _sheet(report, figure)) is not None],
         data=Markup(_json(_data(report))),
@@ -113,11 +115,19 @@ def _row(report: Report, run: ReportedRun) -> dict[str, Any]:
     }
 
 
-def _group(report: Report, group: Group) -> dict[str, Any]:
+def _group(report: Report, number: int, group: Group) -> dict[str, Any]:
     return {
         "parameters": [as_text(value) for value in group.values],
         "n": len(group.counted),
-        "metrics": [_minus(spread(group.numbers(name), report.decimals[name])) for name in report.metrics],
+        "metrics": [
+            (
+                _minus(spread(values, report.decimals[name])),
+                report.marks[name][number],
+                repr(fmean(values)) if values else "",
+            )
+            for name in report.metrics
+            for values in [group.numbers(name)]
+        ],
     }
 
 

@@ -12,11 +12,16 @@ from typing import Any
 
 from rich.table import Table
 
-from vaelab.errors import RunError, unwritten
+from vaelab.errors import RunError, did_you_mean, unwritten
+from vaelab.report.noise import letters
 from vaelab.report.runs import NATS, STATES, ReportedRun, find_runs
 from vaelab.runs.documents import write_text
 from vaelab.sweeps.folder import short_names
 
+NOISE = (
+    "settings that share a letter differ by no more than the noise of their seeds (Welch's t-test, 5 %, each pair "
+    "by itself)"
+)
 ROWS, ERRORS = 60, 10  # in the terminal, at most
 _FIRST = ("test/elbo", "test/loss", "test/reconstruction", "test/kl", "test/mse")
 _COUNTS = ("epochs", "steps")
@@ -44,9 +49,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Report:
-    """Runs, and what they are compared by."""
+    """Runs, and what they are compared by: all their metrics, or the `chosen` ones in that order."""
 
     runs: Sequence[ReportedRun]
+    chosen: Sequence[str] = ()
 
     @cached_property
     def parameters(self) -> list[str]:
@@ -73,10 +79,17 @@ class Report:
 
     @cached_property
     def metrics(self) -> list[str]:
-        """What any of the runs has, the usual ones first."""
+        """What any of the runs has, the usual ones first; or the chosen ones."""
+        if self.chosen:
+            return list(self.chosen)
         found = dict.fromkeys(name for run in self.runs for name in run.metrics)
         others = [name for name in found if name not in _FIRST + _COUNTS]
         return [name for name in (*_FIRST, *others, *_COUNTS) if name in found]
+
+    @property
+    def compared(self) -> Sequence[str]:
+        """The metrics of the terminal's table: the chosen ones, or else the usual ones, or else the first five."""
+        return self.chosen or [name for name in self.metrics if name in _FIRST] or self.metrics[:5]
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -110,6 +123,11 @@ class Report:
         return usual | given
 
     @cached_property
+    def marks(self) -> dict[str, list[str]]:
+        """A metric's name -> letters of the groups: two that share one differ by no more than their seeds explain."""
+        return {name: letters([group.numbers(name) for group in self.groups]) for name in self.metrics}
+
+    @cached_property
     def decimals(self) -> dict[str, int]:
         """A metric's name -> digits after the point by which the runs can be told apart."""
         return {name: decimals(run.metrics[name] for run in self.runs if name in run.metrics) for name in self.metrics}
@@ -133,20 +151,24 @@ class Report:
         return {state: states.count(state) for state in STATES if state in states}
 
 
-def collect(folders: Sequence[Path]) -> Report:
-    """A report of all runs in these folders.
+def collect(folders: Sequence[Path], metrics: Sequence[str] = ()) -> Report:
+    """A report of all runs in these folders, by all their metrics or by those named.
 
     Raises:
-        RunError: a folder is not there, has no runs, or none of them has metrics.
+        RunError: a folder is not there, has no runs, none of them has metrics, or none has one of those named.
     """
     names = ", ".join(map(str, folders))
-    report = Report(find_runs(folders))
+    report = Report(find_runs(folders), metrics)
     if not report.runs:
         raise RunError(f"{names}: there is no run in it; `vaelab train` makes them")
     if not any(run.metrics for run in report.runs):
         states = ", ".join(f"{count} {state}" for state, count in report.states.items())
         errors = [f"; {run.name}: {run.error}" for run in report.runs if run.error]
         raise RunError(f"{names}: no run in it has metrics ({states}){''.join(errors[:1])}")
+    known = dict.fromkeys(name for run in report.runs for name in run.metrics)
+    for name in metrics:
+        if name not in known:
+            raise RunError(f"--metrics {name}: no run in {names} has it{did_you_mean(name, known)}")
     return report
 
 
@@ -189,13 +211,15 @@ def as_table(report: Report) -> Table:
     for name in report.short_names.values():
         table.add_column(name)
     table.add_column("n", justify="right")
-    names = [name for name in report.metrics if name in _FIRST] or report.metrics[:5]
-    for name in names:
+    for name in report.compared:
         table.add_column(name, justify="right", no_wrap=True)
-    for group in report.groups[:ROWS]:
+    for i, group in enumerate(report.groups[:ROWS]):
         done, of = len(group.counted), len({run.seed for run in group.runs})
         n = str(done) if done == of else f"{done} of {of}"
-        cells = [spread(group.numbers(name), report.decimals[name]) for name in names]
+        cells = [
+            f"{spread(group.numbers(name), report.decimals[name])} {report.marks[name][i]}".rstrip()
+            for name in report.compared
+        ]
         table.add_row(*(as_text(value) for value in group.values), n, *cells)
     return table
 
@@ -208,6 +232,8 @@ def remarks(report: Report) -> Iterator[str]:
         yield f"{run.name} {run.state}: {run.error.partition(chr(10))[0]}"
     if len(failed) > ERRORS:
         yield f"and {len(failed) - ERRORS} more errors, in the page"
+    if any(any(report.marks[name]) for name in report.compared):
+        yield NOISE
     if len(report.groups) > ROWS:
         yield f"{ROWS} of {len(report.groups)} settings; all are in the page"
 

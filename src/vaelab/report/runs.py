@@ -138,7 +138,6 @@ def _hyperparameters(path: Path) -> dict[str, Any]:
 
 def _evaluations(folder: RunFolder, seed: Any) -> dict[str, tuple[float, str]]:
     """The single numbers that `vaelab evaluate` has left under the run's own seed; of the newest weights each."""
-    prefixes = {"validation": "val"}
     found: dict[str, tuple[float, str]] = {}
     names = [path.stem for path in (folder.path / "evaluation").glob("*.json") if own_file(path)]
     for content in sorted(
@@ -148,8 +147,7 @@ def _evaluations(folder: RunFolder, seed: Any) -> dict[str, tuple[float, str]]:
             continue
         for name, metric in content["metrics"].items():
             if not isinstance(metric["value"], list):
-                key = clean(f"{prefixes.get(content['split'], content['split'])}/{name}", MOST)
-                found[key] = number(metric["value"]), clean(str(metric["unit"]), MOST)
+                found[clean(name, MOST)] = number(metric["value"]), clean(str(metric["unit"]), MOST)
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from vaelab.data.form import Form
 from vaelab.errors import NO_ROOM, RunError, StorageError
 from vaelab.runs.documents import (
     Manifest,
@@ -36,8 +37,8 @@ TAKEN = "is there already, and a run never overwrites one"
 class RunFolder:
     """The paths and documents of one run.
 
-    config.yaml (resolved), manifest.json, status.json, metrics.json, checkpoints/, figures/, tensorboard/ and
-    train.log.
+    config.yaml (resolved), data.json, manifest.json, status.json, metrics.json, checkpoints/, figures/, tensorboard/
+    and train.log.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -91,7 +92,7 @@ class RunFolder:
         if not is_inside(path, "config.yaml"):
             raise RunError(f"{path} is not a run folder: it has no config.yaml; `vaelab train` makes them")
         folder = cls(path)
-        written = ("train.log", "status.json", "metrics.json", "manifest.json")
+        written = ("train.log", "status.json", "metrics.json", "manifest.json", "data.json")
         require_own_files(folder.path, files=written, folders=("checkpoints", "tensorboard"))
         return folder
 
@@ -159,6 +160,16 @@ class RunFolder:
             RunError: a part of it is not what we write.
         """
         return Manifest.read(self.path / "manifest.json")
+
+    @property
+    def form(self) -> Form | None:
+        """What data.json holds: what the run's model has to know of its data; None where it has not been written.
+
+        Raises:
+            RunError: it holds something else.
+        """
+        content = self.read_json("data")
+        return Form.from_json(content, str(self.path / "data.json")) if content else None
 
     @property
     def done(self) -> bool:
@@ -364,8 +375,9 @@ def require_plain(text: str) -> None:
 def portable(config: DictConfig) -> DictConfig:
     """A copy that means the same in any folder."""
     config = config.copy()
-    if "root" in config.data:
-        config.data.root = str(Path(config.data.root).absolute())
+    for key in ("root", "cache"):
+        if config.data.get(key) is not None:
+            config.data[key] = str(Path(config.data[key]).expanduser().absolute())
     if config.get("init") is not None:
         config.init = str(Path(config.init).absolute())
     return config

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# Where and how fast a run is made, not what it makes.
-SURROUNDINGS = {"callbacks", "logger", "trainer", "data.root"}
+# Where and how fast a run is made and by what it is judged, not what it makes.
+SURROUNDINGS = {"callbacks", "logger", "metrics", "trainer", "data.root"}
 MADE_BY = {"trainer.max_epochs", "trainer.max_steps", "trainer.precision", "trainer.accumulate_grad_batches"}
 
 

@@ -70,6 +70,11 @@ def _version(package: str) -> str | None:
 
 def _checksum(images: Images) -> str:
     digest = blake2b(digest_size=16)
+    described = images.store.description()
+    if described is not None:
+        digest.update(described.encode())
+        digest.update(images.rows(torch.arange(len(images))).numpy().data)
+        return digest.hexdigest()
     for pixels in images.chunks():
         digest.update(pixels.numpy().data)
     return digest.hexdigest()

@@ -22,7 +22,7 @@ from vaelab import figures
 from vaelab.config.check import Checked, checked
 from vaelab.config.experiment import Experiment
 from vaelab.config.names import config_name
-from vaelab.data.batches import EVALUATION_BATCH
+from vaelab.data import rows_at_once, why_not_of
 from vaelab.errors import ConfigError, RunError, UserError
 from vaelab.files import replacing
 from vaelab.models.autoencoder import Autoencoder
@@ -30,6 +30,7 @@ from vaelab.runs import summary
 from vaelab.runs.documents import Manifest
 from vaelab.runs.extend import extend
 from vaelab.runs.folder import RunFolder, portable
+from vaelab.runs.judging import judged, require_judgeable
 from vaelab.runs.launch import Launch
 from vaelab.runs.locate import checkpoint_of, folder_of
 from vaelab.runs.manifest import circumstances, manifest
@@ -97,6 +98,7 @@ def train_into(folder: str | Path, what: Checked, *, exact: bool, overrides: Seq
                 room_for(claimed.path),
                 recorded(claimed),
             ):
+                claimed.write_json("data", experiment.data.form.to_json())
                 _keep_initial_weights(what, claimed)
                 launch.begin(claimed.path)
                 return _fit(what, claimed)
@@ -137,14 +139,16 @@ def ready(what: Checked, *, devices: bool = True, launch: Launch | None = None) 
         if experiment.init is not None:
             load_weights(experiment.model(), checkpoint_of(experiment.init))
         if not devices:
-            _ = experiment.data.splits
+            _require_values(experiment)
             return
         trainer = _ask_devices(experiment)
         if launch is not None:
             external = cluster_environment(trainer).creates_processes_externally
             launch.require_as_many(trainer.num_devices, trainer.num_nodes, external=external)
         _ask_compiler(experiment)
+        _require_values(experiment)
         _require_batches(trainer, experiment)
+        require_judgeable(experiment)
 
 
 def resume(run: Run | str | Path, overrides: Sequence[str] = (), *, trust: Sequence[str] = ()) -> Run:
@@ -192,7 +196,7 @@ def go_on(
     """
     if folder.done:  # nothing of it is made
         return _finished(folder)
-    what = checked(config, trust=trust, own=False)
+    what = checked(config, trust=trust, own=False, form=folder.form)
     with quiet_lightning(), leading(what) as launch:
         return _taken_up(folder, what, launch, overrides=overrides, callbacks=callbacks, wait=wait)
 
@@ -225,6 +229,8 @@ def _taken_up(
                     _warn_of_changes(then, now)
                 else:
                     folder.write_manifest(now)
+                if folder.form is None:
+                    folder.write_json("data", experiment.data.form.to_json())
                 _keep_initial_weights(what, folder)
                 launch.begin(folder.path)
                 return _fit(what, folder, callbacks)
@@ -234,7 +240,7 @@ def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
     """Take part, as another process, in a run that the first one has begun or resumed."""
     with quiet_lightning():
         run_folder = RunFolder.open(folder)
-        what = checked(run_folder.config, trust=trust, own=False)
+        what = checked(run_folder.config, trust=trust, own=False, form=run_folder.form)
         ready(what)
         _join(what, run_folder)
 
@@ -303,6 +309,10 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     metrics["steps"] = trainer.global_step
     if not trainer.is_global_zero:
         return Run(folder.path, metrics)
+    measured = judged(experiment, model)
+    for logger in loggers:
+        logger.log_metrics(measured, trainer.global_step)
+    metrics |= measured
     folder.write_json("metrics", metrics)
     folder.require_there()
     drawn = _draw(experiment, model, folder)
@@ -318,6 +328,8 @@ def _validation(trainer: pl.Trainer) -> dict[str, float]:
 
 
 def _test(experiment: Experiment, model: Autoencoder, trainer: pl.Trainer) -> dict[str, float]:
+    if not len(experiment.data.splits.test):
+        return {}
     module = AutoencoderModule(model, experiment.objective, experiment.optimizer, seed=experiment.seed)
     trainer.test(module, ImageDataModule(experiment.data, seed=experiment.seed), verbose=False)
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
@@ -328,19 +340,22 @@ def _test(experiment: Experiment, model: Autoencoder, trainer: pl.Trainer) -> di
 def _draw(experiment: Experiment, model: Autoencoder, folder: RunFolder) -> list[Path]:
     """reconstructions.png and, for a model with a prior, samples.png."""
     model = model.cpu().float().eval()
-    test = experiment.data.splits.test.first(10)
-    originals = test.pixels.cpu().float().div(255)
+    splits = experiment.data.splits
+    shown = splits.shown.first(10)
+    originals = shown.x.cpu()
+    view = figures.View.of(experiment.data.form)
+    what = "test images" if len(splits.test) else "images"
     torch.manual_seed(derive_seed(experiment.seed, "figures"))
     paths = [
         figures.save(
-            figures.reconstructions(originals, model.reconstruct(originals, test.labels.cpu())),
+            figures.reconstructions(view(originals), view(model.reconstruct(originals, shown.labels.cpu()))),
             folder.figures / "reconstructions.png",
-            title=f"{experiment.name}: test images and their reconstructions",
+            title=f"{experiment.name}: {what} and their reconstructions",
             rows=("original", "reconstructed"),
         )
     ]
     if model.prior is not None:
-        samples = figures.samples(model.sample(64), model.classes)
+        samples = figures.samples(view(model.sample(64)), model.classes)
         title = f"{experiment.name}: samples from the prior"
         paths.append(figures.save(samples, folder.figures / "samples.png", title=title))
     return paths
@@ -391,6 +406,16 @@ def _ask_devices(experiment: Experiment) -> pl.Trainer:
     return trainer
 
 
+def _require_values(experiment: Experiment) -> None:
+    """Read the data; refuse a likelihood of other values than they have, and say what was taken for what."""
+    _ = experiment.data.splits
+    reason = why_not_of(experiment.likelihood(), experiment.data)
+    if reason is not None:
+        raise ConfigError([reason])
+    for note in experiment.data.notes:
+        log.warning(note)
+
+
 def _require_uncoupled(experiment: Experiment, processes: int) -> None:
     """Refuse to share batches between processes where anything looks at all images of one."""
     with torch.device("meta"):
@@ -410,8 +435,8 @@ def _require_batches(trainer: pl.Trainer, experiment: Experiment) -> None:
     train, validation, test = experiment.data.splits
     for name, images, size in [
         ("train", train, experiment.data.batch_size),
-        ("val", validation, EVALUATION_BATCH),
-        ("test", test, EVALUATION_BATCH),
+        ("val", validation, rows_at_once(validation.shape)),
+        ("test", test, rows_at_once(test.shape)),
     ]:
         share, batches = getattr(trainer, f"limit_{name}_batches"), -(-len(images) // size)
         if isinstance(share, float) and share > 0 and batches and int(share * batches) == 0:

@@ -9,7 +9,9 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
 
+from vaelab import figures
 from vaelab.config.experiment import Experiment
+from vaelab.data import Batches, rows_at_once
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.runs.documents import Manifest
 from vaelab.runs.folder import RunFolder
@@ -54,17 +56,20 @@ def ended(loggers: Iterable[Logger]) -> Iterator[None]:
 def close_with(loggers: Iterable[Logger], experiment: Experiment, model: Autoencoder, *, step: int) -> None:
     """End a run: pictures of its final model on test images, their latents in TensorBoard's projector."""
     loggers = list(loggers)
-    test = experiment.data.splits.test
-    pictures = portrait(model, test, seed=derive_seed(experiment.seed, "pictures"))
+    rows = experiment.data.splits.shown
+    view = figures.View.of(experiment.data.form)
+    pictures = portrait(model, rows, view, seed=derive_seed(experiment.seed, "pictures"))
     log_pictures(loggers, pictures, "final", step=step)
     for logger in loggers:
         if isinstance(logger, EventFiles):
             if logger.projector:
-                shown = test.first(logger.projector)
-                images, labels = shown.pixels.float().div(255), shown.labels
+                shown = rows.first(logger.projector)
+                batches = Batches(shown, batch_size=rows_at_once(shown.shape), device=torch.device("cpu"))
                 with torch.no_grad():
-                    latents = model.encode(images, labels).mean
-                logger.log_embedding(latents, images, labels, step)
+                    latents = torch.cat([model.encode(batch.images, batch.labels).mean for batch in batches])
+                thumbnails = torch.cat([figures.thumbnails(view(batch.images)) for batch in batches])
+                names = experiment.data.names_of(shown.labels)
+                logger.log_embedding(latents, thumbnails, names, step)
             logger.close()
         else:
             logger.finalize("success")

@@ -5,8 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from vaelab.data import Batch, Batches, ImageData, Images
-from vaelab.data.batches import EVALUATION_BATCH
+from vaelab.data import Batch, Batches, ImageData, Images, rows_at_once
 from vaelab.errors import DataError
 from vaelab.training.internals import batches_begun
 
@@ -31,6 +30,7 @@ class ImageDataModule(pl.LightningDataModule):
             batch_size=self.data.batch_size,
             seed=self.seed,
             dynamic=self.data.binarize == "dynamic",
+            augment=self.data.augment,
             position=self._position,
             device=self.trainer.strategy.root_device,
             rank=self.trainer.global_rank,
@@ -52,7 +52,7 @@ class ImageDataModule(pl.LightningDataModule):
     def _evaluation(self, images: Images) -> Batches:
         assert self.trainer is not None
         device = self.trainer.strategy.root_device
-        return Batches(self._resident(images), batch_size=EVALUATION_BATCH, device=device)
+        return Batches(self._resident(images), batch_size=rows_at_once(images.shape), device=device)
 
     def _resident(self, images: Images) -> Images:
         assert self.trainer is not None

@@ -45,8 +45,9 @@ class Pictures(pl.Callback):
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         train, validation, _ = data.data.splits
         images = validation if len(validation) else train
+        view, seed = figures.View.of(data.data.form), derive_seed(pl_module.seed, "pictures")
         with evaluated_weights(trainer, pl_module):
-            pictures = portrait(pl_module.model, images, seed=derive_seed(pl_module.seed, "pictures"))
+            pictures = portrait(pl_module.model, images, view, seed=seed)
         log_pictures(trainer.loggers, pictures, "epoch", step=trainer.global_step)
 
 
@@ -62,8 +63,8 @@ def log_pictures(loggers: Iterable[Logger], pictures: Portrait, prefix: str, *, 
 
 
 @torch.no_grad()
-def portrait(model: Autoencoder, images: Images, *, seed: int) -> Portrait:
-    """What a model makes of images: pictures by name, those that it can have.
+def portrait(model: Autoencoder, images: Images, view: figures.View, *, seed: int) -> Portrait:
+    """What a model makes of images, seen as `view` does: pictures by name, those that it can have.
 
     `reconstructions` of the first ten; `samples` of its prior, drawn from `seed`, a column for each label that the
     model is told; of latents that are real vectors `traversals` of the dimensions whose codes vary most, each over
@@ -72,16 +73,16 @@ def portrait(model: Autoencoder, images: Images, *, seed: int) -> Portrait:
     """
     parameter = next(model.parameters())
     images = images.first(ENCODED)
-    x = images.pixels.to(parameter.device, parameter.dtype).div(255)
+    x = images.x.to(parameter.device, parameter.dtype)
     labels = images.labels.to(parameter.device)
     training = model.training
     model.eval()
     with noise_of_its_own(parameter.device, seed):
         latents = model.encode(x, labels).mean
         reconstructed = model.reconstruct(x[:10], labels[:10])
-        pictures = {"reconstructions": figures.reconstructions(x[:10], reconstructed)}
+        pictures = {"reconstructions": figures.reconstructions(view(x[:10]), view(reconstructed))}
         if model.prior is not None:
-            pictures["samples"] = figures.samples(model.sample(64), model.classes)
+            pictures["samples"] = figures.samples(view(model.sample(64)), model.classes)
         if model.space == "real vectors":
             deviation, mean = torch.std_mean(latents, dim=0, correction=0)  # (Z,)
             values = mean[:, None] + deviation[:, None] * torch.linspace(-REACH, REACH, COLUMNS).to(latents)
@@ -89,8 +90,8 @@ def portrait(model: Autoencoder, images: Images, *, seed: int) -> Portrait:
             z = latents[0].repeat(len(order), COLUMNS, 1)  # (rows, columns, Z)
             z[torch.arange(len(order)), :, order] = values[order]
             rows = model.decode(z, labels[:1]).mean
-            pictures["traversals"] = figures.traversals(rows[changing(rows)][:ROWS])
+            pictures["traversals"] = figures.traversals(view(rows[changing(rows)][:ROWS]))
             if latents.shape[1] == 2:
-                pictures["manifold"] = figures.manifold(model.manifold(20, labels[:1], codes=latents))
+                pictures["manifold"] = figures.manifold(view(model.manifold(20, labels[:1], codes=latents)))
     model.train(training)
     return pictures

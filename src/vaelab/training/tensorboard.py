@@ -50,12 +50,12 @@ class EventFiles(TensorBoardLogger):
         self.experiment.add_custom_scalars({"training and validation": layout})
 
     @rank_zero_only
-    def log_embedding(self, latents: Tensor, images: Tensor, labels: Tensor, step: int) -> None:
-        """Show latents (N, Z) in the projector, each as its image (N, C, H, W) in [0, 1] and with its label (N,)."""
+    def log_embedding(self, latents: Tensor, images: Tensor, names: Sequence[str] | None, step: int) -> None:
+        """Show latents (N, Z) in the projector, each as its image (N, C, H, W), with the name of its label."""
         height, width = images.shape[-2:]
         side = max(height, width)  # TensorBoard lays out squares only
         squares = nn.functional.pad(drawable(images), (0, side - width, 0, side - height))
-        self.experiment.add_embedding(latents, labels.tolist(), squares, step, "latents")
+        self.experiment.add_embedding(latents, list(names) if names else None, squares, step, "latents")
 
     def remove_embeddings(self) -> None:
         """Remove what `log_embedding` has written."""

@@ -256,7 +256,7 @@ def refused(capsys: pytest.CaptureFixture[str], *overrides: str) -> str:
 
 MISTAKES = {
     "hydra.sweeper.metric=val/los": ["no job reports it", "did you mean val/loss?"],
-    "hydra.sweeper.metric=loss": ["hydra.sweeper.metric=loss", "val|test"],
+    "hydra.sweeper.metric=loss": ["hydra.sweeper.metric=loss", "should match pattern"],
     "hydra.sweeper.n_trials=0": ["hydra.sweeper.n_trials=0", "greater than 0"],
     "hydra.sweeper.n_trails=3": ["n_trails", "did you mean n_trials?"],
     "hydra.sweeper.direction=down": ["hydra.sweeper.direction=down", "minimize"],
@@ -302,9 +302,9 @@ def test_nothing_to_search_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_without_the_extra_it_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from vaelab.config import check
+    from vaelab.config import parts
 
-    monkeypatch.setattr(check, "find_spec", lambda package: None)
+    monkeypatch.setattr(parts, "find_spec", lambda package: None)
     assert 'pip install "vaelab[optuna]"' in refused(capsys, *SPACE)
 
 
@@ -444,3 +444,18 @@ def test_two_sweeps_at_once_share_a_study_in_postgresql(postgresql: str, tmp_pat
     more = ["hydra.sweeper.n_trials=4", f"hydra.sweeper.storage={postgresql}"]
     assert run("resume", one, *more, output=output) == 0, output.read_text()
     assert SweepFolder.open(one).jobs[-1].trial == 6
+
+
+@pytest.mark.slow
+def test_a_search_by_a_metric_of_the_config_minimizes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "sweep"
+    generation = ["metrics=generation", "metrics.generation.features=pixels", "metrics.generation.images=120"]
+    chosen = ["hydra.sweeper.metric=generation/kid", "hydra.sweeper.n_trials=2", f"hydra.sweep.dir={folder}"]
+    assert search("latent_dim=range(2,9)", *generation, *chosen) == 0
+    values = [job.metrics["generation/kid"] for job in SweepFolder.open(folder).jobs]
+    assert len(values) == 2
+    (best,) = record(folder)["best"]
+    assert best["values"] == {"generation/kid": min(values)}
+
+    assert search("latent_dim=range(2,9)", *chosen[:2], f"hydra.sweep.dir={tmp_path / 'other'}") == 2
+    assert "hydra.sweeper.metric=generation/kid: no job reports it" in " ".join(capsys.readouterr().err.split())

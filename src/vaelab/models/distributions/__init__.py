@@ -5,6 +5,7 @@ and an event shape (what one draw is). `log_prob` sums over the event and keeps 
 """
 
 from vaelab.models.distributions.codes import Codes, OneHotCodes, UniformCodes
+from vaelab.models.distributions.columns import MixedColumns
 from vaelab.models.distributions.elementary import BernoulliImage, Delta, Normal
 from vaelab.models.distributions.images import (
     ContinuousBernoulliImage,
@@ -26,6 +27,7 @@ __all__ = [
     "GaussianChain",
     "HypersphericalUniform",
     "Laplace",
+    "MixedColumns",
     "Mixture",
     "MultivariateNormal",
     "Normal",

@@ -1,4 +1,7 @@
-"""Distributions over images, event (C, H, W): densities over grey values in [0, 1] and probabilities of 256 levels."""
+"""Distributions over images and other events: densities over values in [0, 1], probabilities of 256 levels.
+
+The event is (C, H, W), or has another number of dimensions, `event_dims`.
+"""
 
 import math
 from collections.abc import Callable
@@ -18,8 +21,10 @@ class _Image(Distribution):
 
     arg_constraints = {}  # noqa: RUF012 (as torch declares them)
 
-    def __init__(self, batch_shape: torch.Size, event_shape: torch.Size) -> None:
-        super().__init__(batch_shape, event_shape, validate_args=False)
+    def __init__(self, shape: torch.Size, event_dims: int) -> None:
+        self.event_dims = event_dims
+        split = len(shape) - event_dims
+        super().__init__(shape[:split], shape[split:], validate_args=False)
 
     def _uniform(self, sample_shape: Any, like: Tensor) -> Tensor:
         """Draws from the open interval (0, 1), (*sample_shape, *batch, *event)."""
@@ -40,9 +45,9 @@ class ContinuousBernoulliImage(_Image):
 
     support = constraints.independent(constraints.unit_interval, 3)  # type: ignore[no-untyped-call]
 
-    def __init__(self, logits: Tensor) -> None:
+    def __init__(self, logits: Tensor, event_dims: int = 3) -> None:
         self.logits = logits
-        super().__init__(logits.shape[:-3], logits.shape[-3:])
+        super().__init__(logits.shape, event_dims)
 
     @property
     def mean(self) -> Tensor:
@@ -57,7 +62,7 @@ class ContinuousBernoulliImage(_Image):
         # log A(l) = max(l, 0) + log((1 - exp(-|l|)) / |l|)
         far = l.clamp(min=0) + torch.log(-torch.expm1(-size)) - torch.log(size)
         log_normaliser = torch.where(near, self.logits / 2 + self.logits**2 / 24 - self.logits**4 / 2880, far)
-        return (self.logits * value - log_normaliser).flatten(-3).sum(-1)
+        return (self.logits * value - log_normaliser).flatten(-self.event_dims).sum(-1)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Grey images, (*sample_shape, *batch, C, H, W), by the inverse of the distribution function."""
@@ -87,10 +92,10 @@ class OptimalGaussianImage(_Image):
         log_sigma_of: mean squared error of all pixels -> log sigma.
     """
 
-    def __init__(self, mean: Tensor, log_sigma_of: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, mean: Tensor, log_sigma_of: Callable[[Tensor], Tensor], event_dims: int = 3) -> None:
         self.loc = mean
         self.log_sigma_of = log_sigma_of
-        super().__init__(mean.shape[:-3], mean.shape[-3:])
+        super().__init__(mean.shape, event_dims)
 
     @property
     def mean(self) -> Tensor:
@@ -102,7 +107,7 @@ class OptimalGaussianImage(_Image):
         squared_error = (value - self.loc).square()
         log_sigma = self.log_sigma_of(squared_error.mean())
         constant = log_sigma + 0.5 * math.log(2 * math.pi)
-        return (-0.5 * squared_error * torch.exp(-2 * log_sigma) - constant).flatten(-3).sum(-1)
+        return (-0.5 * squared_error * torch.exp(-2 * log_sigma) - constant).flatten(-self.event_dims).sum(-1)
 
 
 class DiscretizedLogisticImage(_Image):
@@ -114,9 +119,9 @@ class DiscretizedLogisticImage(_Image):
     Shapes: `loc` m and `log_scale` log s, (*batch, C, H, W).
     """
 
-    def __init__(self, loc: Tensor, log_scale: Tensor) -> None:
+    def __init__(self, loc: Tensor, log_scale: Tensor, event_dims: int = 3) -> None:
         self.loc, self.log_scale = loc, log_scale
-        super().__init__(loc.shape[:-3], loc.shape[-3:])
+        super().__init__(loc.shape, event_dims)
 
     @property
     def mean(self) -> Tensor:
@@ -125,7 +130,7 @@ class DiscretizedLogisticImage(_Image):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-probability of images, to the nearest level, in nats, (*batch)."""
-        return level_log_prob(value, self.loc, self.log_scale).flatten(-3).sum(-1)
+        return level_log_prob(value, self.loc, self.log_scale).flatten(-self.event_dims).sum(-1)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Images of the 256 levels, (*sample_shape, *batch, C, H, W)."""
@@ -146,7 +151,7 @@ class DiscretizedLogisticMixtureImage(_Image):
 
     def __init__(self, logits: Tensor, loc: Tensor, log_scale: Tensor, coefficients: Tensor) -> None:
         self.logits, self.loc, self.log_scale, self.coefficients = logits, loc, log_scale, coefficients
-        super().__init__(loc.shape[:-4], loc.shape[-3:])
+        super().__init__(loc.shape[:-4] + loc.shape[-3:], 3)
 
     @property
     def mean(self) -> Tensor:

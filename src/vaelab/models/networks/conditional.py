@@ -1,6 +1,7 @@
 """Networks that know the labels of their images: q(z|x, y) and p(x|z, y) (Kingma et al. 2014; Sohn et al. 2015)."""
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from vaelab.models.parts import Conditional, UnsuitableError
 
 
 class ConditionalEncoder(Conditional):
-    """An encoder of images that have a plane more, learned for each label, y @ plane with one-hot y.
+    """An encoder of images that have a plane more, learned for each label, y @ plane with one-hot y; vectors a number.
 
     For an encoder whose first layer is linear that is as much as one-hot labels beside the pixels.
 
@@ -22,18 +23,18 @@ class ConditionalEncoder(Conditional):
         classes: of the labels, which go from 0 to classes - 1.
     """
 
-    def __init__(self, encoder: Callable[[tuple[int, int, int]], Any], shape: Sequence[int], classes: int) -> None:
+    def __init__(self, encoder: Callable[[tuple[int, ...]], Any], shape: Sequence[int], classes: int) -> None:
         super().__init__()
-        channels, height, width = shape
+        channels, *sizes = shape
         self.classes = classes
-        self.plane = nn.Parameter(torch.randn(classes, height * width))
-        self.network = encoder((channels + 1, height, width))
+        self.plane = nn.Parameter(torch.randn(classes, prod(sizes)))
+        self.network = encoder((channels + 1, *sizes))
         self.features = self.network.features
 
     def forward(self, given: Tensor, y: Tensor) -> Tensor:
         """Features (B, F) of images (B, C, H, W) with labels y (B,)."""
         one_hot = F.one_hot(y, self.classes).to(given.dtype)
-        plane = (one_hot @ self.plane).reshape(-1, 1, *given.shape[-2:])
+        plane = (one_hot @ self.plane).reshape(-1, 1, *given.shape[2:])
         features: Tensor = self.network(torch.cat([given, plane], 1))
         return features
 

@@ -1,6 +1,6 @@
-"""Convolutional networks for images of any size from 8 x 8 up."""
+"""Convolutional networks for signals (C, T), images (C, H, W) and volumes (C, D, H, W), by the rank of the event."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
 from typing import Annotated
@@ -15,16 +15,18 @@ from vaelab.models.networks.normalization import Normalization, conv_normalizati
 Width = Annotated[int, Field(gt=0)]
 Channels = Annotated[list[Width], Field(min_length=1, max_length=1024)]
 Blocks = Annotated[int, Field(ge=0, le=1024)]
+CONVOLUTIONS: dict[int, Callable[..., nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED: dict[int, Callable[..., nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
 class ConvEncoder(nn.Module):
     """Stride-2 convolutions, each followed by the activation, then one fully connected layer.
 
-    (B, C, H, W) -> (B, features). Each convolution (kernel 4, padding 1, as in DCGAN, Radford et al. 2016)
-    halves height and width, rounding down.
+    (B, C, H, W) -> (B, features); also (B, C, T) and (B, C, D, H, W). Each convolution (kernel 4, padding 1, as in
+    DCGAN, Radford et al. 2016) halves height and width, rounding down.
 
     Args:
-        shape: (C, H, W) of an image.
+        shape: (C, H, W) of an image, (C, T) of a signal, (C, D, H, W) of a volume.
         channels: channels after each convolution.
         blocks: residual blocks after each convolution.
         features: width of the fully connected layer; None leaves it out and keeps the grid of the last convolution,
@@ -36,7 +38,7 @@ class ConvEncoder(nn.Module):
         ValueError: the image is too small to be halved once for each entry of `channels`.
     """
 
-    features: int | tuple[int, int, int]
+    features: int | tuple[int, ...]
 
     def __init__(
         self,
@@ -49,14 +51,14 @@ class ConvEncoder(nn.Module):
         normalization: Normalization | None = None,
     ) -> None:
         super().__init__()
-        widths = channels or [32, 64]
+        widths, places = channels or [32, 64], _places(shape)
         grid = (widths[-1], *_halvings(shape, len(widths))[-1])
         layers: list[nn.Module] = []
         for channels_in, channels_out in pairwise([shape[0], *widths]):
             layers += [
-                nn.Conv2d(channels_in, channels_out, 4, stride=2, padding=1, bias=normalization != "batch"),
-                *conv_normalization(normalization, channels_out),
-                *[ResidualBlock(channels_out, activation, normalization) for _ in range(blocks)],
+                CONVOLUTIONS[places](channels_in, channels_out, 4, stride=2, padding=1, bias=normalization != "batch"),
+                *conv_normalization(normalization, channels_out, places),
+                *[ResidualBlock(channels_out, activation, normalization, places) for _ in range(blocks)],
                 activation_module(activation),
             ]
         if features is None:
@@ -105,18 +107,20 @@ class ConvDecoder(nn.Module):
         output_activation: Activation | None = None,
     ) -> None:
         super().__init__()
-        widths = channels or [64, 32]
+        widths, places = channels or [64, 32], _places(shape)
         sizes = _halvings(shape, len(widths))[::-1]  # from small to large
         inner = (widths[0], *sizes[0])
 
         def residual(width: int) -> list[nn.Module]:
-            return [ResidualBlock(width, activation, normalization) for _ in range(blocks)]
+            return [ResidualBlock(width, activation, normalization, places) for _ in range(blocks)]
 
         if features is None:
             layers = [
                 Grid(latent_dim, *sizes[0]),
-                nn.Conv2d(latent_dim // prod(sizes[0]), widths[0], 3, padding=1, bias=normalization != "batch"),
-                *conv_normalization(normalization, widths[0]),
+                CONVOLUTIONS[places](
+                    latent_dim // prod(sizes[0]), widths[0], 3, padding=1, bias=normalization != "batch"
+                ),
+                *conv_normalization(normalization, widths[0], places),
                 *residual(widths[0]),
                 activation_module(activation),
             ]
@@ -129,7 +133,7 @@ class ConvDecoder(nn.Module):
         for (channels_in, channels_out), size in zip(pairwise(widths), sizes[1:], strict=False):
             layers += [
                 _doubling(channels_in, channels_out, size, bias=normalization != "batch"),
-                *conv_normalization(normalization, channels_out),
+                *conv_normalization(normalization, channels_out, places),
                 *residual(channels_out),
                 activation_module(activation),
             ]
@@ -146,21 +150,27 @@ class ConvDecoder(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(act(norm(conv(act(norm(x)))))), with 3 x 3 convolutions (He et al. 2016b, figure 1b)."""
+    """x + conv(act(norm(conv(act(norm(x)))))), with 3 x 3 convolutions (He et al. 2016b, figure 1b).
 
-    def __init__(self, channels: int, activation: Activation, normalization: Normalization | None = None) -> None:
+    Over `places` axes: 2 of an image, 1 of a signal, 3 of a volume.
+    """
+
+    def __init__(
+        self, channels: int, activation: Activation, normalization: Normalization | None = None, places: int = 2
+    ) -> None:
         super().__init__()
+        convolution = CONVOLUTIONS[places]
         self.change = nn.Sequential(
-            *conv_normalization(normalization, channels),
+            *conv_normalization(normalization, channels, places),
             activation_module(activation),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=normalization != "batch"),
-            *conv_normalization(normalization, channels),
+            convolution(channels, channels, 3, padding=1, bias=normalization != "batch"),
+            *conv_normalization(normalization, channels, places),
             activation_module(activation),
-            nn.Conv2d(channels, channels, 3, padding=1),
+            convolution(channels, channels, 3, padding=1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same shape, (B, C, H, W)."""
+        """The same shape, (B, C, *places)."""
         result: Tensor = x + self.change(x)
         return result
 
@@ -168,33 +178,55 @@ class ResidualBlock(nn.Module):
 class Grid(nn.Module):
     """Vectors of a grid's places, one after the other, (B, H W D) -> (B, D, H, W)."""
 
-    def __init__(self, latent_dim: int, height: int, width: int) -> None:
+    def __init__(self, latent_dim: int, *sizes: int) -> None:
         super().__init__()
-        if latent_dim % (height * width):
+        if latent_dim % prod(sizes):
             raise ValueError(
-                f"a decoder with features=null takes a vector for each place of its grid of {height} x {width}, and z "
+                f"a decoder with features=null takes a vector for each place of its grid of {_by(sizes)}, and z "
                 f"has {latent_dim} numbers: it goes with a posterior over codes, an encoder with features=null and as "
                 "many channels, and no labels (conditional=false); any other z needs decoder.features=256"
             )
-        self.height, self.width = height, width
+        self.sizes = sizes
 
     def forward(self, z: Tensor) -> Tensor:
         """The grid."""
-        return z.reshape(len(z), self.height, self.width, -1).movedim(-1, 1)
+        return z.reshape(len(z), *self.sizes, -1).movedim(-1, 1)
 
 
-def _doubling(channels_in: int, channels_out: int, size: tuple[int, int], *, bias: bool = True) -> nn.Module:
-    odd = (size[0] % 2, size[1] % 2)
-    return nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, output_padding=odd, bias=bias)
+def _doubling(channels_in: int, channels_out: int, size: tuple[int, ...], *, bias: bool = True) -> nn.Module:
+    odd = tuple(side % 2 for side in size)
+    transposed = TRANSPOSED[len(size)]
+    return transposed(channels_in, channels_out, 4, stride=2, padding=1, output_padding=odd, bias=bias)
 
 
-def _halvings(shape: Sequence[int], times: int) -> list[tuple[int, int]]:
-    """(H, W), and what is left of it after each of `times` halvings."""
-    height, width = shape[1:]
-    possible = min(height, width).bit_length() - 1
-    if possible < times:
+def _places(shape: Sequence[int]) -> int:
+    """The axes that a convolution goes along.
+
+    Raises:
+        ValueError: there are none, or too many.
+    """
+    places = len(shape) - 1
+    if places not in CONVOLUTIONS:
         raise ValueError(
-            f"{times} stride-2 layers do not fit an image of {height} x {width}: "
+            f"encoder=conv and decoder=conv are for signals (C, T), images (C, H, W) and volumes (C, D, H, W), and "
+            f"these are events of shape {tuple(shape)}: encoder=mlp decoder=mlp"
+        )
+    return places
+
+
+def _halvings(shape: Sequence[int], times: int) -> list[tuple[int, ...]]:
+    """(H, W), and what is left of it after each of `times` halvings."""
+    sizes = tuple(shape[1:])
+    possible = min(sizes).bit_length() - 1
+    if possible < times:
+        kind = {1: "a signal", 3: "a volume"}.get(len(sizes), "an image")
+        raise ValueError(
+            f"{times} stride-2 layers do not fit {kind} of {_by(sizes)}: "
             f"it can be halved {possible} times; give at most {possible} channels"
         )
-    return [(height >> n, width >> n) for n in range(times + 1)]
+    return [tuple(side >> n for side in sizes) for n in range(times + 1)]
+
+
+def _by(sizes: Sequence[int]) -> str:
+    """The words of several sizes, such as 28 x 20."""
+    return " x ".join(map(str, sizes))

@@ -22,13 +22,13 @@ def dense_normalization(name: Normalization | None, width: int) -> list[nn.Modul
             return [nn.GroupNorm(groups(width), width)]
 
 
-def conv_normalization(name: Normalization | None, channels: int) -> list[nn.Module]:
-    """What follows a convolution; `layer` takes all channels and pixels of an image together."""
+def conv_normalization(name: Normalization | None, channels: int, places: int = 2) -> list[nn.Module]:
+    """What follows a convolution along so many axes; `layer` takes all channels and pixels of an image together."""
     match name:
         case None:
             return []
         case "batch":
-            return [nn.BatchNorm2d(channels)]
+            return [{1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[places](channels)]
         case "layer":
             return [nn.GroupNorm(1, channels)]
         case "group":

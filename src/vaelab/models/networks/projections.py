@@ -4,10 +4,11 @@ from math import prod
 
 from torch import Tensor, nn
 
+from vaelab.models.networks.convolutional import CONVOLUTIONS
 from vaelab.models.precision import full_precision
 from vaelab.performance.linear import Linear
 
-Features = int | tuple[int, int, int]
+Features = int | tuple[int, ...]
 
 
 class FullPrecisionLinear(Linear):
@@ -44,14 +45,14 @@ class CodeProjection(nn.Module):
             self.codes = codes or 1
             self.layers = nn.Sequential(Linear(features, self.codes * size), nn.Unflatten(-1, (self.codes, size)))
             return
-        channels, height, width = features
-        self.codes = height * width
+        channels, *sizes = features
+        self.codes = prod(sizes)
         if codes not in (None, self.codes):
             raise ValueError(
-                f"posterior.codes={codes} does not go with the encoder's grid of {height} x {width}, which has a code "
-                "at each place: leave it null, or take an encoder with flat features (encoder.features=256)"
+                f"posterior.codes={codes} does not go with the encoder's grid of {' x '.join(map(str, sizes))}, which "
+                "has a code at each place: leave it null, or take an encoder with flat features (encoder.features=256)"
             )
-        self.layers = nn.Sequential(nn.Conv2d(channels, size, 1), nn.Flatten(2))  # (B, D, L)
+        self.layers = nn.Sequential(CONVOLUTIONS[len(sizes)](channels, size, 1), nn.Flatten(2))  # (B, D, L)
 
     def forward(self, features: Tensor) -> Tensor:
         """The vectors, (B, L, D)."""

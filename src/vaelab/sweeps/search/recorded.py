@@ -62,7 +62,7 @@ def require_values(config: DictConfig, of: str) -> None:
     Raises:
         RunError: it has one, which might look into the environment of whoever resumes.
     """
-    ours = [compose_with_hydra([]), *(OmegaConf.create(option.content) for option in contents())]
+    ours = [compose_with_hydra([]), *(OmegaConf.create(dict(option.content)) for option in contents())]
     known = {text for part in ours for text in _texts(OmegaConf.to_container(part, resolve=False))}
     for text in _texts(OmegaConf.to_container(config, resolve=False)):
         if "${" in text and text not in known:

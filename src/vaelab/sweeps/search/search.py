@@ -23,6 +23,7 @@ from vaelab.config.experiment import Experiment
 from vaelab.errors import ConfigError, RunError, did_you_mean
 from vaelab.losses import Step
 from vaelab.metrics.likelihood import evaluation_terms
+from vaelab.runs.judging import reported
 from vaelab.sweeps.folder import STUDY, Best, Job, SearchRecord, SweepFolder, short_names, shown
 from vaelab.sweeps.grid import Combination, Composed, subfolder
 from vaelab.sweeps.search.proposals import PerTrial
@@ -272,7 +273,7 @@ def terms_of(experiment: Experiment) -> list[str]:
     images = experiment.data.splits.train
     model = experiment.model().eval()
     with torch.no_grad():
-        step = Step(model, images.pixels[:2].cpu().float().div(255), images.labels[:2].cpu(), training=False)
+        step = Step(model, images.first(2).x.cpu(), images.labels[:2].cpu(), training=False)
         return list(evaluation_terms(experiment.objective, step))
 
 
@@ -284,6 +285,7 @@ def require_metrics(sweeper: Optuna, experiment: Experiment) -> None:
     """
     mistakes = []
     names = [f"{split}/{term}" for split in ("val", "test") for term in terms_of(experiment)]
+    names += reported(experiment)
     trainer: Mapping[str, Any] = getattr(experiment.trainer, "keywords", {})
     for metric in sweeper.metrics:
         if metric not in names:

@@ -19,7 +19,7 @@ Several = Annotated[int, Field(gt=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-Metric = Annotated[str, Field(pattern="^(val|test)/.+$")]
+Metric = Annotated[str, Field(pattern="^[^/]+/.+$")]
 Direction = Literal["minimize", "maximize"]
 Axes = Mapping[str, Any] | None
 

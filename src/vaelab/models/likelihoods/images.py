@@ -1,20 +1,4 @@
-"""Likelihoods p(x|z): the decoder's output -> a distribution over images.
-
-A likelihood (`models.parts.Likelihood`) is made with the shape (C, H, W) of an image. It says in `shape` what an image
-is, in `parameter_shape` what a decoder has to return for one, and in `normalized_over` what its probabilities or
-densities add up to one over:
-
-    binary    black and white pixels, 0 and 1: no likelihood of grey images
-    levels    the 256 levels of uint8 pixels: probabilities
-    interval  [0, 1]: a density
-    line      all real numbers: a density
-
-ELBOs and log-likelihoods may be compared within one of these, not across.
-
-Called with parameters (*batch, *parameter_shape) a likelihood returns a distribution with batch shape (*batch) and
-event shape (C, H, W), whose `mean` is the reconstruction and whose `log_prob` is summed over the pixels, in nats. The
-reconstruction loss of the config group `loss` is -log p(x|z).
-"""
+"""Likelihoods of pixels and other bounded or continuous values."""
 
 from typing import Annotated
 
@@ -34,7 +18,7 @@ from vaelab.models.distributions import (
 )
 from vaelab.models.parts import Likelihood
 
-ImageShape = tuple[int, int, int]  # channels, height, width
+Shape = tuple[int, ...]  # of an event: (C, H, W) of an image, (C, T) of a signal, (D,) of a vector
 Components = Annotated[int, Field(gt=0)]
 PositiveScale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 LOWEST_LOG_SCALE = -6.0  # of a learned scale, which else would go to 0 on images with constant pixels
@@ -51,13 +35,13 @@ class Bernoulli(Likelihood):
 
     normalized_over = "binary"
 
-    def __init__(self, shape: ImageShape) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = self.parameter_shape = shape
 
     def forward(self, logits: Tensor) -> Distribution:
         """p(x|z) from logits (*batch, C, H, W)."""
-        return BernoulliImage(logits)
+        return BernoulliImage(logits, len(self.shape))
 
 
 class Gaussian(Likelihood):
@@ -71,7 +55,7 @@ class Gaussian(Likelihood):
 
     normalized_over = "line"
 
-    def __init__(self, shape: ImageShape, *, scale: PositiveScale = 0.1) -> None:
+    def __init__(self, shape: Shape, *, scale: PositiveScale = 0.1) -> None:
         super().__init__()
         self.shape = self.parameter_shape = shape
         self.scale = scale
@@ -79,7 +63,7 @@ class Gaussian(Likelihood):
     def forward(self, mean: Tensor) -> Distribution:
         """p(x|z) from means (*batch, C, H, W)."""
         scale = torch.full((), self.scale, dtype=mean.dtype, device=mean.device)
-        return _independent(Normal(mean, scale, validate_args=False))
+        return _independent(Normal(mean, scale, validate_args=False), self.shape)
 
     def extra_repr(self) -> str:
         """What `print(model)` says of it."""
@@ -96,14 +80,16 @@ class SharedScaleGaussian(Likelihood):
 
     normalized_over = "line"
 
-    def __init__(self, shape: ImageShape, *, start: PositiveScale = 0.1) -> None:
+    def __init__(self, shape: Shape, *, start: PositiveScale = 0.1) -> None:
         super().__init__()
         self.shape = self.parameter_shape = shape
         self.log_scale = nn.Parameter(torch.full((), start).log())
 
     def forward(self, mean: Tensor) -> Distribution:
         """p(x|z) from means (*batch, C, H, W)."""
-        return _independent(Normal(mean, softly_above(self.log_scale, LOWEST_LOG_SCALE).exp(), validate_args=False))
+        return _independent(
+            Normal(mean, softly_above(self.log_scale, LOWEST_LOG_SCALE).exp(), validate_args=False), self.shape
+        )
 
 
 class PixelScaleGaussian(Likelihood):
@@ -111,15 +97,17 @@ class PixelScaleGaussian(Likelihood):
 
     normalized_over = "line"
 
-    def __init__(self, shape: ImageShape) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
         self.parameter_shape = (2 * shape[0], *shape[1:])
 
     def forward(self, parameters: Tensor) -> Distribution:
         """p(x|z) from means and log-scales (*batch, 2 C, H, W)."""
-        mean, log_scale = parameters.chunk(2, -3)
-        return _independent(Normal(mean, softly_above(log_scale, LOWEST_LOG_SCALE).exp(), validate_args=False))
+        mean, log_scale = parameters.chunk(2, -len(self.shape))
+        return _independent(
+            Normal(mean, softly_above(log_scale, LOWEST_LOG_SCALE).exp(), validate_args=False), self.shape
+        )
 
 
 class OptimalScaleGaussian(Likelihood):
@@ -139,7 +127,7 @@ class OptimalScaleGaussian(Likelihood):
     squared_error: Tensor
     weight: Tensor
 
-    def __init__(self, shape: ImageShape, *, decay: Annotated[float, Field(ge=0, lt=1)] = 0.99) -> None:
+    def __init__(self, shape: Shape, *, decay: Annotated[float, Field(ge=0, lt=1)] = 0.99) -> None:
         super().__init__()
         self.shape = self.parameter_shape = shape
         self.decay = decay
@@ -150,9 +138,11 @@ class OptimalScaleGaussian(Likelihood):
     def forward(self, mean: Tensor) -> Distribution:
         """p(x|z) from means (*batch, C, H, W)."""
         if self.training:
-            return OptimalGaussianImage(mean, self._seen)
+            return OptimalGaussianImage(mean, self._seen, len(self.shape))
         squared_error = torch.where(self.weight > 0, self.squared_error / self.weight, 1.0)
-        return _independent(Normal(mean, optimal_log_scale(squared_error).exp().to(mean), validate_args=False))
+        return _independent(
+            Normal(mean, optimal_log_scale(squared_error).exp().to(mean), validate_args=False), self.shape
+        )
 
     def _seen(self, squared_error: Tensor) -> Tensor:
         self.squared_error.lerp_(squared_error.detach().to(self.squared_error), 1 - self.decay)
@@ -174,14 +164,14 @@ class Laplace(Likelihood):
 
     normalized_over = "line"
 
-    def __init__(self, shape: ImageShape, *, scale: PositiveScale = 0.1) -> None:
+    def __init__(self, shape: Shape, *, scale: PositiveScale = 0.1) -> None:
         super().__init__()
         self.shape = self.parameter_shape = shape
         self.scale = scale
 
     def forward(self, mean: Tensor) -> Distribution:
         """p(x|z) from means (*batch, C, H, W)."""
-        return _independent(TorchLaplace(mean, torch.full_like(mean, self.scale), validate_args=False))
+        return _independent(TorchLaplace(mean, torch.full_like(mean, self.scale), validate_args=False), self.shape)
 
     def extra_repr(self) -> str:
         """What `print(model)` says of it."""
@@ -196,13 +186,13 @@ class ContinuousBernoulli(Likelihood):
 
     normalized_over = "interval"
 
-    def __init__(self, shape: ImageShape) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = self.parameter_shape = shape
 
     def forward(self, logits: Tensor) -> Distribution:
         """p(x|z) from logits (*batch, C, H, W)."""
-        return ContinuousBernoulliImage(logits)
+        return ContinuousBernoulliImage(logits, len(self.shape))
 
 
 class DiscretizedLogistic(Likelihood):
@@ -213,15 +203,15 @@ class DiscretizedLogistic(Likelihood):
 
     normalized_over = "levels"
 
-    def __init__(self, shape: ImageShape) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
         self.parameter_shape = (2 * shape[0], *shape[1:])
 
     def forward(self, parameters: Tensor) -> Distribution:
         """P(x|z) from locations and log-scales (*batch, 2 C, H, W)."""
-        loc, log_scale = parameters.chunk(2, -3)
-        return DiscretizedLogisticImage(loc, softly_above(log_scale, LOWEST_LOG_WIDTH))
+        loc, log_scale = parameters.chunk(2, -len(self.shape))
+        return DiscretizedLogisticImage(loc, softly_above(log_scale, LOWEST_LOG_WIDTH), len(self.shape))
 
 
 class DiscretizedLogisticMixture(Likelihood):
@@ -237,8 +227,13 @@ class DiscretizedLogisticMixture(Likelihood):
 
     normalized_over = "levels"
 
-    def __init__(self, shape: ImageShape, *, components: Components = 5) -> None:
+    def __init__(self, shape: Shape, *, components: Components = 5) -> None:
         super().__init__()
+        if len(shape) != 3:
+            raise ValueError(
+                f"loss=discretized_logistic_mixture is of images (C, H, W), and these are events of shape {shape}: "
+                "loss=discretized_logistic, or a density such as loss=gaussian_shared_scale"
+            )
         self.shape = shape
         self.components = components
         channels = shape[0]
@@ -279,5 +274,5 @@ def optimal_log_scale(squared_error: Tensor) -> Tensor:
     return softly_above(0.5 * squared_error.clamp(min=tiny).log(), LOWEST_LOG_SCALE)
 
 
-def _independent(pixels: Distribution) -> Distribution:
-    return Independent(pixels, 3, validate_args=False)
+def _independent(elements: Distribution, shape: Shape) -> Distribution:
+    return Independent(elements, len(shape), validate_args=False)

@@ -1,0 +1,80 @@
+"""A folder of image files, decoded once."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from vaelab.data.array import ArrayData
+from vaelab.data.decoding import Recipe
+from vaelab.data.form import Form
+from vaelab.data.images import Images, Splits
+from vaelab.data.importing import Colour, Damaged, Fit, Tree, import_folder, key_of, recipe_for
+from vaelab.data.own import OwnData, Root
+from vaelab.errors import DataError
+
+Side = Annotated[int, Field(ge=1, le=16384)]
+CACHE = ".vaelab_cache"
+
+
+@dataclass(kw_only=True, eq=False)
+class ImageFolder(OwnData):
+    """The image files at any depth of `root`.
+
+    Folders train, val and test are the splits; the folders in these, or else in `root`, are the classes, unless images
+    lie beside them. The images are decoded once, into a mapped array in a folder `.vaelab_cache` beside `root`, or
+    where `cache` says, which is used for as long as paths, sizes and times of the files stay the same.
+
+    Args:
+        size: of the images, a side or [height, width]; None takes them as they are, all of one size.
+        colour: `rgb`, or `grey` by ITU-R BT.601.
+        fit: `crop` to the middle part of the aspect ratio, `pad` with black, or `stretch`.
+        damaged: `refuse` names what cannot be read, `skip` leaves it out.
+        cache: a folder for the array.
+    """
+
+    size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
+    colour: Colour = "rgb"
+    fit: Fit = "crop"
+    damaged: Damaged = "refuse"
+    cache: Root | None = None
+
+    def outline(self) -> Form:
+        """What the names of folders, the options and the first image say."""
+        channels = 3 if self.colour == "rgb" else 1
+        return Form(shape=(channels, *self._recipe.size), names=Tree.of(self.folder).names, scaling=None)
+
+    def open(self) -> Images:
+        """All rows, decoded where they have not been."""
+        return self._decoded.open()
+
+    def given_splits(self, rows: Images) -> Splits | None:
+        """Those of the folders train, val and test."""
+        return None if self.split_files or self.groups or self.stratify else self._decoded.given_splits(rows)
+
+    @cached_property
+    def _recipe(self) -> Recipe:
+        Tree.of(self.folder)  # says what is wrong with the folder
+        return recipe_for(self.folder, self.size, self.colour, self.fit)
+
+    @cached_property
+    def _decoded(self) -> ArrayData:
+        """The array.
+
+        Raises:
+            DataError: it would have to be written to where only a run folder says.
+        """
+        Tree.of(self.folder)
+        key = key_of(self.folder, self._recipe, self.damaged)
+        place = Path(self.cache).expanduser() if self.cache else self.folder.absolute().parent / CACHE
+        target = place / f"{self.folder.absolute().name}-{key}"
+        if not (target / "images.npy").exists():
+            if not self.fetch:
+                raise DataError(
+                    f"{self.folder} is not decoded in {place}, and nothing is written to where a run folder says: "
+                    f"`vaelab import {self.folder} FOLDER` does it, and data=array data.root=FOLDER trains on it"
+                )
+            import_folder(self.folder, target, self._recipe, self.damaged, key)
+        return ArrayData(root=str(target), channels="first", batch_size=self.batch_size)

@@ -1,0 +1,389 @@
+"""A folder of image files, decoded once into a mapped array: by all cores, whole or not at all, resumable."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import zlib
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple
+
+import numpy as np
+
+from vaelab.data import decoding
+from vaelab.data.decoding import DamagedError, Recipe
+from vaelab.data.own import SPLIT_FOLDERS
+from vaelab.errors import DataError, RunError, unwritten
+
+Colour = Literal["rgb", "grey"]
+Fit = Literal["crop", "pad", "stretch"]
+Damaged = Literal["refuse", "skip"]
+
+BLOCK = 2**24  # bytes of values that a process decodes at once, about
+MOST_OF_BLOCK = 512  # images
+VERSION = 1  # of what is written
+NAMED = 10  # damaged files
+
+
+class Found(NamedTuple):
+    """One image file below the root: path with slashes, size, time of its last change."""
+
+    path: str
+    size: int
+    time: int
+
+
+def files(root: Path, below: str = "") -> Iterator[Found]:
+    """The image files at any depth, in the order of their names, one folder's names in memory at a time."""
+    try:
+        with os.scandir(root / below) as entries:
+            names = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith((".", "__")))
+    except OSError as error:
+        raise DataError(f"{root / below} cannot be read: {error.strerror or error}") from error
+    for name, is_folder in names:
+        path = f"{below}/{name}" if below else name
+        if is_folder:
+            yield from files(root, path)
+        elif name.rpartition(".")[2].lower() in decoding.SUFFIXES:
+            stat = os.stat(os.path.join(root, path))  # noqa: PTH116, PTH118
+            yield Found(path, stat.st_size, stat.st_mtime_ns)
+
+
+class Tree(NamedTuple):
+    """How a folder of images is divided: the folder of each split, and the names of the classes."""
+
+    splits: dict[str, str]  # name of the split -> folder; {"": ""} where they are to be drawn
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, root: Path) -> "Tree":
+        """By the names of folders: train, val, test, and below that or at once a folder a class.
+
+        Raises:
+            DataError: there are no images.
+        """
+        if root.is_file():
+            raise DataError(f"{root} is a file: data.root is a folder with image files in it")
+        if not root.is_dir():
+            raise DataError(f"{root.absolute()} is not there (data.root={root})")
+        first = next(files(root), None)
+        if first is None:
+            raise DataError(f"{root} has no image files in it, at any depth ({', '.join(sorted(decoding.SUFFIXES))})")
+        splits = {
+            split: name
+            for split, names in SPLIT_FOLDERS.items()
+            for name in names
+            if (root / name).is_dir() and any(True for _ in islice(files(root, name), 1))
+        }
+        if "train" not in splits:
+            splits = {"": ""}
+        names: set[str] = set()
+        for folder in splits.values():
+            inside = sorted((root / folder).iterdir())
+            if any(path.is_file() and path.suffix[1:].lower() in decoding.SUFFIXES for path in inside):
+                return cls(splits, ())
+            for path in inside:
+                if path.is_dir() and not path.name.startswith((".", "__")):
+                    below = f"{folder}/{path.name}" if folder else path.name
+                    names |= {path.name} if next(files(root, below), None) else set()
+        return cls(splits, tuple(sorted(names)))
+
+    def place(self, path: str) -> tuple[str, int] | None:
+        """The split and the label of a file; None where it is in no split's folder."""
+        parts = path.split("/")
+        if self.splits == {"": ""}:
+            split, rest = "", parts
+        else:
+            found = next((split for split, folder in self.splits.items() if parts[0] == folder), None)
+            if found is None:
+                return None
+            split, rest = found, parts[1:]
+        return split, self.names.index(rest[0]) if self.names else 0
+
+
+def recipe_for(root: Path, size: int | Sequence[int] | None, colour: Colour, fit: Fit) -> Recipe:
+    """How images of a folder are decoded: to `size`, or where that is None, to the size of the first.
+
+    Raises:
+        DataError: there is none that can be read.
+    """
+    for found in islice(files(root), 100):
+        try:
+            of_first, dtype = decoding.size_of(root / found.path)
+        except DamagedError:
+            continue
+        height, width = of_first if size is None else (size, size) if isinstance(size, int) else size
+        return Recipe((height, width), size is None, colour, fit, dtype)
+    first = next(files(root), None)
+    raise DataError(
+        f"{root} has no image that can be read: {first.path if first else 'none'} is damaged, and so are those after it"
+    )
+
+
+def import_folder(root: Path, target: Path, recipe: Recipe, damaged: Damaged, key: str) -> Path:
+    """Decode the image files below `root` into the folder `target`, which is then data of `data=array`.
+
+    It has images.npy (N, C, H, W), files.txt with the path of each row and, where the folders say so, labels.npy,
+    names.txt and splits/. It is written beside `target` and renamed; after a kill the next call goes on.
+
+    Raises:
+        DataError: damaged files, which are named, or none that is not.
+        RunError, StorageError: the folder cannot be written.
+    """
+    if (target / "images.npy").exists():
+        return target
+    part = target.with_name(f"{target.name}.part")
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+        with alone(part):
+            if (target / "images.npy").exists():  # another process was faster
+                return target
+            _require_same(part, key)
+            count = _list(root, part)
+            broken = _decode(root, part, count, recipe)
+            if broken and damaged == "refuse":
+                raise _refused(root, broken, recipe)
+            if len(broken) == count:
+                raise _refused(root, broken, recipe)
+            if broken:
+                _drop(part, broken)
+            _finish(part)
+            part.replace(target)
+    except DataError:
+        shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError):
+            target.parent.rmdir()  # where nothing else is in it
+        raise
+    except OSError as error:
+        raise unwritten(target, error) from error
+    return target
+
+
+def _require_same(part: Path, key: str) -> None:
+    """Begin anew where an earlier call read something else."""
+    kept = part / "key.txt"
+    if not kept.exists() or kept.read_text() != key:
+        for name in ("rows.npy", "done.txt"):
+            (part / name).unlink(missing_ok=True)
+        kept.write_text(key)
+
+
+@contextmanager
+def alone(part: Path) -> Iterator[None]:
+    """Wait until no other process decodes into the same folder."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with (part / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def key_of(root: Path, recipe: Recipe, damaged: Damaged) -> str:
+    """A name for what is read and how: paths, sizes and times of the files, and the recipe."""
+    digest = blake2b(json.dumps([VERSION, recipe, damaged]).encode(), digest_size=10)
+    for found in files(root):
+        digest.update(f"{found.path}\0{found.size}\0{found.time}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _list(root: Path, part: Path) -> int:
+    """Write files.txt, labels.npy, names.txt and splits/; the number of images."""
+    tree = Tree.of(root)
+    labels, rows = array("q"), {split: array("q") for split in tree.splits}
+    count = 0
+    with (part / "files.txt").open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as listing:
+        for found in files(root):
+            place = tree.place(found.path)
+            if place is None:
+                continue
+            listing.write(json.dumps(found.path) + "\n")
+            rows[place[0]].append(count)
+            labels.append(place[1])
+            count += 1
+    if tree.names:
+        np.save(part / "labels.npy", np.frombuffer(labels, np.int64))
+        (part / "names.txt").write_text("".join(f"{name}\n" for name in tree.names), encoding="utf-8")
+    if "" not in rows:
+        (part / "splits").mkdir(exist_ok=True)
+        for split, numbers in rows.items():
+            np.save(part / "splits" / f"{split}.npy", np.frombuffer(numbers, np.int64))
+    return count
+
+
+def _paths(part: Path) -> Iterator[str]:
+    with (part / "files.txt").open(encoding="utf-8", errors="surrogateescape") as listing:
+        for line in listing:
+            yield json.loads(line)
+
+
+def _decode(root: Path, part: Path, count: int, recipe: Recipe) -> list[tuple[int, str, str]]:
+    """Have all cores write the rows of images.npy; row, path and reason of those that cannot be had."""
+    shape = (3 if recipe.colour == "rgb" else 1, *recipe.size)
+    size = int(np.prod(shape)) * np.dtype(recipe.dtype).itemsize
+    file, progress = part / "rows.npy", part / "done.txt"
+    if not file.exists() or not progress.exists():
+        np.lib.format.open_memmap(file, "w+", recipe.dtype, (count, *shape)).flush()  # a sparse file
+        progress.write_text("")
+    offset = file.stat().st_size - count * size
+    of_block = max(1, min(MOST_OF_BLOCK, BLOCK // size))
+    done = _done(file, progress, offset, size)
+    broken = [(row, *rest) for of_start in done.values() for row, *rest in of_start]
+    blocks = _blocks(part, of_block, done)
+    job = {"recipe": recipe._asdict(), "root": str(root.absolute()), "file": str(file), "offset": offset}
+    broken += _by_all_cores(job, blocks, progress, count, sum(min(of_block, count - start) for start in done))
+    return sorted(broken)
+
+
+def _blocks(part: Path, of_block: int, done: dict[int, Any]) -> Iterator[dict[str, Any]]:
+    paths, start = _paths(part), 0
+    while own := list(islice(paths, of_block)):
+        if start not in done:
+            yield {"start": start, "paths": own}
+        start += len(own)
+
+
+def _done(file: Path, progress: Path, offset: int, size: int) -> dict[int, list[list[Any]]]:
+    """The blocks that an earlier call has finished, by their first row, with their damaged files; looked at again."""
+    found: dict[int, list[list[Any]]] = {}
+    with file.open("rb") as rows:
+        for line in progress.read_text(encoding="utf-8").splitlines():
+            try:
+                block = json.loads(line)
+                rows.seek(offset + block["start"] * size)
+                if zlib.crc32(rows.read(block["count"] * size)) == block["crc"]:
+                    found[block["start"]] = block["damaged"]
+            except (ValueError, KeyError, TypeError):
+                continue  # the line that was being written
+    return found
+
+
+def _by_all_cores(
+    job: dict[str, Any], blocks: Iterator[dict[str, Any]], progress: Path, count: int, before: int
+) -> list[tuple[int, str, str]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    broken: list[tuple[int, str, str]] = []
+    failures: list[BaseException] = []
+    lock = threading.Lock()
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with bar, progress.open("a", encoding="utf-8") as log:
+        task = bar.add_task("decoding", total=count, completed=before)
+
+        def feed(worker: "subprocess.Popen[bytes]") -> None:
+            assert worker.stdin is not None
+            assert worker.stdout is not None
+            try:
+                _tell(worker.stdin, job)
+                while not failures:
+                    with lock:
+                        block = next(blocks, None)
+                    if block is None:
+                        break
+                    _tell(worker.stdin, block)
+                    answer = json.loads(worker.stdout.readline() or "{}")
+                    if "crc" not in answer:
+                        raise _failure(answer)
+                    damaged = [(block["start"] + n, block["paths"][n], reason) for n, reason in answer["damaged"]]
+                    line = {"start": block["start"], "count": len(block["paths"]), "crc": answer["crc"]}
+                    with lock:
+                        broken.extend(damaged)
+                        log.write(json.dumps({**line, "damaged": damaged}) + "\n")
+                        log.flush()
+                        bar.advance(task, len(block["paths"]))
+            except BaseException as error:
+                failures.append(error)
+            finally:
+                worker.stdin.close()
+
+        with _workers() as workers:
+            threads = [threading.Thread(target=feed, args=(worker,), daemon=True) for worker in workers]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    if failures:
+        raise failures[0]
+    return broken
+
+
+@contextmanager
+def _workers() -> Iterator[list["subprocess.Popen[bytes]"]]:
+    """A process a core, which ends when its input does."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    command = [sys.executable, "-I", decoding.__file__]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    workers = [subprocess.Popen(command, **pipes) for _ in range(cores)]
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+            for pipe in (worker.stdin, worker.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+
+def _tell(pipe: IO[bytes], content: dict[str, Any]) -> None:
+    pipe.write((json.dumps(content) + "\n").encode())
+    pipe.flush()
+
+
+def _failure(answer: dict[str, Any]) -> Exception:
+    if "errno" in answer:
+        return OSError(answer["errno"], answer["error"])
+    return RunError("a process that decodes images has ended; what was done is kept: the same command goes on")
+
+
+def _refused(root: Path, broken: Sequence[tuple[int, str, str]], recipe: Recipe) -> DataError:
+    named = "; ".join(f"{path} {reason}" for _, path, reason in broken[:NAMED])
+    more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+    sizes = sum(", and the first image" in reason and " is " in f" {reason}" for _, _, reason in broken)
+    hint = "data.size=64 scales all to one size" if recipe.exact and sizes else "data.damaged=skip leaves them out"
+    return DataError(f"{len(broken)} files in {root} cannot be taken: {named}{more}: {hint}")
+
+
+def _drop(part: Path, broken: Sequence[tuple[int, str, str]]) -> None:
+    """Leave the damaged rows out of everything."""
+    rows = np.load(part / "rows.npy", mmap_mode="r")
+    kept = np.ones(len(rows), bool)
+    kept[[row for row, _, _ in broken]] = False
+    numbers = np.flatnonzero(kept)
+    good = np.lib.format.open_memmap(part / "kept.npy", "w+", rows.dtype, (len(numbers), *rows.shape[1:]))
+    for start in range(0, len(numbers), MOST_OF_BLOCK):
+        good[start : start + MOST_OF_BLOCK] = rows[numbers[start : start + MOST_OF_BLOCK]]
+    good.flush()
+    (part / "kept.npy").replace(part / "rows.npy")
+    if (part / "labels.npy").exists():
+        np.save(part / "labels.npy", np.load(part / "labels.npy")[kept])
+    new = np.cumsum(kept) - 1
+    for path in (part / "splits").glob("*.npy"):
+        own = np.load(path)
+        np.save(path, new[own[kept[own]]])
+    with (part / "kept.txt").open("w", encoding="utf-8", errors="surrogateescape") as listing:
+        listing.writelines(json.dumps(path) + "\n" for path, keep in zip(_paths(part), kept, strict=True) if keep)
+    (part / "kept.txt").replace(part / "files.txt")
+
+
+def _finish(part: Path) -> None:
+    """Have everything on the disk under its name, the array last."""
+    for name in ("done.txt", "key.txt"):
+        (part / name).unlink()
+    for path in [*part.glob("*.npy"), *part.glob("*.txt"), *part.glob("splits/*.npy")]:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    (part / "rows.npy").replace(part / "images.npy")
+    (part / ".lock").unlink(missing_ok=True)
