@@ -110,7 +110,7 @@ class MIWAE(IWAE):
     Args:
         samples: k.
         groups: m.
-        gradient: of what encodes; see the top of the file.
+        gradient: see `ImportanceBound`.
     """
 
     def __init__(self, *, samples: Samples, groups: Samples, gradient: Gradient = "reparameterized") -> None:
@@ -124,7 +124,7 @@ class CIWAE(IWAE):
     Args:
         samples: k, of both bounds.
         elbo_share: beta: 0 gives IWAE, 1 the ELBO of k samples.
-        gradient: of what encodes; see the top of the file.
+        gradient: see `ImportanceBound`.
     """
 
     def __init__(self, *, samples: Samples, elbo_share: Share = 0.5, gradient: Gradient = "reparameterized") -> None:
@@ -150,7 +150,7 @@ class PIWAE(ImportanceBound):
     Args:
         samples: k.
         groups: m.
-        gradient: of what encodes; see the top of the file.
+        gradient: see `ImportanceBound`.
     """
 
     def __init__(self, *, samples: Samples, groups: Samples, gradient: Gradient = "reparameterized") -> None:
