@@ -18,8 +18,10 @@ sys.path[:0] = [str(TESTS), str(TESTS / "runs"), str(TESTS.parent / "scripts")]
 
 @pytest.fixture(scope="session")
 def raw_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 training and 30 test images of noise, under the name of each of torchvision's datasets; an array of 300, one of
-    counts, a table and a folder of photographs."""
+    """300 training and 30 test images of noise, under the name of each of torchvision's datasets.
+
+    Beside them an array of 300, one of counts, a table and a folder of photographs.
+    """
     root = tmp_path_factory.mktemp("data")
     generator = np.random.default_rng(0)
     for name in ("MNIST", "FashionMNIST", "KMNIST"):

@@ -39,6 +39,7 @@ def test_of_a_key_given_twice_the_later_counts() -> None:
         ("seed=range(3,3)", "no value"),
         ("loss=glob(x*)", "no value"),
         ("seed=1,", "not an override"),
+        ("seed=1,2,1", "seed=1 is in it twice"),
         ("seed", "key=value"),
         ("objective.kl_weight=interval(0,1)", "single values"),
     ],

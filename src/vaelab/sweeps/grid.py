@@ -1,6 +1,7 @@
 """The jobs of a grid: one for each combination of the values that Hydra's override grammar sweeps over."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
@@ -48,7 +49,7 @@ def combinations(overrides: Sequence[str]) -> list[Combination]:
     [{'latent_dim': 2, 'seed': 1}, {'latent_dim': 2, 'seed': 2}, {'latent_dim': 8, 'seed': 1}]
 
     Raises:
-        ConfigError: an axis has no values, or more than can be counted.
+        ConfigError: an axis has no values, one value twice, or more than can be counted.
     """
     axes: dict[str, list[str]] = {}
     swept: dict[str, str] = {}  # the key with its + -> the parameter
@@ -69,6 +70,9 @@ def combinations(overrides: Sequence[str]) -> list[Combination]:
         axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         if not axes[key]:
             mistakes.append(f"{text}: there is no value in it")
+        twice = [value for value, times in Counter(axes[key]).items() if times > 1]
+        if twice:
+            mistakes.append(f"{text}: {twice[0]} is in it twice; a job is trained once, so give each value once")
     if mistakes:
         raise ConfigError(mistakes)
     value = OverridesParser.create().parse_override
