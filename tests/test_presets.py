@@ -179,7 +179,7 @@ def test_under_mixed_precision_densities_and_losses_have_all_their_bits(preset: 
             ["model=gumbel_vae", "+term@objective.terms.second=kl", "objective.terms.second.kl=monte_carlo"],
             "the term second: it weighs samples by their probability",
         ),
-        (["model=iwae_dreg", "loss=gaussian_optimal_scale"], "loss=gaussian_optimal_scale makes it depend on all"),
+        (["model=iwae_dreg", "loss=gaussian_optimal_scale"], "loss=gaussian_optimal_scale makes it depend on the"),
         (["model=piwae", "loss=gaussian_optimal_scale"], "take the objective iwae with gradient=reparameterized"),
         (
             ["model=full_covariance_vae", "objective.free_bits=0.1"],

@@ -27,6 +27,7 @@ from vaelab.models.networks import Discriminator, ImageDiscriminator, MLPDecoder
 from vaelab.models.parts import FeatureCritic, UnsuitableError
 from vaelab.models.posteriors import Gaussian
 from vaelab.models.priors import StandardNormal
+from vaelab.seeding import sharing
 from vaelab.training.optimizers import adam
 
 SHAPE, PIXELS, LATENT = (1, 2, 3), 6, 2
@@ -346,6 +347,26 @@ def test_a_critics_weights_are_a_function_of_seed_and_name(model):
     assert not weights(0, name="second").equal(first)
 
 
+def test_samples_of_the_prior_are_shared_out_among_processes(model, images):
+    """Those of N(0, I): the images of two processes see what they see in one."""
+    torch.manual_seed(3)
+    whole = Step(model, images).sample_prior()
+    torch.manual_seed(3)
+    torch.testing.assert_close(model.prior().sample((len(images),)), whole)
+    for rank in (0, 1):
+        with sharing(len(images), rank=rank, world_size=2, seed=3, device=images.device):
+            assert Step(model, images[rank::2]).sample_prior().equal(whole[rank::2])
+
+
+def test_what_is_said_of_a_missing_optimizer_adds_it():
+    critic = "{_target_:vaelab.models.networks.ImageDiscriminator,channels:[4],features:8}"
+    added = f"++objective.terms.mine={{_target_:vaelab.losses.ImageAdversary,discriminator:{critic}}}"
+    with pytest.raises(vaelab.ConfigError) as error:
+        check(vaelab.compose(["data=digits", added]))
+    said = str(error.value).rpartition("add it with ")[2]
+    assert check(vaelab.compose(["data=digits", added, said])).objective.terms.mine.optimizer.func is adam
+
+
 ADD = "+term@objective.terms"
 
 
@@ -361,10 +382,16 @@ ADD = "+term@objective.terms"
         (["model=factor_vae", "objective.discriminator.hidden=[0]"], "greater than 0"),
         (["model=factor_vae", "objective.discriminator_optimizer.lr=-1"], "greater than or equal to 0"),
         (["model=factor_vae", "objective.discriminator=null"], "objective.discriminator=null: should be a part"),
-        (["model=factor_vae", "~objective.discriminator_optimizer"], "objective.discriminator_optimizer: missing"),
+        (
+            ["model=factor_vae", "~objective.discriminator_optimizer"],
+            "optimizer@objective.discriminator_optimizer=adam",
+        ),
         (["model=hinge_vae", "objective.terms.adversary.discriminator=null"], "objective.terms.adversary.discriminat"),
         (["model=hinge_vae", "~objective.terms.adversary.discriminator"], "objective.terms.adversary.discriminator: m"),
-        (["model=hinge_vae", "~objective.terms.adversary.optimizer"], "objective.terms.adversary.optimizer: missing"),
+        (
+            ["model=hinge_vae", "~objective.terms.adversary.optimizer"],
+            "optimizer: missing; add it with +optimizer@objective.terms.adversary.optimizer=adam",
+        ),
         (["model=hinge_vae", "objective.terms.adversary.weight=much"], "objective.terms.adversary.weight=much: should"),
         (["model=hinge_vae", "objective.terms.adversary.loss=hing"], "did you mean hinge?"),
         (

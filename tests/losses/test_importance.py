@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributions import Independent, Normal
 
 sys.path.insert(0, str(Path(__file__).parent))
 from linear_models import linear_gaussian, log_marginal, repeated, seeded
@@ -198,6 +199,39 @@ def test_the_decoder_gets_the_same_gradient_either_way(objective, model, images)
     torch.testing.assert_close(one, other)
 
 
+class TestWithBatchNormalizationInTheEncoder:
+    """Which has the gradients of an image's posterior go to the whole batch, and those of each sample stay its own."""
+
+    @pytest.fixture
+    def model(self, model):
+        model.encoder = MLPEncoder(SHAPE, hidden=[5], normalization="batch").double()
+        model.posterior = Gaussian(5, LATENT).double()
+        return model
+
+    def log_weight_of_fixed_posterior(self, model, x, samples):
+        torch.manual_seed(0)
+        q = model.encode(x)
+        z = q.rsample((samples,))
+        fixed = Independent(Normal(q.base_dist.loc.detach(), q.base_dist.scale.detach()), 1)
+        return model.decode(z).log_prob(x) + model.prior().log_prob(z) - fixed.log_prob(z)
+
+    def test_the_doubly_reparameterized_gradient_is_that_of_its_formula(self, model, images):
+        """Tucker et al. 2019, equation 8: log w through z alone, by the square of each sample's share."""
+        for part in ("encoder", "posterior"):
+            log_weight = self.log_weight_of_fixed_posterior(model, images, 6)
+            expected = -(log_weight.softmax(0).square().detach() * log_weight).sum(0).mean()
+            loss = seeded(IWAE(samples=6, gradient=DREG), model, images)["loss"]
+            torch.testing.assert_close(gradients(model, loss, part), gradients(model, expected, part))
+
+    def test_piwae_trains_the_encoder_as_miwae(self, model, images):
+        for part in ("encoder", "posterior"):
+            piwae, miwae = (
+                gradients(model, seeded(bound(samples=3, groups=2), model, images)["loss"], part)
+                for bound in (PIWAE, MIWAE)
+            )
+            torch.testing.assert_close(piwae, miwae)
+
+
 class TestIWAE:
     """On a linear-Gaussian model, whose log p(x) is known."""
 
@@ -294,7 +328,7 @@ class TestIWAE:
         (["model=iwae_dreg", "posterior=gumbel_softmax", "prior=uniform_codes"], "posterior=gumbel_softmax"),
         (["model=iwae_dreg", "decoder.normalization=batch"], "objective=iwae: it weighs the gradient of each sample"),
         (["model=piwae", "decoder.normalization=batch"], "objective=piwae: it weighs the gradient of each sample"),
-        (["model=piwae", "loss=gaussian_optimal_scale"], "and loss=gaussian_optimal_scale makes it depend on all"),
+        (["model=piwae", "loss=gaussian_optimal_scale"], "and loss=gaussian_optimal_scale makes it depend on the"),
         (["objective=ciwae", "objective.elbo_share=1.5"], "less than or equal to 1"),
         (["objective=miwae", "~prior"], "objective=miwae: it needs a prior"),
     ],

@@ -64,7 +64,7 @@ def images():
 class Squared(Term):
     """z^2, reported only; an evaluation has another name for it."""
 
-    weight = None
+    only_reported = True
     evaluated_as = "power"
 
     def forward(self, step):
@@ -133,6 +133,12 @@ class TestSumOfTerms:
     def test_names_of_something_else_are_refused(self, name):
         with pytest.raises(ValueError, match=f"terms.{name}: no term can have this name"):
             elbo(terms={name: CodeNorm()})
+
+    @pytest.mark.parametrize("name", ["adversarial_discriminator", "adversarial_weight", "norm_weight"])
+    def test_names_of_what_another_term_reports_are_refused(self, name, model):
+        objective = adversarial(**CRITIC, terms={"norm": CodeNorm(), name: CodeNorm()})
+        with pytest.raises(ValueError, match=f"terms.{name}: another term reports something by this name"):
+            objective.build(model, 0)
 
     def test_what_a_term_refuses_names_the_term_in_the_words_of_mathematics(self):
         message = "the term tc: it needs the density of each latent dimension, and Deterministic has none"
@@ -219,17 +225,42 @@ def refusal(overrides):
         (["model=denoising_ae", "objective.corruption.amount=2"], "less than or equal to 1"),
         (["model=k_sparse_ae", "latent_dim=10"], "posterior.active=25 of latent_dim=10"),
         (["model=capacity_vae", "posterior=iaf"], "posterior=iaf to prior=standard_normal has no closed form"),
+        (["model=free_bits_vae", "prior=mixture"], "estimate it by samples, kl=monte_carlo and free_bits=0"),
+        (["model=hinge_vae", f"{ADD}.adversary_discriminator=mmd"], "terms.adversary_discriminator: another term rep"),
+        (["model=rae_gp", "loss=gaussian_optimal_scale"], "and loss=gaussian_optimal_scale makes it depend on the"),
         ([f"{ADD}.kl=kl"], "objective: there are two terms kl: give the one that you add, terms.kl, another name"),
         (["model=factor_vae", f"{ADD}.total_correlation=total_correlation"], "there are two terms total_correlation"),
         ([f"{ADD}.elbo=mmd"], "objective: terms.elbo: no term can have this name; take another, such as my_elbo"),
         ([f"{ADD}.train=mmd"], "objective: terms.train: no term can have this name"),
-        (["model=contractive_ae", "encoder.normalization=batch"], "the term encoder_jacobian takes the gradient of ea"),
+        (
+            ["model=contractive_ae", "encoder.normalization=batch"],
+            "the term encoder_jacobian: it takes the gradient of",
+        ),
         (["model=rae_gp", "decoder.normalization=batch"], "and normalization=batch makes it depend on the others"),
     ],
     ids=str,
 )
 def test_what_does_not_go_together_is_named_with_what_would(overrides, message):
     assert message in refusal(overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model=contractive_ae", "decoder.normalization=batch"],
+        ["model=contractive_ae", "loss=gaussian_optimal_scale"],
+        ["model=rae_gp", "encoder.normalization=batch"],
+        ["model=iwae_dreg", "encoder.normalization=batch"],
+        ["model=piwae", "encoder.normalization=batch"],
+        ["model=capacity_vae", "posterior=iaf", "objective.kl=monte_carlo"],
+        ["model=factor_vae", "prior=mixture", "objective.kl=monte_carlo"],
+        ["model=free_bits_vae", "prior=mixture", "objective.kl=monte_carlo", "objective.free_bits=0.0"],
+    ],
+    ids=str,
+)
+def test_no_more_is_refused_than_has_to_be(overrides):
+    """Gradients are taken of the encoder or of the decoder, and what couples images in the other does no harm."""
+    check(vaelab.compose(["data=digits", *overrides]))
 
 
 @pytest.mark.parametrize(

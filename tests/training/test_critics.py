@@ -69,7 +69,7 @@ def fit(model, objective, *, epochs=2, plugins=(), recorder=None, data=None, pre
     return trainer, module
 
 
-def by_hand(model, objective, *, epochs=2, clip=lambda parameters: None):
+def by_hand(model, objective, *, epochs=2, clip=lambda parameters: None, shares=(1, 1, 1), due=(True, True, True)):
     """Gradients of each loss for those whose loss it is, one step of each in turn."""
     objective.build(model, 0)
     critics = objective.critics()
@@ -78,16 +78,19 @@ def by_hand(model, objective, *, epochs=2, clip=lambda parameters: None):
     optimizers += [make(group) for group, (_, make) in zip(groups[1:], critics.values(), strict=True)]
     number = 0
     for epoch in range(epochs):
-        for batch in Batches(Toy().splits.train, batch_size=BATCH, seed=0, position=lambda e=epoch: (e, 0)):
+        batches = Batches(Toy().splits.train, batch_size=BATCH, seed=0, position=lambda e=epoch: (e, 0))
+        for batch, share, steps in zip(batches, shares, due, strict=True):
             torch.manual_seed(derive_seed(0, "noise", number))
             step = Step(model, batch.images, number=number)
             losses = [objective(step)["loss"]]
             for index, (group, optimizer) in enumerate(zip(groups, optimizers, strict=True)):
-                gradients = torch.autograd.grad(losses[index], group)
+                gradients = torch.autograd.grad(losses[index] * share, group)
                 for parameter, gradient in zip(group, gradients, strict=True):
-                    parameter.grad = gradient
-                clip(group)
-                optimizer.step()
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+                if steps:
+                    clip(group)
+                    optimizer.step()
+                    optimizer.zero_grad()
                 if index == 0:
                     losses += objective.critic_losses(step).values()
             number += 1
@@ -154,6 +157,18 @@ class TestTraining:
         for mine, others in zip(*map(critics_of, objectives), strict=True):
             torch.testing.assert_close(mine, others, rtol=1e-9, atol=1e-11)
         assert (weights(models[0]) - weights(plain().double())).abs().max() > 0.01
+
+    def test_a_last_group_of_batches_that_is_not_full_counts_as_a_full_one(self):
+        """Of three batches two by two: a step with the mean gradient of two, and one with that of the third."""
+        ours, theirs = variational(), variational()
+        objectives = [two_critics() for _ in range(2)]
+
+        trainer, _ = fit(ours, objectives[0], accumulate_grad_batches=2)
+        by_hand(theirs, objectives[1], shares=(0.5, 0.5, 1), due=(False, True, True))
+
+        assert trainer.global_step == 4
+        assert weights(ours).equal(weights(theirs))
+        assert all(map(torch.equal, critics_of(objectives[0]), critics_of(objectives[1])))
 
     def test_critics_losses_are_logged_in_training_and_not_in_validation(self):
         recorder = Recorder()
@@ -274,7 +289,9 @@ def test_a_run_counts_the_autoencoders_steps_and_keeps_both_optimizers(preset: s
 
 @pytest.mark.slow
 def test_two_processes_train_a_critic_as_one_does(tmp_path: Path) -> None:
+    """Of images, which sees samples of p(z) too."""
     small = ["model=hinge_vae", "objective.terms.adversary.discriminator.channels=[4]", "encoder.channels=[4]"]
+    small += ["objective.terms.adversary.fakes=both"]
     small += ["decoder.channels=[4]", "latent_dim=2", "trainer.max_epochs=1"]
     runs = []
     for number, launched in enumerate([[], ["trainer=ddp"]]):

@@ -13,8 +13,8 @@ from vaelab.losses import KL, Step, SumOfTerms, elbo, reconstruction
 from vaelab.models.schedules import Linear
 from vaelab.seeding import derive_seed
 from vaelab.training.datamodule import ImageDataModule
-from vaelab.training.module import TermMeans
 from vaelab.training.optimizers import adam
+from vaelab.training.term_means import TermMeans
 
 
 def fit(model, *, seed=0, objective=None, log_every=50, accumulate_grad_batches=1, recorder=None, **settings):

@@ -1,12 +1,11 @@
 """A few small images, models of them, and Lightning's Trainer as we have it."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import pytorch_lightning as pl
 import torch
 
-from vaelab.data import ImageData, Images, Splits
+from vaelab.data import Form, ImageData, Images, Splits
 from vaelab.losses import elbo
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.likelihoods import Bernoulli
@@ -22,8 +21,10 @@ SHAPE, TRAIN, VALIDATION, TEST, BATCH = (1, 3, 3), 22, 1005, 7, 8
 
 @dataclass(kw_only=True, eq=False)
 class Toy(ImageData):
-    shape: ClassVar[tuple[int, int, int]] = SHAPE
     batch_size: int = BATCH
+
+    def outline(self):
+        return Form(shape=SHAPE)
 
     def read(self):
         generator = torch.Generator().manual_seed(0)

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vaelab.config import stock
-from vaelab.config.conf import CONF, covers, may_stand, shipped_targets
+from vaelab.config.conf import CONF, contents, covers, may_stand, shipped_targets
 from vaelab.config.values import adapter, explain, mapped, shown
 from vaelab.errors import ConfigError, did_you_mean
 
@@ -61,9 +61,8 @@ class Maker:
                 arguments[str(key)] = self.value(where, knobs[str(key)].annotation, value, strict=key not in unknown)
         for name, parameter in knobs.items():
             if name not in values and parameter.default is inspect.Parameter.empty:
-                group = name if (CONF / name).is_dir() else None
-                fix = f"; add it with +{group}=..." if group else ""
-                self.mistakes.append(f"{f'{path}.' if path else ''}{name}: missing{fix}")
+                where = f"{path}.{name}" if path else name
+                self.mistakes.append(f"{where}: missing{_remedy(where)}")
         return arguments
 
     def value(self, path: str, annotation: Any, value: Any, *, strict: bool = True) -> Any:
@@ -179,6 +178,17 @@ def check_part(path: str, node: Mapping[str, Any], *, trust: Sequence[str] = ())
     if maker.mistakes:
         raise ConfigError(maker.mistakes)
     return part
+
+
+def _remedy(path: str) -> str:
+    """How to add the part that is missing at `path`, where conf/ has one that may stand there."""
+    if (CONF / path).is_dir():
+        return f"; add it with +{path}=..."
+    group = path.rpartition(".")[2].rpartition("_")[2]  # objective.discriminator_optimizer is an optimizer
+    fitting = [
+        part.name for part in contents() if part.group == group and may_stand(part.content.get("_target_", ""), path)
+    ]
+    return f"; add it with +{group}@{path}={fitting[0]}" if fitting else ""
 
 
 def _signature(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaelab.losses.divergences import gaussian_total_correlation, mmd_to_prior
-from vaelab.losses.needs import need_density, need_independent_dimensions, need_prior
-from vaelab.losses.objective import OptimizerOf, Term
+from vaelab.losses.needs import need_density, need_independent_dimensions, need_prior, need_uncoupled
+from vaelab.losses.objective import Critics, Term
 from vaelab.losses.step import Step
 from vaelab.models.autoencoder import Autoencoder
-from vaelab.models.parts import FeatureCritic, UnsuitableError, coupling_module
+from vaelab.models.parts import FeatureCritic, UnsuitableError
 from vaelab.models.priors import StandardNormal
 from vaelab.models.schedules import Schedule, Weight
 
@@ -34,18 +34,18 @@ class Adversary(Term):
     critic: nn.Module
 
     def __init__(self, *, weight: Weight | Schedule, discriminator: Part, optimizer: Part) -> None:
-        super().__init__()
-        self.weight, self.discriminator, self.optimizer = weight, discriminator, optimizer
+        super().__init__(weight=weight)
+        self.discriminator, self.optimizer = discriminator, optimizer
 
-    @abstractmethod
     def build(self, model: Autoencoder) -> None:
-        """Make D."""
+        """Make D, here of latents."""
+        self.critic = self.discriminator(model.posterior.latent_dim)
 
     @abstractmethod
     def critic_loss(self, step: Step) -> Tensor:
         """What D minimizes; no gradient reaches the model."""
 
-    def critics(self) -> dict[str, tuple[nn.Module, OptimizerOf]]:
+    def critics(self) -> Critics:
         """D, as `discriminator`."""
         return {"discriminator": (self.critic, self.optimizer)}
 
@@ -69,10 +69,6 @@ class DensityRatioTotalCorrelation(Adversary):
         """Refuse a posterior that is no product over its dimensions."""
         need_density(model)
         need_independent_dimensions(model)
-
-    def build(self, model: Autoencoder) -> None:
-        """D of latents."""
-        self.critic = self.discriminator(model.posterior.latent_dim)
 
     def forward(self, step: Step) -> Tensor:
         """Nats, by D as it is."""
@@ -109,10 +105,6 @@ class LatentAdversary(Adversary):
                 fits=[StandardNormal],
             )
 
-    def build(self, model: Autoencoder) -> None:
-        """D of latents."""
-        self.critic = self.discriminator(model.posterior.latent_dim)
-
     def forward(self, step: Step) -> Tensor:
         """-log D(z), the mean over the batch."""
         return F.softplus(-self.critic(step.z)).mean()
@@ -123,8 +115,7 @@ class LatentAdversary(Adversary):
 
     def critic_loss(self, step: Step) -> Tensor:
         """The cross-entropy of telling samples of p(z) from z."""
-        drawn = step.p_z.sample(torch.Size([len(step.z)]))
-        return discriminator_loss(self.critic, drawn, step.z.detach())
+        return discriminator_loss(self.critic, step.sample_prior(), step.z.detach())
 
 
 class ImageAdversary(Adversary):
@@ -170,12 +161,9 @@ class ImageAdversary(Adversary):
     def build(self, model: Autoencoder) -> None:
         """D of images; refuse one with which R1 would not be of each image by itself."""
         self.critic = self.discriminator(model.likelihood.shape)
-        if self.r1 > 0 and (coupling := coupling_module(self.critic)) is not None:
-            raise UnsuitableError(
-                "r1 takes the critic's gradient at each image by itself, and {} makes it depend on the others of its "
-                "batch: r1=0, or a critic with normalization=layer or group",
-                coupling,
-            )
+        if self.r1 > 0:
+            instead = "r1=0, or a critic with normalization=layer or group"
+            need_uncoupled("r1 takes the critic's gradient at each image", self.critic, instead=instead)
 
     def made(self, step: Step) -> list[Tensor]:
         """The kinds of x', (B, C, H, W) each."""
@@ -184,7 +172,7 @@ class ImageAdversary(Adversary):
             p_x = step.p_x if self.encoder else step.model.decode(step.z.detach(), step.y)
             images.append(p_x.mean)
         if self.fakes != "reconstructions":
-            images.append(step.model.decode(step.p_z.sample(torch.Size([len(step.x)])), step.y).mean)
+            images.append(step.model.decode(step.sample_prior(), step.y).mean)
         return images
 
     def forward(self, step: Step) -> Tensor:
@@ -202,14 +190,15 @@ class ImageAdversary(Adversary):
             made = [image.detach() for image in self.made(step)]  # those of the step are part of its graph
         x = step.x.detach().requires_grad_(self.r1 > 0)
         real, fakes = self.critic(x), [self.critic(image) for image in made]
-        if self.loss == "hinge":
-            loss = F.relu(1 - real) + torch.stack([F.relu(1 + fake) for fake in fakes]).sum(0)
-        else:
-            loss = F.softplus(-real) + torch.stack([F.softplus(fake) for fake in fakes]).sum(0)
+        loss = torch.stack([self._doubt(-real), *map(self._doubt, fakes)]).sum(0)
         if self.r1 > 0:
             (gradient,) = torch.autograd.grad(real.sum(), x, create_graph=True)
             loss = loss + self.r1 / 2 * gradient.square().flatten(1).sum(1)
         return loss.mean()
+
+    def _doubt(self, logits: Tensor) -> Tensor:
+        """What the critic minimizes of fakes, and of real images with the other sign."""
+        return F.softplus(logits) if self.loss == "non_saturating" else F.relu(1 + logits)
 
 
 class CriticFeatures(Term):
@@ -224,8 +213,8 @@ class CriticFeatures(Term):
     """
 
     def __init__(self, *, weight: Weight | Schedule = 1.0, adversary: str = "adversary") -> None:
-        super().__init__()
-        self.weight, self.adversary = weight, adversary
+        super().__init__(weight=weight)
+        self.adversary = adversary
         self._features: Callable[[Tensor], Tensor] | None = None
 
     def bind(self, terms: Mapping[str, Term]) -> None:

@@ -53,10 +53,10 @@ class KL(Term):
         capacity: Weight | Schedule | None = None,
         kl: KLEstimator = "closed_form",
     ) -> None:
-        super().__init__()
+        super().__init__(weight=weight)
         if free_bits > 0 and (kl != "closed_form" or capacity is not None):
             raise ValueError("free_bits needs the KL of each dimension: kl=closed_form, and no capacity")
-        self.weight, self.free_bits, self.capacity, self.kl = weight, free_bits, capacity, kl
+        self.free_bits, self.capacity, self.kl = free_bits, capacity, kl
         self.couples_images = free_bits > 0 or capacity is not None
 
     def requires(self, model: Autoencoder) -> None:
@@ -65,7 +65,8 @@ class KL(Term):
         if self.kl == "monte_carlo":
             need_density_of_samples(model)
         else:
-            need_closed_form(model, "estimate it by samples, kl=monte_carlo")
+            fewer = " and free_bits=0" if self.free_bits > 0 else ""
+            need_closed_form(model, f"estimate it by samples, kl=monte_carlo{fewer}")
         if self.free_bits > 0:
             need_independent_dimensions(model)
 
@@ -79,8 +80,7 @@ class KL(Term):
             value = step.kl_per_dimension.clamp(min=self.free_bits).sum()
         elif self.capacity is not None:
             value = (value - step.weight(self.capacity)).abs()
-        assert self.weight is not None
-        return step.weight(self.weight) * value
+        return super().contribution(step, value)
 
 
 class TotalCorrelation(Term):
@@ -101,8 +101,8 @@ class TotalCorrelation(Term):
     evaluated_as = "gaussian_total_correlation"
 
     def __init__(self, *, weight: Weight | Schedule = 5.0, estimator: Estimator = "stratified") -> None:
-        super().__init__()
-        self.weight, self.estimator = weight, estimator
+        super().__init__(weight=weight)
+        self.estimator = estimator
 
     def requires(self, model: Autoencoder) -> None:
         """Refuse a posterior that is no product over its dimensions."""
@@ -140,8 +140,8 @@ class MMD(Term):
         kernel: Kernel = "imq",
         scales: Annotated[list[Positive], Field(min_length=1)] | None = None,
     ) -> None:
-        super().__init__()
-        self.weight, self.kernel, self.scales = weight, kernel, scales or list(SCALES)
+        super().__init__(weight=weight)
+        self.kernel, self.scales = kernel, scales or list(SCALES)
 
     def requires(self, model: Autoencoder) -> None:
         """Refuse a model without a prior to sample from, or with one that samples do not train."""
@@ -214,7 +214,10 @@ def gaussian_total_correlation(q: Distribution) -> Tensor:
 
     C = cov(means) + mean(variances) over the B images is the covariance of q(z) = 1/B sum_n q(z|x_n). Of independent
     dimensions it is 0 but for the means' chance correlations, whose expectation to first order in 1/B,
-    sum_{i<j} r_i r_j / (2 B) with r_j = var(means_j) / C_jj, is taken off. Correlation that is not linear is not seen.
+    sum_{i<j} r_i r_j / (2 B) with r_j = var(means_j) / C_jj, is taken off. What is left of the bias grows where images
+    are not many times the dimensions: for 20 independent ones at 32 nats it is 0.001, 0.07, 0.32 and 2.3 nats of 1,000,
+    100, 50 and 20 images.
+    Correlation that is not linear is not seen.
 
     Args:
         q: posteriors with independent dimensions, batch (B,), event (Z,).

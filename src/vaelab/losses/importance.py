@@ -9,54 +9,100 @@ of the weights, and the score of q, whose mean is zero, is left out.
 """
 
 import math
+from abc import abstractmethod
 from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from vaelab.losses.needs import need_density, need_density_of_samples, need_differentiable_density
+from vaelab.losses.needs import concerning, need_density, need_density_of_samples, need_differentiable_density
 from vaelab.losses.objective import Objective, Terms
 from vaelab.losses.step import Step
 from vaelab.models.autoencoder import Autoencoder
-from vaelab.models.parts import UnsuitableError
 
 Gradient = Literal["reparameterized", "doubly_reparameterized"]
 Samples = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class IWAE(Objective):
-    """loss = -E[log 1/k sum_i w_i], w_i = p(x|z_i) p(z_i) / q(z_i|x) (Burda et al. 2015, equation 8).
+class Shares(NamedTuple):
+    """How much the gradient of each sample counts in that of a bound, (m, k, B) each."""
 
-    For k = 1 it is the negative Monte Carlo ELBO, for more it is tighter.
+    of_decoder: Tensor  # that of log p(x|z) + log p(z) at fixed z
+    through_z: Tensor  # what log w gets through z
+    of_posterior: Tensor | None = None  # that of -log q(z|x) at fixed z; None leaves it out
+
+
+class ImportanceBound(Objective):
+    """loss = -L, a bound L on log p(x) of the weights of k samples, in m groups (here 1).
 
     Args:
         samples: k.
         gradient: of what encodes; see the top of the file.
     """
 
+    groups = 1
+
     def __init__(self, *, samples: Samples, gradient: Gradient = "reparameterized") -> None:
         super().__init__()
-        self.samples = samples
-        self.gradient = gradient
+        self.samples, self.gradient = samples, gradient
+        self.apart = gradient == "doubly_reparameterized"  # takes the gradient of each sample by itself
+
+    @abstractmethod
+    def bound(self, log_weight: Tensor) -> Tensor:
+        """L of log w (m, k, B), (B,)."""
+
+    @abstractmethod
+    def shares(self, log_weight: Tensor) -> Shares:
+        """The gradient of each sample, taken by itself, in that of L."""
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse a model without densities."""
-        _need_weights(self, model, self.gradient)
+        """Refuse a model without densities or, with samples taken apart, one where that cannot be done."""
+        with concerning(self):
+            need_density(model)
+            need_density_of_samples(model)
+            if self.apart:
+                need_differentiable_density(model)
 
     def forward(self, step: Step) -> Terms:
         """`loss`, `reconstruction` and `kl`."""
-        if self.gradient == "reparameterized":
-            drawn = _draw(step, self.samples)
-            return _terms(_log_mean(drawn.log_weight, 0), drawn)
-        drawn = _draw(step, self.samples, apart=True)
-        share = drawn.log_weight.softmax(0)
-        bound = _log_mean(drawn.log_weight, 0)
-        return _terms(drawn.with_gradients(bound, of_model=share, through_z=share.square()), drawn)
+        z = step.q.rsample(torch.Size([self.groups, self.samples]))  # (m, k, B, Z)
+        apart = self.apart and torch.is_grad_enabled()
+        at = z.detach().requires_grad_() if apart else z
+        log_likelihood = step.model.decode(at, step.y).log_prob(step.x)  # (m, k, B)
+        log_prior, log_posterior = step.p_z.log_prob(at), step.q.log_prob(at)
+        log_weight = log_likelihood + log_prior - log_posterior
+        bound = self.bound(log_weight)
+        if apart:
+            shares = self.shares(log_weight.detach())
+            (score,) = torch.autograd.grad(log_weight.sum(), at, retain_graph=True)  # d log w / dz
+            surrogate = shares.of_decoder * (log_likelihood + log_prior) + shares.through_z * (score * z).sum(-1)
+            if shares.of_posterior is not None:
+                surrogate = surrogate - shares.of_posterior * log_posterior
+            surrogate = surrogate.sum((0, 1))  # (B,), of which the gradient is taken
+            bound = bound.detach() + surrogate - surrogate.detach()
+        kl = (log_posterior - log_prior).mean()
+        return {"loss": -bound.mean(), "reconstruction": -log_likelihood.mean(), "kl": kl}
 
 
-class MIWAE(Objective):
+class IWAE(ImportanceBound):
+    """loss = -E[log 1/k sum_i w_i], w_i = p(x|z_i) p(z_i) / q(z_i|x) (Burda et al. 2015, equation 8).
+
+    For k = 1 it is the negative Monte Carlo ELBO, for more it is tighter.
+    """
+
+    def bound(self, log_weight: Tensor) -> Tensor:
+        """Log of the mean weight; with several groups, the mean of theirs."""
+        return _log_mean(log_weight, 1).mean(0)
+
+    def shares(self, log_weight: Tensor) -> Shares:
+        """Each sample's share of its group's weights, and its square."""
+        share = log_weight.softmax(1)
+        return Shares(share / self.groups, share.square() / self.groups)
+
+
+class MIWAE(IWAE):
     """loss = -1/m sum_j log 1/k sum_i w_ij: the mean of m bounds of k samples each (Rainforth et al. 2018).
 
     With groups 1 it is IWAE's loss, with samples 1 the ELBO's of m samples.
@@ -64,65 +110,38 @@ class MIWAE(Objective):
     Args:
         samples: k.
         groups: m.
-        gradient: of what encodes; see the top of the file.
+        gradient: see `ImportanceBound`.
     """
 
     def __init__(self, *, samples: Samples, groups: Samples, gradient: Gradient = "reparameterized") -> None:
-        super().__init__()
-        self.samples = samples
+        super().__init__(samples=samples, gradient=gradient)
         self.groups = groups
-        self.gradient = gradient
-
-    def requires(self, model: Autoencoder) -> None:
-        """Refuse a model without densities."""
-        _need_weights(self, model, self.gradient)
-
-    def forward(self, step: Step) -> Terms:
-        """`loss`, `reconstruction` and `kl`."""
-        shape = (self.groups, self.samples)
-        if self.gradient == "reparameterized":
-            drawn = _draw(step, *shape)
-            return _terms(_log_mean(drawn.log_weight, 1).mean(0), drawn)
-        drawn = _draw(step, *shape, apart=True)
-        share = drawn.log_weight.softmax(1)
-        bound = _log_mean(drawn.log_weight, 1).mean(0)
-        through_z = share.square() / self.groups
-        return _terms(drawn.with_gradients(bound, of_model=share / self.groups, through_z=through_z), drawn)
 
 
-class CIWAE(Objective):
+class CIWAE(IWAE):
     """loss = -(elbo_share * ELBO + (1 - elbo_share) * log 1/k sum_i w_i) (Rainforth et al. 2018).
 
     Args:
         samples: k, of both bounds.
         elbo_share: beta: 0 gives IWAE, 1 the ELBO of k samples.
-        gradient: of what encodes; see the top of the file.
+        gradient: see `ImportanceBound`.
     """
 
     def __init__(self, *, samples: Samples, elbo_share: Share = 0.5, gradient: Gradient = "reparameterized") -> None:
-        super().__init__()
-        self.samples = samples
+        super().__init__(samples=samples, gradient=gradient)
         self.elbo_share = elbo_share
-        self.gradient = gradient
 
-    def requires(self, model: Autoencoder) -> None:
-        """Refuse a model without densities."""
-        _need_weights(self, model, self.gradient)
+    def bound(self, log_weight: Tensor) -> Tensor:
+        """Between IWAE's and the ELBO."""
+        return self.elbo_share * log_weight.mean((0, 1)) + (1 - self.elbo_share) * super().bound(log_weight)
 
-    def forward(self, step: Step) -> Terms:
-        """`loss`, `reconstruction` and `kl`."""
-        apart = self.gradient == "doubly_reparameterized"
-        drawn = _draw(step, self.samples, apart=apart)
-        elbo, bound = drawn.log_weight.mean(0), _log_mean(drawn.log_weight, 0)
-        mixed = self.elbo_share * elbo + (1 - self.elbo_share) * bound
-        if apart:
-            share, even = drawn.log_weight.softmax(0), self.elbo_share / self.samples
-            of_model, through_z = (even + (1 - self.elbo_share) * part for part in (share, share.square()))
-            mixed = drawn.with_gradients(mixed, of_model=of_model, through_z=through_z)
-        return _terms(mixed, drawn)
+    def shares(self, log_weight: Tensor) -> Shares:
+        """Between IWAE's and 1/k."""
+        even, (share, square, _) = self.elbo_share / self.samples, super().shares(log_weight)
+        return Shares(even + (1 - self.elbo_share) * share, even + (1 - self.elbo_share) * square)
 
 
-class PIWAE(Objective):
+class PIWAE(ImportanceBound):
     """IWAE's loss of all m k samples for what decodes, MIWAE's of m groups of k for what encodes.
 
     (Rainforth et al. 2018.) The loss that is reported is IWAE's. What encodes is what acts through z and
@@ -131,94 +150,25 @@ class PIWAE(Objective):
     Args:
         samples: k.
         groups: m.
-        gradient: of what encodes; see the top of the file.
+        gradient: see `ImportanceBound`.
     """
 
     def __init__(self, *, samples: Samples, groups: Samples, gradient: Gradient = "reparameterized") -> None:
-        super().__init__()
-        self.samples = samples
-        self.groups = groups
-        self.gradient = gradient
+        super().__init__(samples=samples, gradient=gradient)
+        self.groups, self.apart = groups, True
 
-    def requires(self, model: Autoencoder) -> None:
-        """Refuse a model without densities, or whose density is not known at any z."""
-        _need_weights(self, model, "doubly_reparameterized")  # samples are weighed one by one whatever the gradient is
+    def bound(self, log_weight: Tensor) -> Tensor:
+        """Log of the mean weight of all samples."""
+        return _log_mean(log_weight.flatten(0, 1), 0)
 
-    def forward(self, step: Step) -> Terms:
-        """`loss`, `reconstruction` and `kl`."""
-        drawn = _draw(step, self.groups, self.samples, apart=True)
-        log_weight = drawn.log_weight  # (m, k, B)
-        bound = _log_mean(log_weight.flatten(0, 1), 0)
-        of_model = log_weight.flatten(0, 1).softmax(0).view_as(log_weight)
-        in_group = log_weight.softmax(1)
-        if self.gradient == "reparameterized":
-            of_posterior = through_z = in_group / self.groups
-        else:
-            of_posterior, through_z = None, in_group.square() / self.groups
-        loss = drawn.with_gradients(bound, of_model=of_model, through_z=through_z, of_posterior=of_posterior)
-        return _terms(loss, drawn)
-
-
-class _Drawn(NamedTuple):
-    """Samples of q(z|x) and their log-densities, each (*samples, B)."""
-
-    z: Tensor  # (*samples, B, Z)
-    log_likelihood: Tensor
-    log_prior: Tensor
-    log_posterior: Tensor
-    score: Tensor | None  # d log w / dz at fixed parameters, (*samples, B, Z)
-
-    @property
-    def log_weight(self) -> Tensor:
-        return self.log_likelihood + self.log_prior - self.log_posterior
-
-    def with_gradients(
-        self, bound: Tensor, *, of_model: Tensor, through_z: Tensor, of_posterior: Tensor | None = None
-    ) -> Tensor:
-        """The values of `bound` (B,), with the gradients of these sums over the samples, whose weights are constants.
-
-        of_model * (log p(x|z) + log p(z)) at fixed z, through_z * (what log w gets through z), and
-        -of_posterior * log q(z|x) at fixed z.
-        """
-        if self.score is None:  # nobody asks for gradients
-            return bound
-        surrogate = of_model.detach() * (self.log_likelihood + self.log_prior)
-        surrogate = surrogate + through_z.detach() * (self.score * self.z).sum(-1)
-        if of_posterior is not None:
-            surrogate = surrogate - of_posterior.detach() * self.log_posterior
-        surrogate = surrogate.flatten(0, -2).sum(0)  # (B,)
-        return bound.detach() + surrogate - surrogate.detach()
-
-
-def _draw(step: Step, *samples: int, apart: bool = False) -> _Drawn:
-    """Samples (*samples, B, Z); `apart`, the densities do not pass gradients to z, for which there is the score."""
-    z = step.q.rsample(torch.Size(samples))
-    apart = apart and torch.is_grad_enabled()
-    at = z.detach().requires_grad_() if apart else z
-    densities = step.model.decode(at, step.y).log_prob(step.x), step.p_z.log_prob(at), step.q.log_prob(at)
-    score = None
-    if apart:
-        log_weight = densities[0] + densities[1] - densities[2]
-        (score,) = torch.autograd.grad(log_weight.sum(), at, retain_graph=True)
-    return _Drawn(z, *densities, score)
+    def shares(self, log_weight: Tensor) -> Shares:
+        """Of all weights for what decodes, of a group's for what encodes."""
+        of_all, of_group = log_weight.flatten(0, 1).softmax(0).view_as(log_weight), log_weight.softmax(1)
+        if self.gradient == "doubly_reparameterized":
+            return Shares(of_all, of_group.square() / self.groups)
+        return Shares(of_all, of_group / self.groups, of_group / self.groups)
 
 
 def _log_mean(log_weight: Tensor, dimension: int) -> Tensor:
     """Log of the mean weight over a dimension of samples."""
     return log_weight.logsumexp(dimension) - math.log(log_weight.shape[dimension])
-
-
-def _terms(bound: Tensor, drawn: _Drawn) -> Terms:
-    """The negative bound (B,) as a loss, and the terms of the ELBO."""
-    kl = drawn.log_posterior - drawn.log_prior
-    return {"loss": -bound.mean(), "reconstruction": -drawn.log_likelihood.mean(), "kl": kl.mean()}
-
-
-def _need_weights(bound: Objective, model: Autoencoder, gradient: Gradient) -> None:
-    try:
-        need_density(model)
-        need_density_of_samples(model)
-        if gradient == "doubly_reparameterized":
-            need_differentiable_density(model)
-    except UnsuitableError as error:
-        raise UnsuitableError(f"{{}}: {error.message}", bound, *error.parts, fits=error.fits) from error

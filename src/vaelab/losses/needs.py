@@ -1,13 +1,16 @@
 """What a model must have for a term or a bound, said before training starts."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from torch import nn
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.distributions import Flowed
-from vaelab.models.parts import CodePosterior, Space, UnsuitableError
+from vaelab.models.parts import CodePosterior, Space, UnsuitableError, coupling_module
 from vaelab.models.posteriors import FullCovarianceGaussian, Gaussian, Laplace
 from vaelab.models.priors import HypersphericalUniform, StandardNormal, UniformCodes
 
@@ -16,6 +19,15 @@ PRIORS: dict[Space, type] = {
     "the unit sphere": HypersphericalUniform,
     "codes": UniformCodes,
 }
+
+
+@contextmanager
+def concerning(what: object) -> Iterator[None]:
+    """Have what is refused name the objective or term that refuses it."""
+    try:
+        yield
+    except UnsuitableError as error:
+        raise UnsuitableError(f"{{}}: {error.message}", what, *error.parts, fits=error.fits) from error
 
 
 def need_density(model: Autoencoder) -> None:
@@ -76,14 +88,23 @@ def need_density_of_samples(model: Autoencoder) -> None:
         )
 
 
+def need_uncoupled(gradient: str, *networks: nn.Module | None, instead: str) -> None:
+    """Refuse to take the `gradient` of each image, or sample, by itself of `networks` that do not keep them apart."""
+    for network in networks:
+        if network is not None and (coupling := coupling_module(network)) is not None:
+            message = f"{gradient} by itself, and {{}} makes it depend on the others of its batch: {instead}"
+            raise UnsuitableError(message, coupling)
+
+
 def need_differentiable_density(model: Autoencoder) -> None:
-    """Refuse a posterior whose samples are no smooth map of noise, and a model that couples samples."""
+    """Refuse a posterior whose samples are no smooth map of noise, and densities of z that couple samples.
+
+    What makes the posterior of an image depend on the batch, such as batch normalization in the encoder, is the same
+    for all its samples, and does no harm.
+    """
     instead = "take the objective iwae with gradient=reparameterized"
-    if (coupling := model.coupling()) is not None:
-        raise UnsuitableError(
-            f"it weighs the gradient of each sample by itself, and {{}} makes it depend on all samples: {instead}",
-            coupling,
-        )
+    parts = model.decoder, model.likelihood, model.posterior, model.prior
+    need_uncoupled("it weighs the gradient of each sample", *parts, instead=instead)
     q, _ = kinds(model)
     if q is not None and (not q.has_rsample or isinstance(q, Flowed) or model.space != "real vectors"):
         raise UnsuitableError(

@@ -4,14 +4,14 @@ One reduction everywhere: sum over the dimensions of an event, mean over the bat
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from vaelab.losses.corruptions import Corruption
+from vaelab.losses.needs import concerning, need_uncoupled
 from vaelab.losses.step import Step
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.parts import CodePosterior, UnsuitableError, coupling_module
@@ -20,54 +20,28 @@ from vaelab.seeding import derive_seed
 
 Terms = Mapping[str, Tensor]
 OptimizerOf = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Critics = dict[str, tuple[nn.Module, OptimizerOf]]
 RESERVED = ("loss", "reconstruction", "elbo", "mse")  # names of what is reported besides the terms
-
-
-class Objective(nn.Module, ABC):
-    """step -> "loss", which is minimized, and each term by its name, unweighted: scalars in nats."""
-
-    @abstractmethod
-    def forward(self, step: Step) -> Terms:
-        """The loss and its terms."""
-
-    def requires(self, model: Autoencoder) -> None:
-        """Raise UnsuitableError where `model` lacks what this objective needs."""
-
-    def build(self, model: Autoencoder, seed: int) -> None:
-        """Make the networks that it owns, with weights f(seed)."""
-
-    def coupling(self) -> str | None:
-        """The first term that is no mean over the images of a batch; None where all are."""
-        return None
-
-    def taking_gradients(self) -> str | None:
-        """The first term whose value is made of gradients; None where there is none."""
-        return None
-
-    def weights(self, step: float) -> dict[str, float]:
-        """The weights of its terms at an optimizer's step."""
-        return {}
-
-    def critics(self) -> dict[str, tuple[nn.Module, OptimizerOf]]:
-        """Networks that are trained against the model, each with what makes its optimizer."""
-        return {}
-
-    def critic_losses(self, step: Step) -> dict[str, Tensor]:
-        """What each critic minimizes; no gradient reaches the model."""
-        return {}
 
 
 class Term(nn.Module, ABC):
     """A summand of a loss: a scalar of a step, times a weight.
 
     A term may own critics or feature networks, made in `build`, of whatever it looks at: z, x, features.
+
+    Args:
+        weight: a number, or a schedule of the optimizer's step.
     """
 
-    weight: Weight | Schedule | None  # None: it is only reported
     couples_images: bool = False  # no mean over the images of a batch
+    only_reported: ClassVar[bool] = False  # the loss gets nothing of it
     uses_prior: ClassVar[bool] = False  # trains or matches p(z)
-    takes_gradients: ClassVar[bool] = False  # its value is made of gradients
+    differentiates: ClassVar[Sequence[str]] = ()  # parts of the model whose gradients its value is made of
     evaluated_as: ClassVar[str | None] = None  # the name of what an evaluation reports, where that is something else
+
+    def __init__(self, *, weight: Weight | Schedule = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
 
     @abstractmethod
     def forward(self, step: Step) -> Tensor | None:
@@ -78,12 +52,12 @@ class Term(nn.Module, ABC):
         value: Tensor | None = self(step)
         return value
 
-    def contribution(self, step: Step, value: Tensor) -> Tensor | None:
-        """What the loss gets of a value; None where it is only reported."""
-        return None if self.weight is None else step.weight(self.weight) * value
+    def contribution(self, step: Step, value: Tensor) -> Tensor:
+        """What the loss gets of a value."""
+        return step.weight(self.weight) * value
 
     def requires(self, model: Autoencoder) -> None:
-        """Raise UnsuitableError where `model` cannot have it."""
+        """Raise UnsuitableError where `model` lacks what this needs."""
 
     def build(self, model: Autoencoder) -> None:
         """Make its networks."""
@@ -91,13 +65,74 @@ class Term(nn.Module, ABC):
     def bind(self, terms: Mapping[str, "Term"]) -> None:
         """Take what it needs of the other terms of the loss, which have been built."""
 
-    def critics(self) -> dict[str, tuple[nn.Module, OptimizerOf]]:
-        """Its critics by name, each with what makes its optimizer."""
+    def critics(self) -> Critics:
+        """Networks that are trained against the model, each with what makes its optimizer."""
         return {}
 
     def critic_losses(self, step: Step) -> dict[str, Tensor]:
         """What each critic minimizes; no gradient reaches the model."""
         return {}
+
+
+class Objective(nn.Module, ABC):
+    """step -> "loss", which is minimized, and each term by its name, unweighted: scalars in nats.
+
+    `terms` are what it is made of, by name; one of a piece, such as an importance-weighted bound, has none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.terms = nn.ModuleDict()
+
+    @abstractmethod
+    def forward(self, step: Step) -> Terms:
+        """The loss and its terms."""
+
+    def requires(self, model: Autoencoder) -> None:
+        """Raise UnsuitableError where `model` lacks what this, or a term, needs."""
+        for name, term in self._named():
+            with concerning(f"the term {name}"):
+                term.requires(model)
+                parts = [getattr(model, part) for part in term.differentiates]
+                instead = "normalization=layer or group does not"
+                need_uncoupled("it takes the gradient of each image", *parts, instead=instead)
+
+    def build(self, model: Autoencoder, seed: int) -> None:
+        """Make the terms' networks."""
+        for name, term in self._named():
+            torch.manual_seed(derive_seed(seed, f"term {name}"))
+            with concerning(f"the term {name}"):
+                term.build(model)
+        for name, term in self._named():
+            with concerning(f"the term {name}"):
+                term.bind(dict(self._named()))
+        for name in (self.critics() | self.weights(0)).keys() & self.terms.keys():
+            raise ValueError(f"terms.{name}: another term reports something by this name; take my_{name}")
+
+    def coupling(self) -> str | None:
+        """The first term that is no mean over the images of a batch, or has a critic that is none."""
+        coupled = (name for name, term in self._named() if term.couples_images or coupling_module(term) is not None)
+        return next((f"the term {name}" for name in coupled), None)
+
+    def taking_gradients(self) -> str | None:
+        """The first term whose value is made of gradients."""
+        return next((f"the term {name}" for name, term in self._named() if term.differentiates), None)
+
+    def weights(self, step: float) -> dict[str, float]:
+        """`<term>_weight` of each term."""
+        return {f"{name}_weight": at(term.weight, step) for name, term in self._named() if not term.only_reported}
+
+    def critics(self) -> Critics:
+        """`<term>_<critic>`."""
+        return {f"{name}_{critic}": made for name, term in self._named() for critic, made in term.critics().items()}
+
+    def critic_losses(self, step: Step) -> dict[str, Tensor]:
+        """`<term>_<critic>`."""
+        losses = [(name, term.critic_losses(step)) for name, term in self._named()]
+        return {f"{name}_{critic}": loss for name, own in losses for critic, loss in own.items()}
+
+    def _named(self) -> Iterable[tuple[str, Term]]:
+        return self.terms.items()  # type: ignore[return-value]
 
 
 class SumOfTerms(Objective):
@@ -124,9 +159,7 @@ class SumOfTerms(Objective):
         reconstruction_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.terms = nn.ModuleDict()
-        self.corruption = corruption
-        self.reconstruction_weight = reconstruction_weight
+        self.corruption, self.reconstruction_weight = corruption, reconstruction_weight
         for name, term in [*terms.items(), *(more or {}).items()]:
             if name in self.terms:
                 raise ValueError(f"there are two terms {name}: give the one that you add, terms.{name}, another name")
@@ -134,9 +167,6 @@ class SumOfTerms(Objective):
                 raise ValueError(f"terms.{name}: no term can have this name; take another, such as my_{name}")
             if term is not None:
                 self.terms[name] = term
-
-    def _named(self) -> Iterable[tuple[str, Term]]:
-        return self.terms.items()  # type: ignore[return-value]
 
     def forward(self, step: Step) -> Terms:
         """`loss`, `reconstruction` and every term by its name."""
@@ -150,8 +180,7 @@ class SumOfTerms(Objective):
             if value is None:
                 continue
             values[name if step.training else self._evaluated_as(name, term, values)] = value
-            contribution = term.contribution(step, value)
-            loss = loss if contribution is None else loss + contribution
+            loss = loss if term.only_reported else loss + term.contribution(step, value)
         return {"loss": loss, **values}
 
     def _evaluated_as(self, name: str, term: Term, taken: Terms) -> str:
@@ -161,15 +190,7 @@ class SumOfTerms(Objective):
 
     def requires(self, model: Autoencoder) -> None:
         """Refuse what each term refuses, and a prior or codes that nothing trains."""
-        for name, term in self._named():
-            with _of_term(name):
-                term.requires(model)
-            if term.takes_gradients and (coupling := model.coupling()) is not None:
-                raise UnsuitableError(
-                    f"the term {name} takes the gradient of each image by itself, and {{}} makes it depend on the "
-                    "others of its batch: normalization=layer or group does not",
-                    coupling,
-                )
+        super().requires(model)
         terms = dict(self._named())
         if isinstance(model.posterior, CodePosterior) and not model.posterior.has_density and "commitment" not in terms:
             raise UnsuitableError(
@@ -181,47 +202,3 @@ class SumOfTerms(Objective):
                 "does, such as kl or mmd, or leave the prior out",
                 model.prior,
             )
-
-    def build(self, model: Autoencoder, seed: int) -> None:
-        """Make the terms' networks."""
-        for name, term in self._named():
-            torch.manual_seed(derive_seed(seed, f"term {name}"))
-            with _of_term(name):
-                term.build(model)
-        for name, term in self._named():
-            with _of_term(name):
-                term.bind(dict(self._named()))
-
-    def coupling(self) -> str | None:
-        """The first term that is no mean over the images of a batch, or has a critic that is none."""
-        coupled = (name for name, term in self._named() if term.couples_images or coupling_module(term) is not None)
-        return next((f"the term {name}" for name in coupled), None)
-
-    def taking_gradients(self) -> str | None:
-        """The first term whose value is made of gradients."""
-        return next((f"the term {name}" for name, term in self._named() if term.takes_gradients), None)
-
-    def weights(self, step: float) -> dict[str, float]:
-        """`<term>_weight` of each term."""
-        weighted = [(name, term.weight) for name, term in self._named() if term.weight is not None]
-        return {f"{name}_weight": at(weight, step) for name, weight in weighted}
-
-    def critics(self) -> dict[str, tuple[nn.Module, OptimizerOf]]:
-        """`<term>_<critic>`."""
-        return self._of_critics(lambda term: term.critics())
-
-    def critic_losses(self, step: Step) -> dict[str, Tensor]:
-        """`<term>_<critic>`."""
-        return self._of_critics(lambda term: term.critic_losses(step))
-
-    def _of_critics(self, of: Callable[[Term], Mapping[str, Any]]) -> dict[str, Any]:
-        return {f"{name}_{critic}": found for name, term in self._named() for critic, found in of(term).items()}
-
-
-@contextmanager
-def _of_term(name: str) -> Iterator[None]:
-    """Have what is refused name its term."""
-    try:
-        yield
-    except UnsuitableError as error:
-        raise UnsuitableError(f"the term {name}: {error.message}", *error.parts, fits=error.fits) from error

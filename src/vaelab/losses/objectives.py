@@ -40,9 +40,15 @@ def elbo(
     return SumOfTerms(own, terms, corruption=corruption, reconstruction_weight=reconstruction_weight)
 
 
-def capacity(*, kl_weight: Weight = 100.0, capacity: Weight | Schedule = 25.0, terms: More | None = None) -> SumOfTerms:
+def capacity(
+    *,
+    kl_weight: Weight = 100.0,
+    capacity: Weight | Schedule = 25.0,
+    kl: KLEstimator = "closed_form",
+    terms: More | None = None,
+) -> SumOfTerms:
     """loss = E_q[-log p(x|z)] + kl_weight * |KL(q(z|x) || p(z)) - capacity(step)| (Burgess et al. 2018, equation 8)."""
-    return SumOfTerms({"kl": KL(weight=kl_weight, capacity=capacity)}, terms)
+    return SumOfTerms({"kl": KL(weight=kl_weight, capacity=capacity, kl=kl)}, terms)
 
 
 def factor_vae(
@@ -50,13 +56,14 @@ def factor_vae(
     tc_weight: Weight | Schedule = 10.0,
     discriminator: Part,
     discriminator_optimizer: Part,
+    kl: KLEstimator = "closed_form",
     terms: More | None = None,
 ) -> SumOfTerms:
     """loss = E_q[-log p(x|z)] + KL(q(z|x) || p(z)) + tc_weight * TC(z) (Kim & Mnih 2018, equation 2)."""
     correlation = DensityRatioTotalCorrelation(
         weight=tc_weight, discriminator=discriminator, optimizer=discriminator_optimizer
     )
-    return SumOfTerms({"kl": KL(), "total_correlation": correlation}, terms)
+    return SumOfTerms({"kl": KL(kl=kl), "total_correlation": correlation}, terms)
 
 
 def adversarial(

@@ -42,8 +42,8 @@ class DIP(Term):
         diagonal: Weight = 10.0,
         covariance: Literal["means", "samples"] = "means",
     ) -> None:
-        super().__init__()
-        self.weight, self.diagonal, self.covariance = weight, diagonal, covariance
+        super().__init__(weight=weight)
+        self.diagonal, self.covariance = diagonal, covariance
 
     def requires(self, model: Autoencoder) -> None:
         """Refuse a posterior whose covariance is not known, where it is needed."""
@@ -73,10 +73,6 @@ class DIP(Term):
 class CodeNorm(Term):
     """|z|^2 / 2, the mean over the batch: keeps a deterministic code near 0 (RAE, Ghosh et al. 2020)."""
 
-    def __init__(self, *, weight: Weight | Schedule = 0.64) -> None:
-        super().__init__()
-        self.weight = weight
-
     def forward(self, step: Step) -> Tensor:
         """The penalty."""
         return step.z.square().sum(-1).mean() / 2
@@ -84,10 +80,6 @@ class CodeNorm(Term):
 
 class DecoderNorm(Term):
     """|theta|^2, theta the decoder's weights and biases (RAE-L2, Ghosh et al. 2020, section 3.1)."""
-
-    def __init__(self, *, weight: Weight | Schedule = 0.00512) -> None:
-        super().__init__()
-        self.weight = weight
 
     def requires(self, model: Autoencoder) -> None:
         """Refuse a decoder without weights."""
@@ -102,11 +94,7 @@ class DecoderNorm(Term):
 class DecoderJacobian(Term):
     """|d D(z) / dz|_F^2, D(z) the mean of p(x|z) (RAE-GP, Ghosh et al. 2020; see `jacobian_norm`)."""
 
-    takes_gradients = True
-
-    def __init__(self, *, weight: Weight | Schedule = 0.004) -> None:
-        super().__init__()
-        self.weight = weight
+    differentiates = ("decoder", "likelihood")
 
     def forward(self, step: Step) -> Tensor:
         """The penalty, the mean over the batch."""
@@ -116,11 +104,7 @@ class DecoderJacobian(Term):
 class EncoderJacobian(Term):
     """|d f(x) / dx|_F^2, f(x) the mean of q(z|x) (contractive, Rifai et al. 2011; see `jacobian_norm`)."""
 
-    takes_gradients = True
-
-    def __init__(self, *, weight: Weight | Schedule = 10.0) -> None:
-        super().__init__()
-        self.weight = weight
+    differentiates = ("encoder", "posterior")
 
     def forward(self, step: Step) -> Tensor:
         """The penalty, the mean over the batch."""
@@ -138,8 +122,8 @@ class Sparsity(Term):
     couples_images = True
 
     def __init__(self, *, weight: Weight | Schedule = 3.0, rate: Probability = 0.05) -> None:
-        super().__init__()
-        self.weight, self.rate = weight, rate
+        super().__init__(weight=weight)
+        self.rate = rate
 
     def requires(self, model: Autoencoder) -> None:
         """Refuse codes that are not between 0 and 1."""
@@ -171,10 +155,6 @@ class Commitment(Term):
         weight: of the commitment.
     """
 
-    def __init__(self, *, weight: Weight | Schedule = 0.25) -> None:
-        super().__init__()
-        self.weight = weight
-
     def requires(self, model: Autoencoder) -> None:
         """Refuse a posterior that does not quantize."""
         if not isinstance(model.posterior, CodePosterior) or model.posterior.has_density:
@@ -188,16 +168,14 @@ class Commitment(Term):
 
     def contribution(self, step: Step, value: Tensor) -> Tensor:
         """With the codebook's own error."""
-        error = _codes(step).codebook_error
-        assert self.weight is not None
-        weighted = step.weight(self.weight) * value
+        weighted, error = super().contribution(step, value), _codes(step).codebook_error
         return weighted if error is None else weighted + error.mean()
 
 
 class CodeUse(Term):
     """The perplexity of a batch's codes: exp(entropy) of how often each occurs, K if all do alike. Only reported."""
 
-    weight = None
+    only_reported = True
 
     def forward(self, step: Step) -> Tensor:
         """The perplexity."""
@@ -208,7 +186,7 @@ class CodeLength(Term):
     """L log K: the nats that an image's codes take under a uniform prior. Only reported, where there is a prior."""
 
     uses_prior = True
-    weight = None
+    only_reported = True
 
     def forward(self, step: Step) -> Tensor | None:
         """Nats."""

@@ -1,14 +1,19 @@
 """What all terms of a loss look at, computed once."""
 
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from vaelab.models.autoencoder import Autoencoder
+from vaelab.models.priors import StandardNormal
 from vaelab.models.schedules import Schedule, at
+from vaelab.seeding import standard_normal_like
 
 
+@dataclass(eq=False)
 class Step:
     """A batch of images under a model, in training or in an evaluation.
 
@@ -22,19 +27,17 @@ class Step:
         dataset_size: images in the training split; None where that is not known.
     """
 
-    def __init__(
-        self,
-        model: Autoencoder,
-        x: Tensor,
-        y: Tensor | None = None,
-        *,
-        number: int = 0,
-        training: bool = True,
-        dataset_size: int | None = None,
-    ) -> None:
-        self.model, self.x, self.y = model, x, y
-        self.number, self.training, self.dataset_size = number, training, dataset_size
-        self.seen = x  # what the encoder is given: the images, or a corruption of them
+    model: Autoencoder
+    x: Tensor
+    y: Tensor | None = None
+    _: KW_ONLY
+    number: int = 0
+    training: bool = True
+    dataset_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Have the encoder see the images; training may put a corruption of them in their place."""
+        self.seen = self.x
 
     @cached_property
     def q(self) -> Distribution:
@@ -57,6 +60,15 @@ class Step:
         assert self.model.prior is not None  # `Objective.requires` refuses a model without one
         prior: Distribution = self.model.prior()
         return prior
+
+    def sample_prior(self) -> Tensor:
+        """Samples of p(z), as many as images, (B, Z).
+
+        Those of N(0, I) do not depend on the number of processes that share the batch, those of other priors do.
+        """
+        if isinstance(self.model.prior, StandardNormal):
+            return standard_normal_like(self.model.prior.zero.expand(len(self.x), -1))
+        return self.p_z.sample(torch.Size([len(self.x)]))
 
     @cached_property
     def reconstruction(self) -> Tensor:

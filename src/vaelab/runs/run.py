@@ -41,7 +41,7 @@ from vaelab.training import events
 from vaelab.training.checkpoints import BEST, INITIAL, LAST, PREVIOUS, Checkpoints
 from vaelab.training.datamodule import ImageDataModule
 from vaelab.training.internals import cluster_environment, complete_epochs
-from vaelab.training.module import AutoencoderModule, plain
+from vaelab.training.module import AutoencoderModule
 from vaelab.training.reading import load_weights, read, reason
 from vaelab.training.signals import graceful_stop
 
@@ -332,7 +332,7 @@ def _test(experiment: Experiment, model: Autoencoder, trainer: pl.Trainer) -> di
         return {}
     module = AutoencoderModule(model, experiment.objective, experiment.optimizer, seed=experiment.seed)
     trainer.test(module, ImageDataModule(experiment.data, seed=experiment.seed), verbose=False)
-    metrics: dict[str, float] = plain(trainer.callback_metrics)
+    metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
     return {name: value for name, value in metrics.items() if name.startswith("test/")}
 
 

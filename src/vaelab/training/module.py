@@ -1,21 +1,22 @@
 """The one LightningModule: an autoencoder, its objective and their optimizers."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import ParallelStrategy, Strategy
+from pytorch_lightning.core.optimizer import do_nothing_closure
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.parallel import DistributedDataParallel
 
 from vaelab.data import Batch, Batches
 from vaelab.errors import DivergenceError
-from vaelab.losses import Objective, Step, Terms
+from vaelab.losses import Objective, Step
+from vaelab.losses.objective import OptimizerOf
 from vaelab.metrics.likelihood import evaluation_terms
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.seeding import derive_seed, seed_noise, sharing
@@ -24,9 +25,7 @@ from vaelab.training.datamodule import as_batch
 from vaelab.training.internals import HOOK, batch_number, batch_of_epoch, count_step, has_plain_steps
 from vaelab.training.learning_rate import FactorOf, TorchSchedule, schedules, step_after_batch, step_on_metrics
 from vaelab.training.reading import tensors
-
-OptimizerOf = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-TermsOfBatch = tuple[dict[str, Tensor], int, int]  # means, images, step of the optimizer
+from vaelab.training.term_means import TermMeans
 
 
 class AutoencoderModule(pl.LightningModule):
@@ -47,7 +46,9 @@ class AutoencoderModule(pl.LightningModule):
         scheduler: (steps of the run, steps of an epoch) -> factor of the learning rate at a step, or a class of torch.
         seed: the run's.
         log_every: batches whose terms are logged together.
-        accumulate_grad_batches: batches whose gradients an optimizer's step takes the mean of.
+        accumulate_grad_batches: batches whose gradients an optimizer's step takes the mean of. Where the last of an
+            epoch are fewer, it is the mean of these (Lightning divides them by this number, too); of a loader that
+            does not know its length, it is not known in time.
         gradient_clip_val: what the gradients of each optimizer are clipped to; None leaves them.
         gradient_clip_algorithm: by their norm together, or by value.
     """
@@ -68,18 +69,11 @@ class AutoencoderModule(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         objective.build(model, seed)
-        self.model = model
-        self.objective = objective
-        self.optimizer = optimizer
-        self.scheduler = scheduler
-        self.seed = seed
-        self.log_every = log_every
-        self.accumulate_grad_batches = accumulate_grad_batches
-        self.gradient_clip_val = gradient_clip_val
-        self.gradient_clip_algorithm = gradient_clip_algorithm
+        self.model, self.objective, self.optimizer, self.scheduler = model, objective, optimizer, scheduler
+        self.seed, self.log_every, self.accumulate_grad_batches = seed, log_every, accumulate_grad_batches
+        self.gradient_clip_val, self.gradient_clip_algorithm = gradient_clip_val, gradient_clip_algorithm
         self.shown: dict[str, float] = {}  # the newest terms, for the progress bar
-        self._window = TermMeans()
-        self._evaluation = TermMeans()
+        self._window, self._evaluation = TermMeans(), TermMeans()
         self._dataset_size: int | None = None
         self._bundles: Bundles | None = None  # of the training that is going on
         self._plain_steps = False
@@ -119,13 +113,15 @@ class AutoencoderModule(pl.LightningModule):
             )
             self._train_critics(False)  # the terms ask them, and train them no further
             terms = dict(self.objective(step))
+            first = batch_idx - batch_idx % self.accumulate_grad_batches
+            share /= min(self.accumulate_grad_batches, self.trainer.num_training_batches - first)
             due = (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
-            self._minimize(0, terms["loss"] * share if share != 1 else terms["loss"], due)
+            self._minimize(0, terms["loss"], share, due)
             if self._critic_parameters:
                 self._train_critics(True)
                 losses = self.objective.critic_losses(step)
                 for index, name in enumerate(self.objective.critics(), 1):
-                    self._minimize(index, losses[name] * share, due)
+                    self._minimize(index, losses[name], share, due)
                 terms |= losses
         if due:
             step_after_batch(self.trainer)
@@ -140,15 +136,14 @@ class AutoencoderModule(pl.LightningModule):
         The sum of the processes' gradients, each of a mean over its own images times its share, is that of the mean
         over all images of the batch.
         """
-        batches = self.trainer.train_dataloader
+        rank, seed = self.global_rank, derive_seed(self.seed, "noise", number)
+        seed_noise(self.device, derive_seed(self.seed, f"noise/{rank}", number) if rank else seed)
         if self.trainer.world_size == 1:
-            seed_noise(self.device, derive_seed(self.seed, "noise", number))
             yield 1.0, size
             return
+        batches = self.trainer.train_dataloader
         assert isinstance(batches, Batches)
-        rank, size = self.global_rank, batches.size(batch_idx)
-        seed_noise(self.device, derive_seed(self.seed, f"noise/{rank}" if rank else "noise", number))
-        seed = derive_seed(self.seed, "noise", number)
+        size = batches.size(batch_idx)
         with sharing(size, rank=rank, world_size=self.trainer.world_size, seed=seed, device=self.device):
             own = batches.own(batch_idx)
             yield own / size, own
@@ -157,36 +152,41 @@ class AutoencoderModule(pl.LightningModule):
         for parameter in self._critic_parameters:
             parameter.requires_grad_(on)
 
-    def _minimize(self, index: int, loss: Tensor, due: bool) -> None:
-        """Add the gradients of a batch's loss and, where it is `due`, take the optimizer's step with them."""
-        if self.accumulate_grad_batches > 1:
-            loss = loss / self.accumulate_grad_batches
-        optimizer = self.trainer.optimizers[index]
-        if self._plain_steps:
-            self._backward(loss.backward)
-            if due:
-                self.on_before_optimizer_step(optimizer)
-                optimizer.step()
-                optimizer.zero_grad()
-                if index == 0:
-                    count_step(self.trainer)
-            return
-        self._backward(lambda: self.manual_backward(loss))
+    def _minimize(self, index: int, loss: Tensor, share: float, due: bool) -> None:
+        """Add the gradients of a batch's share in a loss and, where it is `due`, take the optimizer's step."""
+        self._backward(loss * share if share != 1 else loss)
         if not due:
             return
-        if isinstance(self.trainer.strategy.model, DistributedDataParallel):
-            _add_up([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
-        with self._scale_kept(self.trainer.optimizers[index + 1 :]):
-            if index == 0:
-                counted = self.optimizers()
-                (counted[0] if isinstance(counted, list) else counted).step()
-            else:
-                self.trainer.precision_plugin.optimizer_step(optimizer, model=self, closure=_nothing)
+        optimizer, others = self.trainer.optimizers[index], self.trainer.optimizers[index + 1 :]
+        if self._plain_steps:
+            self.on_before_optimizer_step(optimizer)
+            optimizer.step()
+        else:
+            if isinstance(self.trainer.strategy.model, DistributedDataParallel):
+                _add_up([p.grad for p in _parameters(optimizer) if p.grad is not None])
+            with self._scale_kept(_parameters(*others)):
+                self.trainer.precision_plugin.optimizer_step(optimizer, model=self, closure=do_nothing_closure)
         optimizer.zero_grad()
+        if index == 0:
+            count_step(self.trainer)
+
+    def _backward(self, loss: Tensor) -> None:
+        """The gradients; trainer.detect_anomaly has torch look at each of them.
+
+        Raises:
+            DivergenceError: torch found one that is NaN.
+        """
+        try:
+            loss.backward() if self._plain_steps else self.manual_backward(loss)
+        except RuntimeError as error:
+            if "returned nan values" not in str(error):
+                raise
+            self._window.require_finite("train/")
+            raise DivergenceError(f"a gradient is NaN at step {self.global_step}: {error}") from error
 
     @contextmanager
-    def _scale_kept(self, others: Iterable[torch.optim.Optimizer]) -> Iterator[None]:
-        """Have a change of 16-mixed's scale reach the gradients that other optimizers have from earlier batches."""
+    def _scale_kept(self, others: list[nn.Parameter]) -> Iterator[None]:
+        """Have a change of 16-mixed's scale reach the gradients that other parameters have from earlier batches."""
         scaler = self._scaler()
         if scaler is None:
             yield
@@ -195,7 +195,7 @@ class AutoencoderModule(pl.LightningModule):
         before = scaler.scale(one)
         yield
         change = scaler.scale(one) / before
-        for parameter in (p for optimizer in others for group in optimizer.param_groups for p in group["params"]):
+        for parameter in others:
             if parameter.grad is not None:
                 parameter.grad.mul_(change)
 
@@ -209,29 +209,13 @@ class AutoencoderModule(pl.LightningModule):
         scaler = self._scaler()
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             scaler.unscale_(optimizer)  # fused kernels would do so themselves, afterwards
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if self.gradient_clip_algorithm == "norm":
-            nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
-        else:
-            nn.utils.clip_grad_value_(parameters, self.gradient_clip_val)
+        by_norm = self.gradient_clip_algorithm == "norm"
+        clip = nn.utils.clip_grad_norm_ if by_norm else nn.utils.clip_grad_value_
+        clip(_parameters(optimizer), self.gradient_clip_val)
 
     def on_train_epoch_end(self) -> None:
         """Step a scheduler that looks at a metric, before the checkpoint of the epoch is written."""
         step_on_metrics(self.trainer, self.scheduler)
-
-    def _backward(self, backward: Callable[[], object]) -> None:
-        """The gradients; trainer.detect_anomaly has torch look at each of them.
-
-        Raises:
-            DivergenceError: torch found one that is NaN.
-        """
-        try:
-            backward()
-        except RuntimeError as error:
-            if "returned nan values" not in str(error):
-                raise
-            self._window.require_finite("train/")
-            raise DivergenceError(f"a gradient is NaN at step {self.global_step}: {error}") from error
 
     def on_train_start(self) -> None:
         """Count the images; log the terms restored from a checkpoint between a batch's end and its logging."""
@@ -302,11 +286,7 @@ class AutoencoderModule(pl.LightningModule):
             raise ValueError(f"expected the state of {expected} optimizer{'s' * (expected > 1)}, found {found}")
         windows = checkpoint["window"]
         if len(windows) == self.trainer.world_size:  # else they are not this process's images
-            device = self.trainer.strategy.root_device  # where those to come will be
-            own = windows[self.global_rank]
-            self._window = TermMeans(
-                ({name: term.to(device) for name, term in terms.items()}, images, step) for terms, images, step in own
-            )
+            self._window = TermMeans(windows[self.global_rank]).to(self.trainer.strategy.root_device)
 
     def _evaluate(self, batch: Batch, split: str, number: int) -> Distribution:
         batch = as_batch(batch)
@@ -325,7 +305,7 @@ class AutoencoderModule(pl.LightningModule):
         if self.trainer.is_last_batch:  # for callbacks that monitor it, which look once an epoch
             self.log_dict(self.shown, logger=False)
 
-    def _windows(self) -> list["TermMeans"]:
+    def _windows(self) -> list[TermMeans]:
         """The windows of all processes.
 
         Raises:
@@ -346,71 +326,6 @@ class AutoencoderModule(pl.LightningModule):
             logger.log_metrics(means, step=self.global_step)
 
 
-class TermMeans:
-    """Means over images of the terms of batches, kept where the terms are until someone asks.
-
-    >>> means = TermMeans()
-    >>> means.add({"loss": torch.tensor(2.0)}, 1)
-    >>> means.add({"loss": torch.tensor(4.0)}, 3)
-    >>> means.means("train/")
-    {'train/loss': 3.5}
-    """
-
-    def __init__(self, batches: Iterable[TermsOfBatch] = ()) -> None:
-        self._batches = list(batches)
-
-    def __len__(self) -> int:
-        """The number of batches."""
-        return len(self._batches)
-
-    def add(self, terms: Terms, images: int, step: int = 0) -> None:
-        """Take in the mean terms of a batch of so many images at a step of the optimizer."""
-        self._batches.append(({name: term.detach() for name, term in terms.items()}, images, step))
-
-    def means(self, prefix: str, processes: Strategy | None = None) -> dict[str, float]:
-        """`prefix` + name -> mean over all images, of all processes; one transfer from the device."""
-        names = list(self._batches[0][0])
-        terms = torch.stack([torch.stack([batch[name] for name in names]) for batch, _, _ in self._batches])
-        weights = torch.tensor([images for _, images, _ in self._batches], dtype=torch.float64)
-        sums = torch.cat([weights @ terms.double().cpu(), weights.sum()[None]])
-        if processes is not None:
-            reduced = processes.reduce(sums.to(processes.root_device), reduce_op="sum")
-            assert isinstance(reduced, Tensor)
-            sums = reduced.cpu()
-        return {prefix + name: mean for name, mean in zip(names, (sums[:-1] / sums[-1]).tolist(), strict=True)}
-
-    def require_finite(self, prefix: str) -> None:
-        """Raise DivergenceError with the step and the name of the first term that is NaN or infinite."""
-        for terms, _, step in self._batches:
-            wrong = {name: term.item() for name, term in terms.items() if not term.isfinite()}
-            wrong = {name: value for name, value in wrong.items() if name != "loss"} or wrong  # the cause, not the sum
-            if wrong:
-                named = ", ".join(f"{prefix}{name} is {value}" for name, value in wrong.items())
-                raise DivergenceError(f"{named} at step {step}")
-
-    def gathered(self, processes: Strategy) -> list["TermMeans"]:
-        """Those of every process, by rank; each has taken in as many batches, of the same terms."""
-        if not isinstance(processes, ParallelStrategy) or not self._batches:
-            return [self]
-        rows = [[*(term.double() for term in terms.values()), images, step] for terms, images, step in self._batches]
-        own = torch.tensor(rows, dtype=torch.float64)  # (batches, terms + 2)
-        slots = torch.zeros(processes.world_size, *own.shape, dtype=own.dtype, device=processes.root_device)
-        slots[processes.global_rank] = own
-        everyones = processes.reduce(slots, reduce_op="sum")
-        assert isinstance(everyones, Tensor)
-        return [TermMeans(map(self._batch_like, self._batches, table)) for table in everyones.cpu()]
-
-    @staticmethod
-    def _batch_like(batch: TermsOfBatch, row: Tensor) -> TermsOfBatch:
-        """Another process's batch from a row of its table."""
-        terms = {name: value.to(term.dtype) for (name, term), value in zip(batch[0].items(), row, strict=False)}
-        return terms, int(row[-2]), int(row[-1])
-
-    def state(self) -> list[TermsOfBatch]:
-        """What a new one can be made from."""
-        return self._batches
-
-
 def _add_up(gradients: list[Tensor]) -> None:
     """Sum gradients over the processes, in place."""
     together = torch.cat([gradient.flatten() for gradient in gradients])
@@ -419,10 +334,5 @@ def _add_up(gradients: list[Tensor]) -> None:
     torch._foreach_copy_(gradients, [part.view_as(like) for part, like in zip(sums, gradients, strict=True)])
 
 
-def _nothing() -> None:
-    """What Lightning calls before a step whose gradients are there already."""
-
-
-def plain(metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    """Lightning's logged metrics as numbers."""
-    return {name: value.item() for name, value in metrics.items()}
+def _parameters(*optimizers: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
