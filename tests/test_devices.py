@@ -21,6 +21,7 @@ from vaelab.config.check import check
 from vaelab.config.conf import options
 from vaelab.config.experiment import Experiment
 from vaelab.data import Images
+from vaelab.figures import View
 from vaelab.losses import Step
 from vaelab.metrics import latents, likelihood
 from vaelab.metrics.images import psnr, ssim
@@ -93,7 +94,7 @@ def looking(made: Experiment, model: Autoencoder, x: Tensor, y: Tensor) -> Paths
         yield "information", lambda: latents.information([model.encode(x, y)], prior)
         yield "likelihood", lambda: likelihood.importance_weighted_log_likelihood(model, prior, x[:1], 3, y[:1])
     images = Images(torch.empty(x.shape, dtype=torch.uint8, device="cuda"), y)
-    yield "pictures", lambda: pictures.portrait(model, images, seed=0)
+    yield "pictures", lambda: pictures.portrait(model, images, View(tuple(x.shape[1:])), seed=0)
 
 
 def usage(model: Autoencoder, x: Tensor, y: Tensor) -> None:

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 def clean(text: str, most: int | None = None) -> str:
     r"""The text, at most so much of it, with a sign in place of each character that a terminal or a browser would obey.
 
-    >>> clean("a\\x1b[2Jb\\r\\n")
-    'a\N{REPLACEMENT CHARACTER}[2Jb\N{REPLACEMENT CHARACTER}\\n'
+    >>> clean("a\x1b[2Jb\r\n") == "a\N{REPLACEMENT CHARACTER}[2Jb\N{REPLACEMENT CHARACTER}\n"
+    True
     """
     if most is not None and len(text) > most:
         text = f"{text[: most - 1]}…"
@@ -24,7 +24,7 @@ def clean(text: str, most: int | None = None) -> str:
 def one_line(text: str, most: int | None = None) -> str:
     r"""The same in one line.
 
-    >>> one_line("a\\nb")
+    >>> one_line("a\nb")
     'a b'
     """
     return clean(" ".join(text.split()), most)

@@ -179,7 +179,7 @@ MISTAKES = {
     ],
     "hydra.searchpath=[nope]": ["nope is no folder"],
     "data.root=http://x/y": ["data.root=http://x/y", "not an address"],
-    "data=digits data.test=0": ["data.test=0", "greater than 0"],
+    "data=digits data.test=-1": ["data.test=-1", "greater than or equal to 0"],
     "data=digits data.batch_size=2000": ["data.batch_size=2000", "1397 images"],
     "data=digits trainer.limit_train_batches=0.01": ["limit_train_batches=0.01", "11 batches"],
     "data=digits trainer.limit_val_batches=0 callbacks=early_stopping": ["early_stopping", "limit_val_batches=0"],

@@ -225,7 +225,8 @@ def wandb(folder: Path, /, *, project: Text = "vaelab", offline: bool = False) -
     try:
         with without_settings_here():
             service.setup()
-        settings = service.Settings(base_url=wandb_address())
+        mode: dict[str, Any] = {"mode": "offline"} if offline else {}
+        settings = service.Settings(base_url=wandb_address(), **mode)
         again: dict[str, Any] = {} if offline else {"resume": "allow"}
         logger = WandbLogger(
             name=folder.name,
