@@ -14,6 +14,7 @@ from vaelab.losses.objective import Critics, Term
 from vaelab.losses.step import Step
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.parts import FeatureCritic, UnsuitableError
+from vaelab.models.precision import in_full
 from vaelab.models.priors import StandardNormal
 from vaelab.models.schedules import Schedule, Weight
 
@@ -40,6 +41,10 @@ class Adversary(Term):
     def build(self, model: Autoencoder) -> None:
         """Make D, here of latents."""
         self.critic = self.discriminator(model.posterior.latent_dim)
+
+    def logits(self, seen: Tensor) -> Tensor:
+        """D's, (B,), in full precision."""
+        return in_full(self.critic(seen))
 
     @abstractmethod
     def critic_loss(self, step: Step) -> Tensor:
@@ -72,7 +77,7 @@ class DensityRatioTotalCorrelation(Adversary):
 
     def forward(self, step: Step) -> Tensor:
         """Nats, by D as it is."""
-        value: Tensor = self.critic(step.z).mean()
+        value: Tensor = self.logits(step.z).mean()
         return value
 
     def evaluate(self, step: Step) -> Tensor:
@@ -82,7 +87,7 @@ class DensityRatioTotalCorrelation(Adversary):
     def critic_loss(self, step: Step) -> Tensor:
         """The cross-entropy of telling z from its permutations."""
         z = step.z.detach()
-        return discriminator_loss(self.critic, z, permuted(z))
+        return discriminator_loss(self.logits, z, permuted(z))
 
 
 class LatentAdversary(Adversary):
@@ -107,7 +112,7 @@ class LatentAdversary(Adversary):
 
     def forward(self, step: Step) -> Tensor:
         """-log D(z), the mean over the batch."""
-        return F.softplus(-self.critic(step.z)).mean()
+        return F.softplus(-self.logits(step.z)).mean()
 
     def evaluate(self, step: Step) -> Tensor:
         """The unbiased MMD^2, of the kernels that the term mmd has by default."""
@@ -115,7 +120,7 @@ class LatentAdversary(Adversary):
 
     def critic_loss(self, step: Step) -> Tensor:
         """The cross-entropy of telling samples of p(z) from z."""
-        return discriminator_loss(self.critic, step.sample_prior(), step.z.detach())
+        return discriminator_loss(self.logits, step.sample_prior(), step.z.detach())
 
 
 class ImageAdversary(Adversary):
@@ -177,7 +182,7 @@ class ImageAdversary(Adversary):
 
     def forward(self, step: Step) -> Tensor:
         """The mean over the batch."""
-        logits = [self.critic(x) for x in self.made(step)]
+        logits = [self.logits(x) for x in self.made(step)]
         losses = [F.softplus(-logit) if self.loss == "non_saturating" else -logit for logit in logits]
         return torch.stack(losses).sum(0).mean()
 
@@ -189,7 +194,7 @@ class ImageAdversary(Adversary):
         with torch.no_grad():
             made = [image.detach() for image in self.made(step)]  # those of the step are part of its graph
         x = step.x.detach().requires_grad_(self.r1 > 0)
-        real, fakes = self.critic(x), [self.critic(image) for image in made]
+        real, fakes = self.logits(x), [self.logits(image) for image in made]
         loss = torch.stack([self._doubt(-real), *map(self._doubt, fakes)]).sum(0)
         if self.r1 > 0:
             (gradient,) = torch.autograd.grad(real.sum(), x, create_graph=True)
@@ -231,7 +236,7 @@ class CriticFeatures(Term):
     def forward(self, step: Step) -> Tensor:
         """The mean over the batch."""
         assert self._features is not None
-        difference = self._features(step.x) - self._features(step.p_x.mean)
+        difference = in_full(self._features(step.x)) - in_full(self._features(step.p_x.mean))
         return difference.square().flatten(1).sum(1).mean() / 2
 
     def evaluate(self, step: Step) -> None:

@@ -8,7 +8,7 @@ from torch.distributions import Distribution
 
 from vaelab.models.latents import arc, grid_lines, line, plane
 from vaelab.models.parts import Conditional, Likelihood, Posterior, Prior, Space, coupling_module
-from vaelab.models.precision import is_mixed
+from vaelab.models.precision import in_full
 
 NOTHING_BETWEEN_CODES = (
     "z is codes out of a finite set, and between two of them there is nothing that the decoder knows: "
@@ -74,7 +74,7 @@ class Autoencoder(nn.Module):
         Labels are (B,), or (1,) where they are the same for all.
         """
         parameters = self._of(self.decoder, z, y)
-        p: Distribution = self.likelihood(parameters.float() if is_mixed(parameters) else parameters)
+        p: Distribution = self.likelihood(in_full(parameters))
         return p
 
     def _of(self, network: nn.Module, given: Tensor, y: Tensor | None) -> Tensor:

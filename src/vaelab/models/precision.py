@@ -14,3 +14,8 @@ def is_mixed(like: Tensor) -> bool:
 def full_precision(like: Tensor) -> AbstractContextManager[object]:
     """Products in the precision of what they are of: densities and distances have no bits to spare."""
     return torch.autocast(like.device.type, enabled=False) if is_mixed(like) else nullcontext()
+
+
+def in_full(values: Tensor) -> Tensor:
+    """What networks have computed in half precision, in float32: losses and densities need it."""
+    return values.float() if is_mixed(values) else values
