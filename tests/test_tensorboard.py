@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, FrameLocator, Locator, Page, expect
 from screenshots import tensorboard
 
 from vaelab.cli.main import main
+from vaelab.runs.documents import unsigned
 
 pytestmark = pytest.mark.slow
 
@@ -164,7 +165,7 @@ def test_text(dashboard: Callable[[str], Page], sweep: Path) -> None:
     expect(texts).to_have_count(8, timeout=WAIT)  # the command and the config of each run
     command, *_, config = texts.all_inner_texts()
     assert re.search(r"\nvaelab train .*latent_dim=\d", command)
-    assert config.strip() in [path.read_text().strip() for path in sweep.glob("*/config.yaml")]
+    assert config.strip() in [unsigned(path.read_text()).strip() for path in sweep.glob("*/config.yaml")]
 
 
 def test_the_projector(dashboard: Callable[[str], Page], page: Page) -> None:

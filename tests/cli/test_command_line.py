@@ -327,10 +327,10 @@ def test_the_first_step_does_not_wait_for_what_comes_after_it(tmp_path: Path) ->
     late += ["pytorch_optimizer", "ray", "submitit", "vaelab.sweeps.sweep"]
     script = (
         "import sys, os\n"
-        "from pytorch_lightning.core.module import LightningModule\n"
+        "from vaelab.training.module import AutoencoderModule\n"
         "def first(self, *arguments):\n"
         f"    print([m for m in {late} if m in sys.modules], flush=True); os._exit(0)\n"
-        "LightningModule.on_before_optimizer_step = first\n"
+        "AutoencoderModule.on_before_optimizer_step = first\n"
         "from vaelab.cli.main import main; main()"
     )
     arguments = ["train", *QUICK, "logger=tensorboard"]

@@ -92,7 +92,7 @@ def reconstruct(
         own
         and not invert
         and trained.experiment.data.form.values == "levels"
-        and _better_inverted(model, chosen.images)
+        and _better_inverted(model, chosen.images, told)
     ):
         notes.append("they would be reconstructed better with light and dark exchanged: --invert does so")
     picture = figures.reconstructions(view(chosen.images), view(reconstructed))
@@ -461,10 +461,10 @@ def _scale(model: Autoencoder, codes: Tensor) -> tuple[Tensor, Tensor, str]:
     return centre, spread, "z" if standard else "(z - mean) / std"
 
 
-def _better_inverted(model: Autoencoder, images: Tensor) -> bool:
+def _better_inverted(model: Autoencoder, images: Tensor, labels: Tensor) -> bool:
     """Whether 1 - x would be reconstructed with less than half the error."""
     with torch.no_grad():
-        errors = [mse_loss(model.reconstruct(x), x).item() for x in (images, 1 - images)]
+        errors = [mse_loss(model.reconstruct(x, labels), x).item() for x in (images, 1 - images)]
     return errors[1] < errors[0] / 2
 
 

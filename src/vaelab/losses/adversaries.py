@@ -64,11 +64,11 @@ class DensityRatioTotalCorrelation(Adversary):
 
     D is the probability that z is a sample of q(z) rather than of prod_j q(z_j), of which permuting each dimension over
     the batch makes samples (their algorithm 1, which permutes a second batch; this one permutes the same, and costs
-    half). An evaluation takes `gaussian_total_correlation`.
+    half). An evaluation takes `gaussian_total_correlation`, as `gaussian_tc`.
     """
 
     couples_images = True
-    evaluated_as = "gaussian_total_correlation"
+    evaluated_as = "gaussian_tc"
 
     def requires(self, model: Autoencoder) -> None:
         """Refuse a posterior that is no product over its dimensions."""

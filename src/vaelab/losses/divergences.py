@@ -90,7 +90,7 @@ class TotalCorrelation(Term):
     estimated from a batch, see `total_correlation`. The estimate knows q(z) by its batch alone: at the information
     that an image usually has in z it is far above the truth (7.8, 13.8, 22.1 nats at a KL of 18, 24, 32 where the truth
     is 0, for 128 of 55,000 images), and its gradient pushes against information too. An evaluation therefore takes
-    `gaussian_total_correlation`.
+    `gaussian_total_correlation`, as `gaussian_tc`.
 
     Args:
         weight: beta - 1.
@@ -98,7 +98,7 @@ class TotalCorrelation(Term):
     """
 
     couples_images = True
-    evaluated_as = "gaussian_total_correlation"
+    evaluated_as = "gaussian_tc"
 
     def __init__(self, *, weight: Weight | Schedule = 5.0, estimator: Estimator = "stratified") -> None:
         super().__init__(weight=weight)

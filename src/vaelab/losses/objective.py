@@ -106,7 +106,8 @@ class Objective(nn.Module, ABC):
         for name, term in self._named():
             with concerning(f"the term {name}"):
                 term.bind(dict(self._named()))
-        for name in (self.critics() | self.weights(0)).keys() & self.terms.keys():
+        reported = {f"{name}_weight" for name in self.terms} | set(self.critics())
+        for name in reported & self.terms.keys():
             raise ValueError(f"terms.{name}: another term reports something by this name; take my_{name}")
 
     def coupling(self) -> str | None:
