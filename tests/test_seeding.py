@@ -9,6 +9,7 @@ import torch
 from vaelab.seeding import derive_seed, rademacher_like, sharing, standard_normal_like, uniform_like
 
 
+@pytest.mark.slow
 def test_a_seed_is_the_same_in_every_process():
     code = "from vaelab.seeding import derive_seed; print(derive_seed(3, 'order', 7))"
     elsewhere = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

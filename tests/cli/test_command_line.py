@@ -18,6 +18,7 @@ from vaelab.cli.main import main
 QUICK = ["data=digits", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
 
 
+@pytest.mark.slow
 def test_train_prints_the_metrics_and_where_they_are(tmp_path: Path) -> None:
     result = command("train", *QUICK, "latent_dim=3", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -48,6 +49,7 @@ def test_a_plain_autoencoder_draws_no_samples(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "here" / "figures").iterdir()} == {"reconstructions.png"}
 
 
+@pytest.mark.slow
 def test_python_and_the_command_line_get_the_same_numbers(tmp_path: Path) -> None:
     assert command("train", *QUICK, "hydra.run.dir=cli", cwd=tmp_path).returncode == 0
     trained = vaelab.train(vaelab.compose([*QUICK, "callbacks.progress_bar=null"]), folder=tmp_path / "python")
@@ -63,6 +65,7 @@ def test_python_and_the_command_line_get_the_same_numbers(tmp_path: Path) -> Non
     assert model.sample(7).shape == (7, 1, 8, 8)
 
 
+@pytest.mark.slow
 def test_a_resolved_config_is_enough_to_run_again(tmp_path: Path) -> None:
     from omegaconf import OmegaConf
 

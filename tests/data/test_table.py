@@ -107,6 +107,7 @@ def test_parquet_is_read_as_csv_is(tmp_path: Path) -> None:
     assert data.splits.train.x.tolist() == [[10, 1.5], [20, 2.5]]
 
 
+@pytest.mark.slow
 def test_a_model_of_a_table_takes_tables_and_refuses_other_losses(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     lines = [

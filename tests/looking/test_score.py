@@ -123,6 +123,7 @@ def test_noise_is_told_from_digits_and_the_area_is_scikit_learns(root: Path, tmp
     assert (tmp_path / "out" / "histogram.png").is_file()
 
 
+@pytest.mark.slow
 def test_another_runs_data_may_be_scored_against_and_the_same_are_not_told_apart(root: Path, tmp_path: Path) -> None:
     same = score(trained(root, "grey"), against=trained(root, "ae"), output=tmp_path / "same")
     other = score(trained(root, "grey"), against=trained(root, "sprites"), output=tmp_path / "other")
@@ -139,6 +140,7 @@ def test_a_plain_autoencoder_scores_by_its_reconstruction(root: Path, tmp_path: 
     assert not {"kl", "negative_elbo"} & set(rows(tmp_path / "score.csv")[0])
 
 
+@pytest.mark.slow
 def test_signals_and_vectors_are_scored_and_drawn_and_own_rows_are_scaled_as_the_data(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name, shape in {"signal": (200, 2, 24), "vector": (200, 5)}.items():

@@ -292,6 +292,7 @@ class TestIWAE:
         for gradient, by_hand in zip(gradients, expected, strict=True):
             torch.testing.assert_close(gradient, by_hand, rtol=1e-10, atol=1e-10)
 
+    @pytest.mark.slow
     def test_the_bound_tightens_with_more_samples_and_converges_to_the_log_marginal(self, model, images):
         exact = log_marginal(model, images).mean().item()
         results = {k: repeated(IWAE(samples=k), model, images, 500) for k in (1, 5, 50, 2000)}

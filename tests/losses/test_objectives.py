@@ -183,6 +183,7 @@ class TestELBO:
         ratio = q.log_prob(z) - model.prior().log_prob(z)
         torch.testing.assert_close(terms["kl"], ratio.mean())
 
+    @pytest.mark.slow
     def test_both_estimators_of_the_loss_have_the_same_mean(self, model, images):
         closed, closed_error = repeated(elbo(), model, images, 2000)
         sampled, sampled_error = repeated(elbo(kl="monte_carlo"), model, images, 2000)
@@ -195,12 +196,14 @@ class TestELBO:
             loss = seeded(elbo(kl="monte_carlo"), exact_model, images, seed=seed)["loss"]
             torch.testing.assert_close(-loss, log_marginal(exact_model, images).mean(), rtol=1e-12, atol=1e-12)
 
+    @pytest.mark.slow
     def test_with_the_exact_posterior_the_closed_form_gives_the_log_marginal_on_average(self, exact_model, images):
         loss, standard_error = repeated(elbo(), exact_model, images, 2000)
 
         assert -loss == pytest.approx(log_marginal(exact_model, images).mean().item(), abs=4 * standard_error)
         assert standard_error < 0.02
 
+    @pytest.mark.slow
     def test_with_another_posterior_it_falls_short_by_the_kl_between_the_posteriors(self, model, exact_model, images):
         gap = kl_divergence(model.encode(images), exact_model.encode(images)).mean().item()
 

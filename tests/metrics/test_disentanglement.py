@@ -45,6 +45,7 @@ STANDARD = (FACTORS - FACTORS.float().mean(0)) / FACTORS.float().std(0)
 ROTATED = torch.cat([STANDARD @ TURN, 1e-3 * noise(1)], 1)
 
 
+@pytest.mark.slow
 def test_dci_of_trees_is_one_for_factors_near_zero_for_noise_and_lower_for_rotated_ones() -> None:
     perfect, random, rotated = (dci_boosted_trees(halves(codes, FACTORS), 0) for codes in (PERFECT, noise(4), ROTATED))
 

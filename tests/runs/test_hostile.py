@@ -503,6 +503,7 @@ def test_json_is_read_as_text(victim: Path, capsys: pytest.CaptureFixture[str]) 
         vaelab.resume(victim)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["resume", "reproduce", "evaluate", "reconstruct"])
 def test_nothing_is_downloaded_to_where_a_run_folder_says(
     verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

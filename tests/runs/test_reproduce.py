@@ -46,6 +46,7 @@ def another_number_of_threads() -> Iterator[int]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_a_run_is_reproduced_to_the_bit(original: Path, tmp_path: Path) -> None:
     output, again = tmp_path / "output", tmp_path / "again"
     before = {path: path.stat().st_mtime_ns for path in original.rglob("*")}
@@ -74,6 +75,7 @@ def test_another_number_of_threads_is_reported(original: Path, tmp_path: Path, a
     assert reproduction.circumstances["hardware"] == [f"threads {threads} -> {another_number_of_threads}"]
 
 
+@pytest.mark.slow
 def test_data_that_changed_are_reported_with_what_came_of_it(raw_sets: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(raw_sets, tmp_path / "data"))
     config = vaelab.compose(["data=mnist", f"data.root={root}", "data.validation=50", *TINY[1:]])
@@ -91,6 +93,7 @@ def test_data_that_changed_are_reported_with_what_came_of_it(raw_sets: Path, tmp
     assert changed.startswith("test ")
 
 
+@pytest.mark.slow
 def test_a_job_of_a_sweep_is_reproduced(tmp_path: Path) -> None:
     sweep = f"hydra.sweep.dir={tmp_path / 'sweep'}"
     assert run("train", "-m", *TINY, "trainer.max_epochs=1", "latent_dim=2,3", sweep) == 0

@@ -58,6 +58,7 @@ def test_a_faster_run_learns_the_same(options: list[str], tolerance: float, tmp_
     assert {name: evaluated[name] for name in tested} == pytest.approx(tested, rel=tolerance)
 
 
+@pytest.mark.slow
 def test_a_run_has_the_threads_that_its_config_says_and_leaves_torch_as_it_was(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     number = before + 1

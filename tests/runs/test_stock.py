@@ -114,6 +114,7 @@ def test_a_lightning_module_with_steps_of_its_own_gets_the_same_learning_rates(t
     assert last["_last_lr"] == [pytest.approx(0.001 / 8)]
 
 
+@pytest.mark.slow
 def test_a_run_is_extended_to_the_bits_of_a_longer_one(tmp_path: Path) -> None:
     quick = ["data=digits", "trainer=cpu", "encoder.hidden=[8]", "decoder.hidden=[8]", "latent_dim=2"]
     quick += ["~callbacks.progress_bar", "data.batch_size=512", "+trainer.num_sanity_val_steps=0"]
@@ -139,6 +140,7 @@ def test_a_schedule_over_the_whole_run_is_not_extended(tmp_path: Path) -> None:
         assert vaelab.resume(run).metrics == run.metrics
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_weights_of_another(tmp_path: Path) -> None:
     quick = ["data=digits", "trainer=debug", "~callbacks.progress_bar", "latent_dim=3"]
     first = vaelab.train(vaelab.compose(quick), folder=tmp_path / "first")

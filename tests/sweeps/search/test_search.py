@@ -101,6 +101,7 @@ def test_two_metrics_have_a_front(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert f"none is better in everything than these {len(front)}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_was_tried_is_not_trained_again(tmp_path: Path) -> None:
     """Twelve draws of two values, of which Optuna is told twelve."""
     folder = tmp_path / "sweep"
@@ -155,6 +156,7 @@ def test_a_search_goes_on_to_more_trials(tmp_path: Path) -> None:
     assert reached(folder) == reached(at_once)
 
 
+@pytest.mark.slow
 def test_a_failed_trial_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "sweep"
     axis = ["optimizer.lr=1e30,1e-3", "hydra/sweeper/sampler=grid", f"hydra.sweep.dir={folder}"]
