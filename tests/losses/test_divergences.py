@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,29 +11,15 @@ import torch
 from scipy.integrate import quad
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
+sys.path.insert(0, str(Path(__file__).parent))
+from small_models import SHAPE, model_of
+
 from vaelab.losses import KL, MMD, Step, TotalCorrelation, reconstruction
 from vaelab.losses import capacity as objective_of_capacity
 from vaelab.losses.divergences import gaussian_total_correlation, mmd, total_correlation
-from vaelab.models.autoencoder import Autoencoder
-from vaelab.models.likelihoods import Gaussian as GaussianLikelihood
-from vaelab.models.networks import MLPDecoder, MLPEncoder
-from vaelab.models.posteriors import Deterministic, Gaussian
+from vaelab.models.posteriors import Deterministic
 from vaelab.models.priors import StandardNormal
 from vaelab.models.schedules import Linear
-
-SHAPE, LATENT = (1, 3, 4), 3
-
-
-def model_of(posterior=Gaussian, *, prior=True):
-    torch.manual_seed(0)
-    encoder = MLPEncoder(SHAPE, hidden=[7], activation="tanh")
-    return Autoencoder(
-        encoder=encoder,
-        posterior=posterior(encoder.features, LATENT),
-        decoder=MLPDecoder(LATENT, SHAPE, hidden=[7], activation="tanh"),
-        likelihood=GaussianLikelihood(SHAPE, scale=0.5),
-        prior=StandardNormal(LATENT) if prior else None,
-    ).double()
 
 
 @pytest.fixture

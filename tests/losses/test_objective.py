@@ -1,9 +1,13 @@
 """Sums of terms: what is added up, by which name, and what is refused."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from small_models import SHAPE, model_of
 
 import vaelab
 from vaelab.config.check import check, checked
@@ -25,30 +29,14 @@ from vaelab.losses import (
     reconstruction,
 )
 from vaelab.losses.corruptions import Masking
-from vaelab.models.autoencoder import Autoencoder
-from vaelab.models.likelihoods import Gaussian as GaussianLikelihood
-from vaelab.models.networks import Discriminator, MLPDecoder, MLPEncoder
+from vaelab.models.networks import Discriminator
 from vaelab.models.parts import UnsuitableError
-from vaelab.models.posteriors import Deterministic, Gaussian
-from vaelab.models.priors import StandardNormal
+from vaelab.models.posteriors import Deterministic
 from vaelab.models.schedules import Linear
 from vaelab.runs.run import ready
 from vaelab.training.optimizers import adam
 
-SHAPE, LATENT = (1, 3, 4), 3
 CRITIC = {"discriminator": Discriminator, "discriminator_optimizer": adam}
-
-
-def model_of(posterior=Gaussian, *, prior=True):
-    torch.manual_seed(0)
-    encoder = MLPEncoder(SHAPE, hidden=[7], activation="tanh")
-    return Autoencoder(
-        encoder=encoder,
-        posterior=posterior(encoder.features, LATENT),
-        decoder=MLPDecoder(LATENT, SHAPE, hidden=[7], activation="tanh"),
-        likelihood=GaussianLikelihood(SHAPE, scale=0.5),
-        prior=StandardNormal(LATENT) if prior else None,
-    ).double()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytorch_lightning as pl
 
 from vaelab.data import Batch, Batches
-from vaelab.training.internals import batch_of_epoch, next_batch
+from vaelab.training.internals import batch_of_epoch, listens, next_batch
 
 SHORT, LONG, MOST = 0.1, 0.2, 256  # seconds that a bundle takes, batches in it
 OF_A_BATCH = ("on_train_batch_start", "on_train_batch_end")
@@ -46,7 +46,7 @@ class Bundles:
         self.possible = (
             trainer.world_size == 1
             and isinstance(trainer.train_dataloader, Batches)
-            and not any(_overrides(callback, hook) for callback in others for hook in OF_A_BATCH)
+            and not any(listens(callback, OF_A_BATCH) for callback in others)
         )
         self.length = 1
 
@@ -77,7 +77,3 @@ class Bundles:
             or trainer.should_stop
             or any(listener.due(trainer) for listener in self.listeners)
         )
-
-
-def _overrides(callback: pl.Callback, hook: str) -> bool:
-    return getattr(type(callback), hook) is not getattr(pl.Callback, hook)

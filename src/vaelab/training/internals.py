@@ -3,6 +3,7 @@
 Written for Lightning 2.6. tests/training/test_internals.py names what a version no longer has.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -80,9 +81,10 @@ def has_plain_steps(trainer: pl.Trainer) -> bool:
     return (
         isinstance(trainer.strategy, SingleDeviceStrategy)
         and getattr(trainer.precision_plugin, "scaler", None) is None
-        and not any(
-            getattr(type(callback), hook) is not getattr(pl.Callback, hook)
-            for callback in trainer.callbacks  # type: ignore[attr-defined]
-            for hook in OF_A_STEP
-        )
+        and not any(listens(callback, OF_A_STEP) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     )
+
+
+def listens(callback: pl.Callback, hooks: Iterable[str]) -> bool:
+    """Whether a callback has one of these hooks for itself."""
+    return any(getattr(type(callback), hook) is not getattr(pl.Callback, hook) for hook in hooks)
