@@ -246,7 +246,7 @@ def test_decoding_that_was_killed_goes_on_where_it_was(root: Path) -> None:
     (part,) = caches(root)
     before = (part / "done.txt").read_text().splitlines()[:-1]
     assert 2 < len(before) < 300
-    kept = {json.loads(line)["start"] for line in before}
+    kept = {json.loads(line)["start"] for line in before} - {0}  # the first image says how large all are
     for start in kept:  # so that decoding them again would show
         for n in range(start, start + 10):
             stat = (root / f"{n:04}.png").stat()
