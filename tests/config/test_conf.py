@@ -42,6 +42,7 @@ PRESET_OF = {
     ("objective", "piwae"): "piwae",
     ("objective", "reconstruction"): "ae",
     ("objective", "vector_quantization"): "vq_vae",
+    ("posterior", "binary_spherical"): "binary_spherical_vq",
     ("posterior", "bottom_up"): "hierarchical_vae",
     ("posterior", "deterministic"): "ae",
     ("posterior", "finite_scalar_quantizer"): "fsq",
@@ -51,6 +52,8 @@ PRESET_OF = {
     ("posterior", "k_sparse"): "k_sparse_ae",
     ("posterior", "ladder"): "ladder_vae",
     ("posterior", "laplace"): "laplace_vae",
+    ("posterior", "lookup_free"): "lookup_free_vq",
+    ("posterior", "two_grids"): "vq_vae_2",
     ("posterior", "vector_quantizer"): "vq_vae",
     ("posterior", "von_mises_fisher"): "hyperspherical_vae",
     ("prior", "flow_prior"): "flow_prior_vae",
@@ -60,6 +63,9 @@ PRESET_OF = {
     ("prior", "uniform_codes"): "vq_vae",
     ("prior", "vamp_prior"): "vamp_vae",
 }
+
+
+CODES_OF = {"sparsity": "sparse_ae", "code_entropy": "lookup_free_vq"}  # terms of codes, and a preset that has such
 
 
 def every_option() -> Iterator[tuple[str, str]]:
@@ -73,7 +79,7 @@ def overrides_for(group: str, option: str, raw_sets: Path) -> list[str]:
         return [*TWO_BATCHES, f"+schedule@objective.kl_weight={option}"]
     if group == "term":
         critic = ["+term@objective.terms.adversary=image_adversary"] if option == "critic_features" else []
-        of_codes = ["model=sparse_ae"] if option == "sparsity" else []
+        of_codes = [f"model={name}" for name in [CODES_OF.get(option)] if name is not None]
         return [*TWO_BATCHES, *of_codes, *critic, f"+term@objective.terms.another={option}"]
     if group == "corruption":
         return [*TWO_BATCHES, "model=ae", f"+corruption@objective.corruption={option}"]

@@ -149,10 +149,10 @@ def _require_shapes(model: Autoencoder) -> None:
     """Refuse parts whose outputs the next part cannot take, of a model on the meta device, in evaluation mode."""
     posterior, decoder = model.posterior, model.decoder
     for grid in (module for module in decoder.modules() if isinstance(module, Grid)):
-        if isinstance(posterior, CodePosterior) and posterior.codes != math.prod(grid.sizes):
+        if isinstance(posterior, CodePosterior) and (places := math.prod(posterior.grids[-1])) != math.prod(grid.sizes):
             raise ValueError(
                 f"decoder.features=null has a grid of {' x '.join(map(str, grid.sizes))} places, and the posterior has "
-                f"{posterior.codes} codes: as many decoder.channels as encoder.channels make the grids the same"
+                f"{places} codes: as many decoder.channels as encoder.channels make the grids the same"
             )
     size, wanted = posterior.latent_dim, tuple(model.likelihood.parameter_shape)
     y = torch.zeros(2, dtype=torch.int64, device="meta")

@@ -48,9 +48,12 @@ def umap_points(z: np.ndarray, seed: int) -> Points:
     return points, ("UMAP 1", "UMAP 2")
 
 
-def save_npz(path: Path, z: np.ndarray, names: Sequence[str], labels: np.ndarray | None) -> None:
-    """`z`, `names` and, where there are any, `labels`, as arrays."""
+def save_npz(
+    path: Path, z: np.ndarray, names: Sequence[str], labels: np.ndarray | None, codes: Sequence[np.ndarray] = ()
+) -> None:
+    """`z`, `names` and, where there are any, `labels` and `codes`; of several grids `codes_0`, `codes_1`, ..."""
     own_labels = {} if labels is None else {"labels": labels}
+    own_labels |= {"codes" if len(codes) == 1 else f"codes_{number}": grid for number, grid in enumerate(codes)}
     with replacing(path) as temporary, temporary.open("wb") as file:  # given a name, numpy would add a suffix to it
         np.savez(file, allow_pickle=False, z=z, names=np.array(names), **own_labels)
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -25,7 +26,9 @@ from vaelab.looking.load import Trained, opened
 from vaelab.metrics.latents import LatentsOfImages
 from vaelab.metrics.subject import split_images
 from vaelab.models.autoencoder import Autoencoder
+from vaelab.models.distributions import Codes, OneHotCodes
 from vaelab.models.latents import changing, fitted_gaussian, inverse_cdf
+from vaelab.models.parts import CodePosterior
 from vaelab.runs.locate import folder_of
 from vaelab.seeding import derive_seed
 
@@ -369,8 +372,10 @@ def embed(
     """The codes of images: a table (.npz, .csv) and a picture of them in two dimensions (.png).
 
     The .npz holds `z` (N, Z), float32, the means of q(z|x) or, `stochastic`, samples; `names` (N,), which are numbers
-    in the split or file names; and `labels` (N,) where there are any. The .csv holds the same in columns. The picture
-    shows the first two principal components or, `umap`, a UMAP (McInnes et al. 2018).
+    in the split or file names; and `labels` (N,) where there are any. Of a model with codes it also holds their
+    numbers, `codes` (N, H, W) or (N, H, W, codes of a place), int64; where they are on several grids, `codes_0`,
+    `codes_1`, ..., the smallest first. The .csv holds the same without these, in columns. The picture shows the first
+    two principal components or, `umap`, a UMAP (McInnes et al. 2018).
 
     Further arguments as in `reconstruct`; without `images` they are all of the split.
     """
@@ -380,6 +385,7 @@ def embed(
     told = labels_for(trained.model, len(chosen.rows), chosen.labels, label)
     with _seeded(trained, seed):
         z = _codes(trained.model, chosen.rows, told, stochastic=stochastic).numpy()
+        codes = _numbers_of_codes(trained.model, chosen.rows, told)
     labels = chosen.labels.numpy() if chosen.labels is not None else None
     classes = trained.experiment.data.names
     named = [classes[label] if label < len(classes) else str(label) for label in labels] if labels is not None else None
@@ -395,7 +401,7 @@ def embed(
             notes.append(f"no picture: {error}")
             targets = [path for path in targets if path.suffix.lower() != ".png"]
     writers: Writers = {
-        ".npz": lambda path: save_npz(path, z, chosen.names, labels),
+        ".npz": lambda path: save_npz(path, z, chosen.names, labels, codes),
         ".csv": lambda path: save_csv(path, z, chosen.names, named),
         ".png": lambda path: figures.scatter(points, labels, path, title=title, axes=axes, names=classes),
     }
@@ -406,6 +412,15 @@ def embed(
 def _codes(model: Autoencoder, images: Images, labels: Tensor, *, stochastic: bool = False) -> Tensor:
     """Means or samples of q(z|x), (N, Z)."""
     return torch.cat([q.sample() if stochastic else q.mean for q in _posteriors(model, images, labels)])
+
+
+@torch.no_grad()
+def _numbers_of_codes(model: Autoencoder, images: Images, labels: Tensor) -> list[np.ndarray]:
+    """The numbers of the codes of images on each grid, (N, *grid); none of a model without codes."""
+    if not isinstance(model.posterior, CodePosterior):
+        return []
+    indices = [q.indices for q in _posteriors(model, images, labels) if isinstance(q, Codes | OneHotCodes)]
+    return [grid.numpy() for grid in model.posterior.on_grids(torch.cat(indices))]
 
 
 def _posteriors(model: Autoencoder, images: Images, labels: Tensor) -> Iterator[Distribution]:

@@ -15,6 +15,7 @@ from vaelab.losses.objective import Objective, SumOfTerms, Term, Terms
 from vaelab.losses.objectives import adversarial, capacity, elbo, factor_vae, reconstruction, vector_quantization
 from vaelab.losses.penalties import (
     DIP,
+    CodeEntropy,
     CodeLength,
     CodeNorm,
     CodeUse,
@@ -34,6 +35,7 @@ __all__ = [
     "MIWAE",
     "MMD",
     "PIWAE",
+    "CodeEntropy",
     "CodeLength",
     "CodeNorm",
     "CodeUse",

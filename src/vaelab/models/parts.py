@@ -5,6 +5,7 @@ A part of one's own subclasses one of these and sets the attributes that differ 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -64,8 +65,17 @@ class CodePosterior(Posterior):
 
     codes: int  # L, codes of an image
     codebook_size: int  # K
+    grids: Sequence[tuple[int, ...]]  # the places of each grid, (H, W), or (L,) where there is none, in the order of L
+    per_place: int = 1  # codes of a place, next to each other
     has_density = False
     space = "codes"
+
+    def on_grids(self, indices: Tensor) -> list[Tensor]:
+        """Numbers of codes (N, L) where they are on each grid: (N, *grid), or (N, *grid, codes of a place)."""
+        depth = (self.per_place,) if self.per_place > 1 else ()
+        sizes = [prod(grid) * self.per_place for grid in self.grids]
+        parts = indices.split(sizes, 1)
+        return [part.unflatten(1, (*grid, *depth)) for part, grid in zip(parts, self.grids, strict=True)]
 
     @abstractmethod
     def vectors(self, indices: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ class Codes(Delta):
         codebook_size: K.
         commitment: sum of squares between the encoder's vectors and their codes, pulling the encoder, (B,).
         codebook_error: the same number, pulling the codes, (B,); None where gradients do not train them.
+        codebooks: which codebook each code is out of, (L,); None where there is one.
+        bit_logits: of the soft bits that codes are made of, (B, L, D); None of other codes.
     """
 
     space = "codes"
@@ -32,12 +34,23 @@ class Codes(Delta):
         codebook_size: int,
         commitment: Tensor,
         codebook_error: Tensor | None = None,
+        codebooks: Tensor | None = None,
+        bit_logits: Tensor | None = None,
     ) -> None:
         self.indices = indices
+        self.codebooks = codebooks
+        self.bit_logits = bit_logits
         self.codebook_size = codebook_size
         self.commitment = commitment
         self.codebook_error = codebook_error
         super().__init__(value)
+
+    @property
+    def numbers(self) -> Tensor:
+        """Numbers of the codes among those of all codebooks, (B, L): the ones of the first come first."""
+        if self.codebooks is None:
+            return self.indices
+        return self.indices + self.codebook_size * self.codebooks.to(self.indices.device)
 
 
 class OneHotCodes(Distribution):
@@ -69,6 +82,11 @@ class OneHotCodes(Distribution):
     def mean(self) -> Tensor:
         """The probabilities, (*batch, L K)."""
         return self.log_probability.exp().flatten(-2)
+
+    @property
+    def indices(self) -> Tensor:
+        """Numbers of the most probable codes, (*batch, L)."""
+        return self.log_probability.argmax(-1)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Relaxed or one-hot vectors, (*sample_shape, *batch, L K)."""
