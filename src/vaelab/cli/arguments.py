@@ -45,6 +45,10 @@ Output = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
+Prior = Annotated[
+    str | None,
+    typer.Option(help="A prior that `vaelab fit` has fitted to the run, by its folder's name, such as flow."),
+]
 Trust = Annotated[
     list[str] | None,
     typer.Option(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vaelab.cli.arguments import Run, Seed, Split, Trust
+from vaelab.cli.arguments import Prior, Run, Seed, Split, Trust
 from vaelab.cli.printing import console, print_evaluation, track
 from vaelab.errors import RunError
 
@@ -41,12 +41,17 @@ def evaluate(
     metric: Annotated[
         list[str] | None, typer.Option(help="A metric of your own, package.module.function; needs --trust package.")
     ] = None,
+    prior: Prior = None,
     seed: Seed = None,
     trust: Trust = None,
 ) -> None:
     """Numbers about a run's model: ELBO, log-likelihood, reconstructions, latents. docs/metrics.md explains them."""
     from vaelab.looking.evaluate import Wanted, evaluation_of
 
+    if prior is not None:
+        from vaelab.runs.fit import prior_of
+
+        run = prior_of(run, prior)
     wanted = Wanted(samples, generation, features, fit_gaussian, factors, metric or [])
     try:
         evaluation = evaluation_of(run, wanted, split=split, seed=seed, trust=trust or [], track=track)

@@ -12,6 +12,7 @@ from vaelab.cli.arguments import (
     OneLabel,
     Output,
     Own,
+    Prior,
     Run,
     Seed,
     Split,
@@ -51,6 +52,13 @@ def sample(
     fit_gaussian: Annotated[
         bool, typer.Option("--fit-gaussian", help="Draw z from a Gaussian fitted to the codes of the training images.")
     ] = False,
+    prior: Prior = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of a transformer over codes: below 1, likely codes become likelier.")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Of a transformer over codes: draw of the so many likeliest.")
+    ] = None,
     stochastic: Annotated[
         bool, typer.Option("--stochastic", help="Sample the pixels from p(x|z) instead of taking their means.")
     ] = False,

@@ -29,6 +29,8 @@ from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.distributions import Codes, OneHotCodes
 from vaelab.models.latents import changing, fitted_gaussian, inverse_cdf
 from vaelab.models.parts import CodePosterior
+from vaelab.models.priors import CodeTransformer
+from vaelab.runs.fit import prior_of
 from vaelab.runs.locate import folder_of
 from vaelab.seeding import derive_seed
 
@@ -110,6 +112,9 @@ def sample(
     count: int = 64,
     labels: Sequence[int] | None = None,
     fit_gaussian: bool = False,
+    prior: str | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
     stochastic: bool = False,
     seed: int | None = None,
     output: Sequence[Path] = (),
@@ -120,33 +125,37 @@ def sample(
 
     Of a conditional model they are of `labels`, one after the other and again, by default of all; a column for each.
     With `fit_gaussian` z is drawn from a Gaussian with full covariance that is fitted to the codes of the training
-    images: what a plain autoencoder, which has no prior, can be sampled from.
+    images: what a plain autoencoder, which has no prior, can be sampled from. With `prior` it is drawn from one that
+    `vaelab fit` has fitted, by its name; of a transformer over codes at `temperature`, of the `top_k` likeliest codes.
     """
+    if prior is not None:
+        run = prior_of(run, prior)
     targets = _targets("sample", run, [".png"], output, force)
     trained = opened(run, trust=trust)
+    _choose_codes_by(trained.model, temperature, top_k)
     model, name = trained.model, trained.experiment.name
     if model.prior is None and not fit_gaussian:
         raise RunError(
             f"{trained.folder.path} is a model without a prior: training asked nothing of where in the latent space "
             "its codes lie, so most points there are the code of no image, and a random one decodes to no image "
             "either. model=vae trains codes to be like a prior; --fit-gaussian samples from a Gaussian that is fitted "
-            "to the codes of the training images"
+            "to the codes of the training images, and `vaelab fit` fits better ones, for --prior"
         )
     if labels is not None:
-        require_labels(model, labels)
-    elif model.classes is not None:
-        labels = range(model.classes)
+        require_labels(model.sampled_classes, labels)
+    elif model.sampled_classes is not None:
+        labels = range(model.sampled_classes)
     told = torch.tensor(labels)[torch.arange(count) % len(labels)] if labels is not None else None
     if fit_gaussian:
         _require_real_vectors(model)
-    source, prior = "samples from the prior", None
+    source, fitted = "samples from the prior", None
     with _seeded(trained, seed):
         if fit_gaussian:
             train = split_images(trained.experiment.data, "train")
-            prior = fitted_gaussian(_codes(model, train, train.labels, stochastic=True))
+            fitted = fitted_gaussian(_codes(model, train, train.labels, stochastic=True))
             source = f"samples from a Gaussian fitted to the codes of {len(train)} training images"
         try:
-            images = model.sample(count, labels=told, prior=prior, stochastic=stochastic)
+            images = model.sample(count, labels=told, prior=fitted, stochastic=stochastic)
         except NotImplementedError:
             raise RunError("this model's likelihood p(x|z) has means but no samples: leave out --stochastic") from None
     title = f"{name}: {source}" + ", pixels drawn" * stochastic
@@ -441,6 +450,18 @@ def _information(model: Autoencoder, images: Images, labels: Tensor, codes: Tens
             return codes.var(0, correction=0), "variance", ""
     assert found.kl_per_dimension is not None
     return found.kl_per_dimension, "KL", " nats"
+
+
+def _choose_codes_by(model: Autoencoder, temperature: float | None, top_k: int | None) -> None:
+    """Have a transformer over codes draw them so."""
+    if temperature is None and top_k is None:
+        return
+    if not isinstance(model.prior, CodeTransformer):
+        raise RunError("--temperature and --top-k are of a transformer over codes: `vaelab fit RUN prior=transformer`")
+    if temperature is not None and not 0 < temperature < math.inf:
+        raise RunError(f"--temperature {temperature:g}: give a number above 0, such as 0.8")
+    model.prior.temperature = model.prior.temperature if temperature is None else temperature
+    model.prior.top_k = model.prior.top_k if top_k is None else top_k
 
 
 def _of_one_label(trained: Trained, split: str, most: int) -> str:

@@ -10,6 +10,7 @@ weight and, where it wants them, critics of its own. The importance-weighted bou
 
 from vaelab.losses.adversaries import CriticFeatures, DensityRatioTotalCorrelation, ImageAdversary, LatentAdversary
 from vaelab.losses.divergences import KL, MMD, TotalCorrelation
+from vaelab.losses.fitting import PriorLikelihood
 from vaelab.losses.importance import CIWAE, IWAE, MIWAE, PIWAE
 from vaelab.losses.objective import Objective, SumOfTerms, Term, Terms
 from vaelab.losses.objectives import adversarial, capacity, elbo, factor_vae, reconstruction, vector_quantization
@@ -48,6 +49,7 @@ __all__ = [
     "ImageAdversary",
     "LatentAdversary",
     "Objective",
+    "PriorLikelihood",
     "Sparsity",
     "Step",
     "SumOfTerms",

@@ -56,10 +56,8 @@ class Step:
 
     @cached_property
     def p_z(self) -> Distribution:
-        """p(z): batch (), event (Z,)."""
-        assert self.model.prior is not None  # `Objective.requires` refuses a model without one
-        prior: Distribution = self.model.prior()
-        return prior
+        """p(z): batch (), event (Z,); of a prior that is told labels, p(z|y): batch (B,)."""
+        return self.model.p_z(self.y)  # `Objective.requires` refuses a model without one
 
     def sample_prior(self) -> Tensor:
         """Samples of p(z), as many as images, (B, Z).

@@ -378,8 +378,8 @@ def portable(config: DictConfig) -> DictConfig:
     for key in ("root", "cache"):
         if config.data.get(key) is not None:
             config.data[key] = str(Path(config.data[key]).expanduser().absolute())
-    if config.get("init") is not None:
-        config.init = str(Path(config.init).absolute())
+    if OmegaConf.select(config, "init.run") is not None:
+        config.init.run = str(Path(config.init.run).absolute())
     return config
 
 

@@ -58,7 +58,7 @@ def reproduce(run: Run | str | Path, *, folder: str | Path | None = None, trust:
     if made_of is None:
         raise RunError(f"{original.path} has no manifest.json, so there is nothing to say what it was made of")
     if (kept := original.checkpoints / INITIAL).is_file():
-        config.init = str(kept.absolute())  # what it began with, whatever has become of where that is from
+        config.init.run = str(kept.absolute())  # what it began with, whatever has become of where that is from
     what = checked(config, trust=trust, own=False)
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{what.experiment.name}_again"
     again = train_into(

@@ -44,6 +44,7 @@ from vaelab.training.internals import cluster_environment, complete_epochs
 from vaelab.training.module import AutoencoderModule
 from vaelab.training.reading import load_weights, read, reason
 from vaelab.training.signals import graceful_stop
+from vaelab.training.starting import start_prior, too_few
 
 log = logging.getLogger("vaelab")
 
@@ -136,8 +137,8 @@ def ready(what: Checked, *, devices: bool = True, launch: Launch | None = None) 
     """
     experiment = what.experiment
     with quiet_lightning():
-        if experiment.init is not None:
-            load_weights(experiment.model(), checkpoint_of(experiment.init))
+        if experiment.begins_with is not None:
+            load_weights(experiment.model(), checkpoint_of(experiment.begins_with), experiment.init_parts)
         if not devices:
             _require_values(experiment)
             return
@@ -253,9 +254,9 @@ def _join(what: Checked, folder: RunFolder) -> None:
 def _keep_initial_weights(what: Checked, folder: RunFolder) -> None:
     """Copy the weights that a run begins with, so that it can be resumed and reproduced without where they are from."""
     kept = folder.checkpoints / INITIAL
-    if what.experiment.init is not None and not kept.is_file():
+    if what.experiment.begins_with is not None and not kept.is_file():
         folder.checkpoints.mkdir(exist_ok=True)
-        state = read(checkpoint_of(what.experiment.init))["state_dict"]
+        state = read(checkpoint_of(what.experiment.begins_with))["state_dict"]
         with replacing(kept) as temporary:
             torch.save({"state_dict": state}, temporary)
 
@@ -281,8 +282,10 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> Run:
     checkpoint = _newest_checkpoint(folder)
     if checkpoint is not None:
         load_weights(model, checkpoint)  # says what does not fit
-    elif experiment.init is not None:
-        load_weights(model, folder.checkpoints / INITIAL)
+    elif experiment.begins_with is not None:
+        load_weights(model, folder.checkpoints / INITIAL, experiment.init_parts)
+    if checkpoint is None:
+        start_prior(model, experiment.objective, experiment.data, seed=experiment.seed)
     module = AutoencoderModule(
         model,
         experiment.objective,
@@ -355,7 +358,7 @@ def _draw(experiment: Experiment, model: Autoencoder, folder: RunFolder) -> list
         )
     ]
     if model.prior is not None:
-        samples = figures.samples(view(model.sample(64)), model.classes)
+        samples = figures.samples(view(model.sample(64)), model.sampled_classes)
         title = f"{experiment.name}: samples from the prior"
         paths.append(figures.save(samples, folder.figures / "samples.png", title=title))
     return paths
@@ -412,6 +415,10 @@ def _require_values(experiment: Experiment) -> None:
     reason = why_not_of(experiment.likelihood(), experiment.data)
     if reason is not None:
         raise ConfigError([reason])
+    with torch.device("meta"):
+        model = experiment.model()
+    if (few := too_few(model, experiment.objective, len(experiment.data.splits.train))) is not None:
+        raise ConfigError([f"{config_name(model.prior)}: {few}"])
     for note in experiment.data.notes:
         log.warning(note)
 

@@ -76,7 +76,7 @@ class VectorQuantizer(CodePosterior):
         self.latent_dim = self.project.codes * latent_dim
         self.grids, self.per_place = (self.project.grid,), groups * depth
         self.codes = self.project.codes * self.per_place
-        self.register_buffer("books", books(self.grids, self.per_place), persistent=False)
+        self.register_buffer("books", self.codebook_of_each(), persistent=False)
         self.codebooks = nn.ModuleList(
             [
                 Codebook(
@@ -338,7 +338,7 @@ class TwoGrids(CodePosterior):
         self.codebook_size, self.grids = codebook_size, (tuple(upper), tuple(sizes))
         self.split = [math.prod(upper), math.prod(sizes)]
         self.codes = sum(self.split)
-        self.register_buffer("books", books(self.grids), persistent=False)
+        self.register_buffer("books", self.codebook_of_each(), persistent=False)
         self.latent_dim = 2 * latent_dim * self.split[1]
         of_axes = [torch.arange(size) * half // size for size, half in zip(sizes, upper, strict=True)]
         numbers = torch.arange(self.split[0]).reshape(upper)
@@ -377,14 +377,6 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
     """The number of the code (K, D) that is nearest to each of `vectors` (*, D), (*)."""
     with torch.no_grad(), full_precision(vectors):
         return (codebook.square().sum(-1) - 2 * vectors @ codebook.T).argmin(-1)
-
-
-def books(grids: Sequence[tuple[int, ...]], per_place: int = 1) -> Tensor | None:
-    """Which codebook each code is out of, (L,): every grid has `per_place` of its own; None where there is one."""
-    if len(grids) * per_place == 1:
-        return None
-    numbers = [torch.arange(per_place).repeat(math.prod(grid)) + i * per_place for i, grid in enumerate(grids)]
-    return torch.cat(numbers)
 
 
 def rotated(vectors: Tensor, codes: Tensor) -> Tensor:

@@ -70,6 +70,11 @@ class GumbelSoftmax(CodePosterior):
         """One-hot vectors one after the other, (*, L K), of the numbers of codes (*, L)."""
         return F.one_hot(indices, self.codebook_size).to(torch.get_default_dtype()).flatten(-2)
 
+    def numbers(self, z: Tensor) -> Tensor:
+        """Where the one-hot vectors have their ones, (*, L)."""
+        indices: Tensor = z.unflatten(-1, (self.codes, -1)).argmax(-1)
+        return indices
+
 
 class FiniteScalarQuantizer(CodePosterior):
     """Each number of z is rounded to one of a few levels; no codebook is learned (Mentzer et al. 2024).
