@@ -13,6 +13,7 @@ from vaelab.losses.step import Step
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.distributions import Codes, CodeSequence
 from vaelab.models.parts import UnsuitableError
+from vaelab.models.priors import CodeTransformer
 
 
 class PriorLikelihood(Objective):
@@ -34,6 +35,13 @@ class PriorLikelihood(Objective):
         """Refuse a model without a prior over the space of its codes that can be trained."""
         super().requires(model)
         with concerning(self):
+            if model.space == "codes" and model.prior is not None and model.prior.space != "codes":
+                raise UnsuitableError(
+                    "{} is over vectors, and those of {} are out of a finite set",
+                    model.prior,
+                    model.posterior,
+                    fits=[CodeTransformer],
+                )
             need_prior(model)
             assert model.prior is not None
             if not any(weight.requires_grad for weight in model.prior.parameters()):
