@@ -21,13 +21,14 @@ from vaelab.config.stock import kind_of
 TWO_BATCHES = ["trainer=debug", "data=digits", "callbacks.progress_bar=null"]
 
 
-SWEPT = (
+RUN_ELSEWHERE = (
+    "fit",
     "hydra/launcher",
     "hydra/sweeper",
     "hydra/sweeper/pruner",
     "hydra/sweeper/sampler",
     "sweep",
-)  # run by the tests of sweeps
+)  # by the tests of fitted priors and of sweeps
 # Options that go with others only, and the preset that has them together.
 PRESET_OF = {
     ("decoder", "first_layer"): "hierarchical_vae",
@@ -40,6 +41,7 @@ PRESET_OF = {
     ("objective", "iwae"): "iwae",
     ("objective", "miwae"): "miwae",
     ("objective", "piwae"): "piwae",
+    ("objective", "prior_likelihood"): "mixture_vae",
     ("objective", "reconstruction"): "ae",
     ("objective", "vector_quantization"): "vq_vae",
     ("posterior", "binary_spherical"): "binary_spherical_vq",
@@ -56,9 +58,12 @@ PRESET_OF = {
     ("posterior", "two_grids"): "vq_vae_2",
     ("posterior", "vector_quantizer"): "vq_vae",
     ("posterior", "von_mises_fisher"): "hyperspherical_vae",
+    ("prior", "code_transformer"): "vq_vae",
     ("prior", "flow_prior"): "flow_prior_vae",
     ("prior", "hyperspherical_uniform"): "hyperspherical_vae",
     ("prior", "mixture"): "mixture_vae",
+    ("prior", "nearest_neighbours"): "mixture_vae",
+    ("prior", "second_vae"): "mixture_vae",
     ("prior", "top_down"): "hierarchical_vae",
     ("prior", "uniform_codes"): "vq_vae",
     ("prior", "vamp_prior"): "vamp_vae",
@@ -69,7 +74,7 @@ CODES_OF = {"sparsity": "sparse_ae", "code_entropy": "lookup_free_vq"}  # terms 
 
 
 def every_option() -> Iterator[tuple[str, str]]:
-    return ((group, option) for group in groups() if group not in SWEPT for option in options(group))
+    return ((group, option) for group in groups() if group not in RUN_ELSEWHERE for option in options(group))
 
 
 def overrides_for(group: str, option: str, raw_sets: Path) -> list[str]:

@@ -18,14 +18,13 @@ from vaelab.config.compose import compose_with_hydra, without_hydra
 from vaelab.config.conf import options
 from vaelab.config.overrides import parse
 from vaelab.errors import ConfigError, RunError, did_you_mean
-from vaelab.runs.folder import RunFolder
+from vaelab.runs.folder import PRIORS, RunFolder
 from vaelab.runs.locate import folder_of
 from vaelab.runs.run import Run, train_into
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-PRIORS = "priors"  # the folder in a run's
 PARTS = ("data", "encoder", "posterior", "decoder", "loss")  # that the fitted model has of the run's
 VALUES = ("latent_dim", "conditional", "channels_last", "seed", "threads")
 ITS_OWN = {*PARTS, *VALUES, "model", "experiment", "init", "frozen", "fit", "objective._target_"} - {

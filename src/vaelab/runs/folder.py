@@ -31,6 +31,7 @@ from vaelab.text import clean, one_line
 from vaelab.training.services import addresses
 
 MAX_DEPTH = 50  # of a config
+PRIORS = "priors"  # the folder of the priors that were fitted to a run, in its own
 TAKEN = "is there already, and a run never overwrites one"
 
 
