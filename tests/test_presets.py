@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 
 import vaelab
+from tokenizers import OF_GREY_DIGITS
 from vaelab.config.check import check
 from vaelab.config.conf import options
 from vaelab.config.experiment import Experiment
@@ -20,11 +21,15 @@ from vaelab.training.module import AutoencoderModule
 from vaelab.training.reading import load_weights
 
 PRESETS = options("model")
-ON_GRIDS = {name for name in PRESETS if name.endswith("_vq")} | {"vq_vae", "vq_vae_2", "fsq"}
+ON_GRIDS = {name for name in PRESETS if name.endswith("_vq")} | {"vq_vae", "vq_vae_2", "fsq"} | {*OF_GREY_DIGITS}
 
 
 def experiment(preset: str, *overrides: str) -> Experiment:
-    return check(vaelab.compose([f"model={preset}", "data=digits", "data.batch_size=300", *overrides]))
+    return check(
+        vaelab.compose(
+            [f"model={preset}", "data=digits", "data.batch_size=300", *OF_GREY_DIGITS.get(preset, []), *overrides]
+        )
+    )
 
 
 def fitted(made: Experiment, epochs: int, checkpoint: Path | None = None) -> tuple[Autoencoder, pl.Trainer]:

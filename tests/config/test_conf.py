@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 import vaelab
 from processes import command
+from tokenizers import OF_GREY_DIGITS, mobilenet
 from vaelab.config.conf import CONF, groups, options
 from vaelab.config.stock import kind_of
 
@@ -49,6 +50,7 @@ PRESET_OF = {
     ("posterior", "deterministic"): "ae",
     ("posterior", "finite_scalar_quantizer"): "fsq",
     ("posterior", "full_covariance_gaussian"): "full_covariance_vae",
+    ("posterior", "gaussian_grid"): "kl_autoencoder",
     ("posterior", "gumbel_softmax"): "gumbel_vae",
     ("posterior", "iaf"): "iaf_vae",
     ("posterior", "k_sparse"): "k_sparse_ae",
@@ -82,6 +84,17 @@ def overrides_for(group: str, option: str, raw_sets: Path) -> list[str]:
     on_disk = [f"data.root={raw_sets}", "data.validation=50"]
     if group == "schedule":
         return [*TWO_BATCHES, f"+schedule@objective.kl_weight={option}"]
+    if (group, option) == ("term", "perceptual"):
+        words = [
+            "model=ae",
+            "loss=mse",
+            "+term@objective.terms.another=perceptual",
+            *mobilenet("objective.terms.another"),
+        ]
+        return ["trainer=debug", "data=array", *on_disk, "callbacks.progress_bar=null", *words]
+    if group == "model" and option in OF_GREY_DIGITS:
+        words = [f"model={option}", "objective.terms.adversary.start=1", *mobilenet("objective.terms.perceptual")]
+        return ["trainer=debug", "data=array", *on_disk, "callbacks.progress_bar=null", *words]
     if group == "term":
         critic = ["+term@objective.terms.adversary=image_adversary"] if option == "critic_features" else []
         of_codes = [f"model={name}" for name in [CODES_OF.get(option)] if name is not None]

@@ -130,7 +130,7 @@ def test_a_sweep_of_priors_is_in_the_runs_folder(trained: Trained) -> None:
     assert not end.value.code
     (sweep,) = (path for path in (run / "priors").iterdir() if (path / "sweep.json").exists())
     jobs = sorted(path.name for path in sweep.iterdir() if (path / "metrics.json").exists())
-    assert jobs == ["00_fit=flow", "01_fit=knn"]
+    assert jobs == ["0_fit=flow", "1_fit=knn"]
     assert prior_of(run, f"{sweep.name}/{jobs[0]}").is_dir()
 
 

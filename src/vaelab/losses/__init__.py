@@ -26,6 +26,7 @@ from vaelab.losses.penalties import (
     EncoderJacobian,
     Sparsity,
 )
+from vaelab.losses.perceptual import Perceptual
 from vaelab.losses.step import Step, kl_per_dimension
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "ImageAdversary",
     "LatentAdversary",
     "Objective",
+    "Perceptual",
     "PriorLikelihood",
     "Sparsity",
     "Step",

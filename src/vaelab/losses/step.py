@@ -38,6 +38,7 @@ class Step:
     def __post_init__(self) -> None:
         """Have the encoder see the images; training may put a corruption of them in their place."""
         self.seen = self.x
+        self.loss_before = self.x.new_zeros(())  # the loss without the term that is asked for its contribution, so far
 
     @cached_property
     def q(self) -> Distribution:

@@ -161,7 +161,7 @@ class FeatureCritic(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B,), positive for what it takes for real."""
+        """Logits (B,), or (B, *places) of parts of the images, positive for what it takes for real."""
 
 
 def coupling_module(network: nn.Module) -> nn.Module | None:

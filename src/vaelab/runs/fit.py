@@ -68,7 +68,7 @@ def sweep_words(run: "Run | str | Path", overrides: Sequence[str], *, trust: Seq
     data = checked(folder.config, trust=trust, own=False, trained=True, form=folder.form).experiment.data
     _ = data.splits  # nothing is fetched for it
     if not parse(overrides, []).sets("hydra.sweep.dir"):
-        words.append(f"hydra.sweep.dir={_literal(str(folder.path / PRIORS))}/${{now:%Y-%m-%d_%H-%M-%S}}")
+        words.append(f"hydra.sweep.dir={_literal(str(folder.path / PRIORS / '${now:%Y-%m-%d_%H-%M-%S}'))}")
     return words
 
 

@@ -137,6 +137,10 @@ def ready(what: Checked, *, devices: bool = True, launch: Launch | None = None) 
     """
     experiment = what.experiment
     with quiet_lightning():
+        try:
+            experiment.objective.ready(fetch=what.own)
+        except ValueError as error:
+            raise ConfigError([f"objective.{error}"]) from error
         if experiment.begins_with is not None:
             load_weights(experiment.model(), checkpoint_of(experiment.begins_with), experiment.init_parts)
         if not devices:

@@ -10,7 +10,7 @@ from vaelab.models.posteriors.bits import BinaryQuantizer, BinarySphericalQuanti
 from vaelab.models.posteriors.codebooks import TwoGrids, VectorQuantizer
 from vaelab.models.posteriors.codes import FiniteScalarQuantizer, GumbelSoftmax
 from vaelab.models.posteriors.flow import IAF
-from vaelab.models.posteriors.gaussian import Deterministic, FullCovarianceGaussian, Gaussian, Laplace
+from vaelab.models.posteriors.gaussian import Deterministic, FullCovarianceGaussian, Gaussian, GaussianGrid, Laplace
 from vaelab.models.posteriors.sparse import KSparse
 from vaelab.models.posteriors.sphere import VonMisesFisher
 
@@ -22,6 +22,7 @@ __all__ = [
     "FiniteScalarQuantizer",
     "FullCovarianceGaussian",
     "Gaussian",
+    "GaussianGrid",
     "GumbelSoftmax",
     "KSparse",
     "Laplace",
