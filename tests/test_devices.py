@@ -131,6 +131,32 @@ def test_no_operation_mixes_the_devices_of_model_and_cpu(
             raise
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of NVIDIA")
+@pytest.mark.parametrize("preset", WORDS)
+@pytest.mark.parametrize("of", [training, looking], ids=["training", "looking"])
+def test_a_gpu_that_is_there_runs_every_path(of: Callable[..., Paths], preset: str) -> None:
+    made = check(vaelab.compose(["data=digits", *WORDS[preset]]))
+    model = made.model()
+    model.train(of is training)
+    made.objective.build(model, 0)
+    model.cuda()
+    made.objective.cuda()
+    torch.manual_seed(0)
+    x = torch.rand(6, *made.data.shape, device="cuda")
+    y = torch.arange(6, device="cuda")
+    for name, path in of(made, model, x, y):
+        try:
+            with torch.set_grad_enabled(of is training):
+                result = path()
+            if name in ("loss", "critics"):
+                for loss in [result["loss"]] if name == "loss" else result.values():  # type: ignore[index, attr-defined]
+                    assert loss.isfinite()
+                    loss.backward()
+        except Exception as error:
+            error.add_note(f"in {name} of {preset}")
+            raise
+
+
 @pytest.mark.usefixtures("on_a_gpu")
 def test_an_operation_that_mixes_devices_is_found() -> None:
     """The tests above could not fail otherwise."""

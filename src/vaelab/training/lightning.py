@@ -70,6 +70,7 @@ def trainer(
     log_every_n_steps: Positive = 50,
     deterministic: bool = True,
     detect_anomaly: bool = False,
+    cuda_graph: bool = False,
     **others: Any,
 ) -> "pl.Trainer":
     """Lightning's Trainer, with checkpoints written atomically and nothing that draws from a shared generator.
@@ -121,6 +122,7 @@ def trainer(
         "accumulate_grad_batches": accumulate_grad_batches,
         "gradient_clip_val": gradient_clip_val,
         "gradient_clip_algorithm": gradient_clip_algorithm,
+        "cuda_graph": cuda_graph,
     }
     return made
 
