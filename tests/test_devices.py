@@ -26,6 +26,7 @@ from vaelab.losses import Step
 from vaelab.metrics import latents, likelihood
 from vaelab.metrics.images import psnr, ssim
 from vaelab.models.autoencoder import Autoencoder
+from vaelab.models.distributions import sphere
 from vaelab.training import pictures
 
 WORDS = {preset: [f"model={preset}"] for preset in options("model")} | {"plane": ["model=vae", "latent_dim=2"]}
@@ -59,8 +60,10 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(pictures, "noise_of_its_own", lambda device, seed: nullcontext())
     monkeypatch.setattr(likelihood, "seed_noise", lambda device, seed: None)
     monkeypatch.setattr(figures, "tile", array)
+    sphere._legendre.cache_clear()
     with FakeTensorMode():
         yield
+    sphere._legendre.cache_clear()  # of fake tensors
 
 
 def training(made: Experiment, model: Autoencoder, x: Tensor, y: Tensor) -> Paths:

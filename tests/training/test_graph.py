@@ -21,7 +21,10 @@ DIGITS = ["data=digits", "data.batch_size=100", "callbacks.progress_bar=null", "
 QUIET = ["callbacks.rates=null", "logger=csv", "trainer.log_every_n_steps=7"]
 GPU = ["trainer=gpu", "trainer.max_epochs=1", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
 ON = "trainer.cuda_graph=true"
-CANNOT = {"hyperspherical_vae": "cannot be captured"}  # the rejection sampler asks which samples are taken
+CANNOT = {
+    "flow_prior_vae": "cannot be captured",  # zuko's RealNVP picks its halves by `nonzero` of a mask
+    "gumbel_vae": "differs from it, in loss",  # its temperature is a number that changes with the batches
+}
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of NVIDIA")
 
 
@@ -86,7 +89,7 @@ def test_a_run_has_the_same_bits_with_and_without_the_graph(preset: str, tmp_pat
     "overrides",
     [
         ["model=annealed_vae", "objective.kl_weight.steps=20", "trainer.gradient_clip_val=0.1"],
-        ["scheduler=cosine"],
+        ["scheduler=warmup", "scheduler.steps=10"],
         ["optimizer=adamw"],
         ["optimizer=sgd", "optimizer.lr=1e-4", "optimizer.momentum=0.9"],
         ["callbacks=averaging", "encoder.normalization=batch"],
@@ -107,20 +110,21 @@ def test_so_it_has_where_it_is_resumed(overrides: list[str], tmp_path: Path, rep
 
     assert replays
     assert different(undisturbed, resumed) == []
-    if "scheduler=cosine" in overrides:
+    if "scheduler=warmup" in overrides:
         assert eager["metrics"]["test/loss"] == pytest.approx(undisturbed["metrics"]["test/loss"], rel=1e-4)
     else:
         assert different(eager, undisturbed) == []
 
 
 @needs_gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("preset", options("model"))
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
 def test_a_step_does_not_wait_for_the_gpu(
     preset: str, graph: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Torch raises where it would; but for what is done once."""
-    if preset in CANNOT:
+    if preset in CANNOT and (graph or preset != "gumbel_vae"):
         pytest.skip(CANNOT[preset])
     step = AutoencoderModule._train_on
     taken = 0
@@ -172,8 +176,7 @@ def test_what_a_graph_cannot_repeat_is_refused_in_one_line() -> None:
     ]:
         toy = Toy(factor)
         with pytest.raises(vaelab.ConfigError, match=message) as caught:
-            for number in range(5):
-                toy.train(number)
+            _ = [toy.train(number) for number in range(5)]
         assert "\n" not in str(caught.value)
 
 

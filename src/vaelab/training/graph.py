@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import pytorch_lightning as pl
 import torch
@@ -16,6 +16,7 @@ from vaelab.text import one_line
 from vaelab.training.internals import has_plain_steps, looks_for_anomalies
 
 WARM_UP = 3  # steps that make what is made once: optimizer states, library handles, the first codes
+SCHEDULES = 64  # at most, in a step
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
 
@@ -66,7 +67,7 @@ class StepGraph:
             if captured is None or captured.rates != self._constant_rates():
                 captured = self._captured = self._capture(step)
                 return captured.replay(step)
-            if captured.step.x.shape != step.x.shape:
+            if captured.x.shape != step.x.shape:
                 return self.take(step)
             if not self._compared:
                 self._compared = True
@@ -92,8 +93,9 @@ class StepGraph:
     def _capture(self, step: Step) -> "_Captured":
         capturable = [group for o in self.optimizers for group in o.param_groups if "capturable" in group]
         stream, graph = torch.cuda.current_stream(), torch.cuda.CUDAGraph()
-        y = None if step.y is None else step.y.clone()
-        inside = _CapturedStep(step.model, step.x.clone(), y, number=step.number, dataset_size=step.dataset_size)
+        x, y = step.x.clone(), None if step.y is None else step.y.clone()
+        scheduled = _Scheduled(x.new_empty(SCHEDULES))
+        inside = _CapturedStep(step.model, x, y, number=step.number, dataset_size=step.dataset_size, tensors=scheduled)
         try:
             for group in capturable:
                 group["capturable"] = True
@@ -102,12 +104,14 @@ class StepGraph:
                 values = torch.stack([term.detach() for term in terms.values()])
         except RuntimeError as error:
             torch.cuda.set_stream(stream)
-            first = error.__context__ or error
-            raise _refused(f"this step cannot be captured ({one_line(str(first), 200)})") from error
+            generator = torch.cuda.default_generators[x.device.index]
+            generator.graphsafe_set_state(generator.clone_state())  # else it waits for the end of the capture
+            cause = str(error.__context__ or error).splitlines()[0]
+            raise _refused(f"this step cannot be captured ({one_line(cause, 200)})") from error
         finally:
             for group in capturable:
                 group["capturable"] = False
-        return _Captured(graph, inside, list(terms), values, self._constant_rates())
+        return _Captured(graph, x, y, scheduled, list(terms), values, self._constant_rates())
 
     def _compare(self, captured: "_Captured", step: Step) -> Terms:
         """Take a step by a replay and then, from the same state, eagerly."""
@@ -136,35 +140,48 @@ class StepGraph:
         return state
 
 
+@dataclass
+class _Scheduled:
+    """Weights as tensors that are set before each replay; their memory is not the graph's, which writes to its own."""
+
+    free: Tensor
+    taken: list[tuple[Schedule, Tensor]] = field(default_factory=list)
+
+    def take(self, schedule: Schedule) -> Tensor:
+        tensor = self.free[len(self.taken)]
+        self.taken.append((schedule, tensor))
+        return tensor
+
+    def set(self, number: int) -> None:
+        for schedule, tensor in self.taken:
+            tensor.fill_(at(schedule, number))
+
+
 @dataclass(eq=False)
 class _CapturedStep(Step):
-    """A step whose scheduled weights are tensors, set before each replay."""
-
-    scheduled: list[tuple[Schedule, Tensor]] = field(default_factory=list)
+    _: KW_ONLY
+    tensors: _Scheduled
 
     def weight(self, weight: float | Schedule) -> float:
-        if not callable(weight):
-            return weight
-        tensor = torch.empty((), dtype=self.x.dtype, device=self.x.device)  # no kernel, so none in the graph
-        self.scheduled.append((weight, tensor))
-        return tensor  # type: ignore[return-value]  # a factor, as the number is
+        return self.tensors.take(weight) if callable(weight) else weight  # type: ignore[return-value]  # a factor, too
 
 
 @dataclass
 class _Captured:
     graph: torch.cuda.CUDAGraph
-    step: _CapturedStep
+    x: Tensor
+    y: Tensor | None
+    scheduled: _Scheduled
     names: list[str]
     values: Tensor
     rates: list[float]  # that the graph holds as constants
 
     def replay(self, step: Step) -> Terms:
         """Run the graph on the images of a step; its terms, in tensors of their own."""
-        self.step.x.copy_(step.x)
-        if self.step.y is not None and step.y is not None:
-            self.step.y.copy_(step.y)
-        for schedule, tensor in self.step.scheduled:
-            tensor.fill_(at(schedule, step.number))
+        self.x.copy_(step.x)
+        if self.y is not None and step.y is not None:
+            self.y.copy_(step.y)
+        self.scheduled.set(step.number)
         self.graph.replay()
         return dict(zip(self.names, self.values.clone().unbind(), strict=True))
 

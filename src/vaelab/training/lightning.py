@@ -84,6 +84,7 @@ def trainer(
     from vaelab.training.checkpoints import AtomicCheckpointIO
 
     torch.set_float32_matmul_precision(float32_matmul_precision)
+    torch.backends.cudnn.allow_tf32 = float32_matmul_precision != "highest"  # by default convolutions take TF32
     # Lightning sets it for the sake of forks, which we do not use. With it, each step of an optimizer looks for
     # NVIDIA's library on the disk where there is none: 70 microseconds a step instead of one.
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)

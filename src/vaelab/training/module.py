@@ -297,6 +297,7 @@ class AutoencoderModule(pl.LightningModule):
         Raises:
             ValueError: Lightning would find no state for an optimizer, and go on without.
         """
+        self.trainer.precision_plugin.convert_module(self)  # Lightning does so after it has loaded float64 as float32
         expected, found = 1 + len(self.objective.critics()), len(checkpoint["optimizer_states"])
         if found != expected:
             raise ValueError(f"expected the state of {expected} optimizer{'s' * (expected > 1)}, found {found}")
