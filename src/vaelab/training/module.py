@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -261,9 +260,13 @@ class AutoencoderModule(pl.LightningModule):
         if len(self._window) >= self.log_every or self.trainer.is_last_batch:
             self._log_window()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Distribution]:
-        """The terms of one batch of the validation split; and q(z|x), for callbacks that look at it."""
-        return {"posterior": self._evaluate(batch, "val", batch_idx)}
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Distribution] | None:
+        """The terms of one batch of the validation split; and q(z|x), for callbacks that look at it.
+
+        None of a batch that another process takes.
+        """
+        q = self._evaluate(batch, "val", batch_idx)
+        return None if q is None else {"posterior": q}
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the validation split."""
@@ -305,8 +308,10 @@ class AutoencoderModule(pl.LightningModule):
         if len(windows) == self.trainer.world_size:  # else they are not this process's images
             self._window = TermMeans(windows[self.global_rank]).to(self.trainer.strategy.root_device)
 
-    def _evaluate(self, batch: Batch, split: str, number: int) -> Distribution:
+    def _evaluate(self, batch: Batch, split: str, number: int) -> Distribution | None:
         batch = as_batch(batch)
+        if not len(batch.images):
+            return None
         seed_noise(self.device, derive_seed(self.seed, split, number))
         step = Step(self.model, batch.images, batch.labels, number=self.global_step, training=False)
         self._evaluation.add(evaluation_terms(self.objective, step), len(batch.images), self.global_step)
@@ -329,13 +334,14 @@ class AutoencoderModule(pl.LightningModule):
             DivergenceError: a term of one of them is NaN or infinite; in every process, with the first step.
         """
         windows = self._window.gathered(self.trainer.strategy)
-        TermMeans(chain(*zip(*(window.state() for window in windows), strict=True))).require_finite("train/")
+        TermMeans.joined(windows).require_finite("train/")
         return windows
 
     def _log_evaluation(self, prefix: str) -> None:
-        means = self._evaluation.means(prefix)
+        everyones = TermMeans.joined(self._evaluation.gathered(self.trainer.strategy))
+        means = everyones.means(prefix)
         if not all(map(math.isfinite, means.values())):
-            self._evaluation.require_finite(prefix)
+            everyones.require_finite(prefix)
         self._evaluation = TermMeans()
         self.shown |= means
         self.log_dict(means, logger=False, sync_dist=True)  # its loggers would get the step before
