@@ -40,6 +40,7 @@ from vaelab.seeding import derive_seed
 from vaelab.training import events
 from vaelab.training.checkpoints import BEST, INITIAL, LAST, PREVIOUS, Checkpoints
 from vaelab.training.datamodule import ImageDataModule
+from vaelab.training.graph import require_capturable
 from vaelab.training.internals import cluster_environment, complete_epochs
 from vaelab.training.module import AutoencoderModule
 from vaelab.training.reading import load_weights, read, reason
@@ -400,6 +401,10 @@ def _ask_devices(experiment: Experiment) -> pl.Trainer:
     wanted = getattr(experiment.trainer, "keywords", {}).get("precision")
     if wanted == "16-mixed" and trainer.strategy.root_device.type == "cpu":
         raise ConfigError(["trainer.precision=16-mixed needs a GPU: bf16-mixed, which a CPU has too, or 32-true"])
+    updates: Any = trainer.updates  # type: ignore[attr-defined]
+    if updates["cuda_graph"]:
+        accumulated = updates["accumulate_grad_batches"]
+        require_capturable(trainer, accumulate_grad_batches=accumulated, compiled=experiment.compile)
     cores = os.cpu_count() or 1
     if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > cores:
         raise ConfigError([f"trainer.devices={trainer.num_devices}: this machine has {cores} cores"])
