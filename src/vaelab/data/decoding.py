@@ -45,11 +45,11 @@ class Picture(NamedTuple):
     done: list[str]
 
 
-def read(path: Path, *, frames: bool = False) -> Picture:
+def read(path: Path | io.BytesIO, *, frames: bool = False) -> Picture:
     """An image file, upright as its camera says, what is transparent of it on white.
 
     Args:
-        path: the file.
+        path: of the file, or its bytes.
         frames: take the first of several, instead of refusing them.
 
     Raises:
@@ -77,7 +77,7 @@ def read(path: Path, *, frames: bool = False) -> Picture:
         raise
     except Exception as error:  # a damaged file may fail in any way, in any of Pillow's readers
         reason = "; ".join(str(error).splitlines()) or type(error).__name__
-        raise DamagedError(f"cannot be read as an image: {reason.replace(f' {str(path)!r}', '')}") from error
+        raise DamagedError(f"cannot be read as an image: {_without(reason, path)}") from error
     if image.mode in ("L", "RGB"):
         return Picture(image, "uint8", done)
     if image.has_transparency_data:
@@ -91,7 +91,11 @@ def read(path: Path, *, frames: bool = False) -> Picture:
     return Picture(image.convert("L" if image.mode == "1" else "RGB"), "uint8", done)
 
 
-def size_of(path: Path) -> tuple[tuple[int, int], str]:
+def _without(reason: str, path: Path | io.BytesIO) -> str:
+    return reason.replace(f" {str(path)!r}", "").replace(f" {path!r}", "")
+
+
+def size_of(path: Path | io.BytesIO) -> tuple[tuple[int, int], str]:
     """(height, width) of an image as it is shown, and the type of its values, by its header.
 
     Raises:
@@ -104,12 +108,12 @@ def size_of(path: Path) -> tuple[tuple[int, int], str]:
             mode = opened.mode
     except Exception as error:
         reason = "; ".join(str(error).splitlines()) or type(error).__name__
-        raise DamagedError(f"cannot be read as an image: {reason.replace(f' {str(path)!r}', '')}") from error
+        raise DamagedError(f"cannot be read as an image: {_without(reason, path)}") from error
     dtype = "uint16" if mode.startswith("I;16") else KINDS.get(mode, "uint8")
     return ((width, height) if turned else (height, width)), dtype
 
 
-def decode(path: Path, recipe: Recipe) -> np.ndarray:
+def decode(path: Path | io.BytesIO, recipe: Recipe) -> np.ndarray:
     """The image of a file as the recipe has it, (H, W) or (H, W, 3).
 
     Raises:

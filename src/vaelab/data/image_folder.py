@@ -56,7 +56,6 @@ class ImageFolder(OwnData):
 
     @cached_property
     def _recipe(self) -> Recipe:
-        Tree.of(self.folder)  # says what is wrong with the folder
         return recipe_for(self.folder, self.size, self.colour, self.fit)
 
     @cached_property
@@ -66,7 +65,6 @@ class ImageFolder(OwnData):
         Raises:
             DataError: it would have to be written to where only a run folder says.
         """
-        Tree.of(self.folder)
         key = key_of(self.folder, self._recipe, self.damaged)
         place = Path(self.cache).expanduser() if self.cache else self.folder.absolute().parent / CACHE
         target = place / f"{self.folder.absolute().name}-{key}"
