@@ -53,7 +53,7 @@ def import_array(path: Path, target: Path, key: str | None = None, labels: str |
         RunError, StorageError: the folder cannot be written.
     """
     try:
-        arrays = _arrays(path)
+        arrays = arrays_of(path)
         shapes = {name: rows.shape for name, rows in arrays.items()}
         parts = {"": (path.name, None)} if path.name in arrays else _roles(shapes, path, key, labels)
         splits = {}
@@ -71,15 +71,14 @@ def import_array(path: Path, target: Path, key: str | None = None, labels: str |
         raise DataError(f"{path.absolute()} is not there") from error
     except UNREADABLE as error:
         raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    return copied(splits, target, read, str(path))
+    return written(target, read, lambda part: copy(splits, part, str(path)))
 
 
-def copied(splits: Mapping[str, Rows], target: Path, key: str, where: str, damaged: Damaged = "refuse") -> Path:
-    """Write the rows of all splits into the folder `target`; the split "" is one that is to be divided.
+def copy(splits: Mapping[str, Rows], part: Path, where: str, damaged: Damaged = "refuse") -> None:
+    """Write the rows of all splits into a folder, as `written` wants it; the split "" is one that is to be divided.
 
     Raises:
         DataError: they do not fit together, are damaged, or are not there.
-        RunError, StorageError: the folder cannot be written.
     """
     first, count = next(iter(splits.values())), sum(rows.length for rows in splits.values())
     for name, rows in splits.items():
@@ -97,12 +96,8 @@ def copied(splits: Mapping[str, Rows], target: Path, key: str, where: str, damag
             )
     if not count or not first.shape or 0 in first.shape:
         raise DataError(f"{where} has {count} rows of shape {first.shape}: rows are (N, *event), such as (N, C, H, W)")
-
-    def fill(part: Path) -> None:
-        _describe(splits, part, where)
-        drop(part, _copy(splits, part, count, where), count, damaged, where, exact=False)
-
-    return written(target, key, fill)
+    _describe(splits, part, where)
+    drop(part, _copy(splits, part, count, where), count, damaged, where, exact=False)
 
 
 def _describe(splits: Mapping[str, Rows], part: Path, where: str) -> None:
@@ -196,7 +191,7 @@ def _roles(
     return {split: (name, labels or targets.get(split)) for split, name in rows.items()}
 
 
-def _arrays(path: Path) -> dict[str, Rows]:
+def arrays_of(path: Path) -> dict[str, Rows]:
     """The arrays of a file; no values are read."""
     if path.suffix.lower() == ".npy":
         array = mapped(path, "(N, *event)")

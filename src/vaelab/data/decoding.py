@@ -35,6 +35,8 @@ class Recipe(NamedTuple):
     colour: str  # rgb or grey
     fit: str  # crop, pad or stretch
     dtype: str  # of the values: uint8, uint16, int32 or float32
+    cut: int | None = None  # the side of the square in the middle that is taken first
+    invert: bool = False  # exchange light and dark, of uint8
 
 
 class Picture(NamedTuple):
@@ -128,10 +130,14 @@ def decode(path: Path | io.BytesIO, recipe: Recipe) -> np.ndarray:
     height, width = recipe.size
     if recipe.exact and image.size != (width, height):
         raise DamagedError(f"is {image.width} x {image.height}, and the first image {width} x {height}")
+    if recipe.cut is not None:
+        left, top = (image.width - recipe.cut) // 2, (image.height - recipe.cut) // 2
+        image = image.crop((left, top, left + recipe.cut, top + recipe.cut))
     if dtype == "uint8":
         mode = "RGB" if recipe.colour == "rgb" else "L"
         image = image if image.mode == mode else image.convert(mode)
-        return np.asarray(_fitted(image, recipe))
+        pixels = np.asarray(_fitted(image, recipe))
+        return 255 - pixels if recipe.invert else pixels
     if image.size != (width, height):  # numbers that Pillow scales as floats
         image = _fitted(Image.fromarray(np.asarray(image, np.float32)), recipe)
     values = np.asarray(image)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from vaelab.data import decoding
-from vaelab.data.array_import import Blocks, Rows, copied
+from vaelab.data.array_import import Blocks, Rows, copy
 from vaelab.data.decoding import DamagedError, Recipe
-from vaelab.data.importing import SCRATCH, Colour, Damaged, Fit
+from vaelab.data.importing import SCRATCH, Colour, Damaged, Fit, written
 from vaelab.data.own import SPLIT_FOLDERS
 from vaelab.errors import DataError, did_you_mean
 
@@ -61,34 +61,41 @@ def import_dataset(
         raise DataError(f'{source} needs the package datasets: pip install "vaelab[datasets]"') from error
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(logging.CRITICAL)  # an error is raised, and said once
-    try:
-        splits = _splits(source, _load(datasets, source, target))
-    except DataError:
-        raise
-    except Exception as error:  # of the package's many kinds
-        raise DataError(f"{source} cannot be read as a dataset: {' '.join(str(error).split())[:300]}") from error
-    features = next(iter(splits.values())).features
-    key = key or next((name for name, feature in features.items() if isinstance(feature, datasets.Image)), None)
-    if labels is None:
-        labels = next((name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)), None)
-    for name in filter(None, (key, labels)):
-        if name not in features:
-            raise DataError(f"{source} has no column {name}{did_you_mean(name, features)}")
-    if key is None:
-        raise DataError(f"{source} has no column of images: --key NAME, of {', '.join(features)}")
-    recipe = None
-    if isinstance(features[key], datasets.Image):
-        splits = {split: rows.cast_column(key, datasets.Image(decode=False)) for split, rows in splits.items()}
-        recipe = _recipe(next(iter(splits.values())), key, size, colour, fit, source)
-    parts = {
-        split: (_images(rows, key, recipe) if recipe else _arrays(rows, key))._replace(**_labels(rows, labels))
-        for split, rows in splits.items()
-    }
-    read = json.dumps([source, [rows._fingerprint for rows in splits.values()], recipe, key, labels, damaged])
-    return copied(parts, target, blake2b(read.encode()).hexdigest(), source, damaged)
+
+    def fill(part: Path) -> None:
+        try:
+            splits = _splits(source, _load(datasets, source, part / SCRATCH))
+        except DataError:
+            raise
+        except Exception as error:  # of the package's many kinds
+            raise DataError(f"{source} cannot be read as a dataset: {' '.join(str(error).split())[:300]}") from error
+        features = next(iter(splits.values())).features
+        rows = key or next((name for name, feature in features.items() if isinstance(feature, datasets.Image)), None)
+        classes = (name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel))
+        targets = labels or next(classes, None)
+        for name in filter(None, (rows, targets)):
+            if name not in features:
+                raise DataError(f"{source} has no column {name}{did_you_mean(name, features)}")
+        if rows is None:
+            raise DataError(f"{source} has no column of images: --key NAME, of {', '.join(features)}")
+        recipe = None
+        if isinstance(features[rows], datasets.Image):
+            splits = {split: own.cast_column(rows, datasets.Image(decode=False)) for split, own in splits.items()}
+            recipe = _recipe(next(iter(splits.values())), rows, size, colour, fit, source)
+        found = {
+            split: (_images(own, rows, recipe) if recipe else _arrays(own, rows))._replace(**_labels(own, targets))
+            for split, own in splits.items()
+        }
+        copy(found, part, source, damaged)
+
+    path = Path(source.removeprefix(PREFIX))
+    files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.exists() else []
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    asked = json.dumps([source, stats, size, colour, fit, damaged, key, labels])
+    return written(target, blake2b(asked.encode()).hexdigest(), fill)
 
 
-def _load(datasets: Any, source: str, target: Path) -> Any:
+def _load(datasets: Any, source: str, scratch: Path) -> Any:
     name, path = source.removeprefix(PREFIX), Path(source.removeprefix(PREFIX))
     if any((path / saved).exists() for saved in SAVED):
         return datasets.load_from_disk(name)
@@ -96,10 +103,9 @@ def _load(datasets: Any, source: str, target: Path) -> Any:
         if not source.startswith(PREFIX):
             raise DataError(f"{path.absolute()} is not there")
         return datasets.load_dataset(name)
-    scratch = str(target.with_name(f"{target.name}.part") / SCRATCH)  # its copy of the tables
     if path.is_file():
-        return datasets.load_dataset("parquet", data_files=name, cache_dir=scratch)
-    return datasets.load_dataset(name, cache_dir=scratch)
+        return datasets.load_dataset("parquet", data_files=name, cache_dir=str(scratch))
+    return datasets.load_dataset(name, cache_dir=str(scratch))
 
 
 def _splits(source: str, found: Any) -> dict[str, Any]:

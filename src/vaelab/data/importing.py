@@ -8,7 +8,7 @@ import sys
 import threading
 import zlib
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from itertools import islice
@@ -68,8 +68,8 @@ class Tree(NamedTuple):
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, root: Path) -> "Tree":
-        """By the names of folders: train, val, test, and below that or at once a folder a class.
+    def of(cls, root: Path, named: Mapping[str, Sequence[str]] = SPLIT_FOLDERS) -> "Tree":
+        """By the names of folders: train, val, test, or `named` for each split; below that or at once a folder a class.
 
         Raises:
             DataError: there are no images.
@@ -83,7 +83,7 @@ class Tree(NamedTuple):
             raise DataError(f"{root} has no image files in it, at any depth ({', '.join(sorted(decoding.SUFFIXES))})")
         splits = {
             split: name
-            for split, names in SPLIT_FOLDERS.items()
+            for split, names in named.items()
             for name in names
             if (root / name).is_dir() and any(True for _ in islice(files(root, name), 1))
         }
@@ -133,7 +133,9 @@ def recipe_for(root: Path, size: int | Sequence[int] | None, colour: Colour, fit
     )
 
 
-def import_folder(root: Path, target: Path, recipe: Recipe, damaged: Damaged, key: str) -> Path:
+def import_folder(
+    root: Path, target: Path, recipe: Recipe, damaged: Damaged, key: str, tree: Tree | None = None
+) -> Path:
     """Decode the image files below `root` into the folder `target`, which is then data of `data=array`.
 
     It has images.npy (N, C, H, W), files.txt with the path of each row and, where the folders say so, labels.npy,
@@ -145,7 +147,7 @@ def import_folder(root: Path, target: Path, recipe: Recipe, damaged: Damaged, ke
     """
 
     def fill(part: Path) -> None:
-        count = _list(root, part)
+        count = _list(root, part, tree or Tree.of(root))
         drop(part, _decode(root, part, count, recipe), count, damaged, str(root), exact=recipe.exact)
 
     return written(target, key, fill)
@@ -220,9 +222,8 @@ def key_of(root: Path, recipe: Recipe, damaged: Damaged) -> str:
     return digest.hexdigest()
 
 
-def _list(root: Path, part: Path) -> int:
+def _list(root: Path, part: Path, tree: Tree) -> int:
     """Write files.txt, labels.npy, names.txt and splits/; the number of images."""
-    tree = Tree.of(root)
     labels, rows = array("q"), {split: array("q") for split in tree.splits}
     count = 0
     with (part / "files.txt").open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as listing:
