@@ -31,6 +31,7 @@ from vaelab.text import clean, one_line
 from vaelab.training.services import addresses
 
 MAX_DEPTH = 50  # of a config
+WEIGHTS = "model.safetensors"  # of a run that was pulled, which has no checkpoints
 TAKEN = "is there already, and a run never overwrites one"
 
 
@@ -92,7 +93,7 @@ class RunFolder:
         if not is_inside(path, "config.yaml"):
             raise RunError(f"{path} is not a run folder: it has no config.yaml; `vaelab train` makes them")
         folder = cls(path)
-        written = ("train.log", "status.json", "metrics.json", "manifest.json", "data.json")
+        written = ("train.log", "status.json", "metrics.json", "manifest.json", "data.json", WEIGHTS)
         require_own_files(folder.path, files=written, folders=("checkpoints", "tensorboard"))
         return folder
 
@@ -106,20 +107,9 @@ class RunFolder:
         path = self.path / "config.yaml"
         try:
             text = read_text(path)
-            require_plain(text)
-            config = OmegaConf.create(text)
-            resolved = OmegaConf.to_yaml(config, resolve=False)
-        except Exception as error:  # a foreign file may fail in any way
+        except (ValueError, OSError) as error:
             raise RunError(f"{path} cannot be read: {one_line(str(error), 300)}") from error
-        if not isinstance(config, DictConfig):
-            raise RunError(f"{path} is not a config: it should hold keys and values")
-        if "${" in resolved:
-            raise RunError(f"{path} holds an interpolation, ${{...}}: a run's config is resolved, so this is not one")
-        try:
-            unsigned(text)
-        except ValueError as error:
-            raise RunError(f"{path}: {error}") from error
-        return config
+        return resolved_config(text, str(path))
 
     def require_known_servers(self, trust: Sequence[str]) -> None:
         """Refuse to send what a run logs to where only its folder says.
@@ -215,14 +205,14 @@ class RunFolder:
                 path.unlink()
 
     def best_checkpoint(self) -> Path:
-        """best.ckpt, or last.ckpt where there was no validation split.
+        """best.ckpt, or last.ckpt where there was no validation split; of a run that was pulled, model.safetensors.
 
         Raises:
-            RunError: there is neither.
+            RunError: there is none of them.
         """
-        for name in ("best.ckpt", "last.ckpt"):
-            if (self.checkpoints / name).is_file():
-                return self.checkpoints / name
+        for path in (self.checkpoints / "best.ckpt", self.checkpoints / "last.ckpt", self.path / WEIGHTS):
+            if path.is_file():
+                return path
         raise RunError(
             f"{self.path} has no checkpoint: the run did not finish its first epoch; `vaelab resume {self.path}` "
             "goes on with it"
@@ -370,6 +360,29 @@ def require_plain(text: str) -> None:
             raise ValueError("it holds an alias, *name, by which a small file becomes a large config")
         if depth > MAX_DEPTH:
             raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+
+
+def resolved_config(text: str, where: str) -> DictConfig:
+    """The config in the text of a config.yaml; `where` it was found is named in errors.
+
+    Raises:
+        RunError: it is none, was edited, or holds interpolations, which could look into who reads it.
+    """
+    try:
+        require_plain(text)
+        config = OmegaConf.create(text)
+        resolved = OmegaConf.to_yaml(config, resolve=False)
+    except Exception as error:  # a foreign file may fail in any way
+        raise RunError(f"{where} cannot be read: {one_line(str(error), 300)}") from error
+    if not isinstance(config, DictConfig):
+        raise RunError(f"{where} is not a config: it should hold keys and values")
+    if "${" in resolved:
+        raise RunError(f"{where} holds an interpolation, ${{...}}: a run's config is resolved, so this is not one")
+    try:
+        unsigned(text)
+    except ValueError as error:
+        raise RunError(f"{where}: {error}") from error
+    return config
 
 
 def portable(config: DictConfig) -> DictConfig:
