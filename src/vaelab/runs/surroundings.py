@@ -14,7 +14,8 @@ from typing import Any
 
 from vaelab.errors import NO_ROOM, Pruned, RunError, StorageError, UserError
 from vaelab.runs.documents import State
-from vaelab.runs.folder import RunFolder, place
+from vaelab.runs.folder import RunFolder
+from vaelab.runs.places import place
 
 log = logging.getLogger("vaelab")
 
