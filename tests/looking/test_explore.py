@@ -12,7 +12,7 @@ import vaelab
 from vaelab import figures
 from vaelab.data import rows_at_once
 from vaelab.errors import DataError, RunError
-from vaelab.looking import explore
+from vaelab.looking import embedding, explore
 from vaelab.looking.load import opened
 from vaelab.losses import kl_per_dimension
 from vaelab.models.latents import fitted_gaussian
@@ -180,7 +180,7 @@ def test_an_embedding_holds_the_means_of_the_posterior_with_their_labels(small_r
     run = small_run("vae")
     model, (x, labels) = vaelab.load(run), images_of(run)
 
-    explore.embed(run, output=[tmp_path / "a.npz", tmp_path / "a.csv", tmp_path / "a.png"])
+    embedding.embed(run, output=[tmp_path / "a.npz", tmp_path / "a.csv", tmp_path / "a.png"])
 
     with torch.no_grad():
         z = model.encode(x).mean.numpy()
@@ -201,7 +201,7 @@ def test_a_stochastic_embedding_holds_samples_and_only_the_images_asked_for(smal
     run = small_run("vae")
     model, (x, labels) = vaelab.load(run), images_of(run, "validation")
 
-    explore.embed(
+    embedding.embed(
         run, split="validation", images="9,2", stochastic=True, seed=3, output=[tmp_path / "a.csv", tmp_path / "a.npz"]
     )
 
@@ -251,7 +251,7 @@ def test_without_umap_learn_one_is_told_what_to_install_before_anything_is_writt
     monkeypatch.setitem(__import__("sys").modules, "umap", None)
 
     with pytest.raises(RunError, match=r'pip install "vaelab\[umap\]"'):
-        explore.embed(small_run("vae"), umap=True, output=[tmp_path / "a.npz", tmp_path / "a.png"])
+        embedding.embed(small_run("vae"), umap=True, output=[tmp_path / "a.npz", tmp_path / "a.png"])
 
     assert not list(tmp_path.iterdir())
 
@@ -264,7 +264,7 @@ def test_ones_own_images_are_fitted_and_it_is_said_how(small_run, tmp_path):
         Image.fromarray(pixels.numpy()).save(tmp_path / f"{number}.png")
 
     result = explore.reconstruct(run, [tmp_path], images="2,0", output=[tmp_path / "a" / "a.png"])
-    explore.embed(run, [tmp_path], output=[tmp_path / "a" / "a.csv"])
+    embedding.embed(run, [tmp_path], output=[tmp_path / "a" / "a.csv"])
     explore.interpolate(run, [tmp_path], output=[tmp_path / "a" / "b.png"])
 
     own = torch.nn.functional.interpolate(
@@ -304,7 +304,7 @@ def test_a_model_of_black_and_white_images_sees_such(small_run, tmp_path):
     run = small_run("binary")
     np.save(tmp_path / "a.npy", np.full((8, 8), 0.7))
 
-    result = explore.embed(run, [tmp_path / "a.npy"], output=[tmp_path / "a.csv"])
+    result = embedding.embed(run, [tmp_path / "a.npy"], output=[tmp_path / "a.csv"])
     explore.reconstruct(run, split="train", output=[tmp_path / "a.png"])
 
     assert any("black and white" in note for note in result.notes)
@@ -325,7 +325,7 @@ def test_without_an_output_figures_go_to_the_runs_folder_and_are_not_overwritten
         explore.interpolate(run),
         explore.traverse(run),
         explore.manifold(run),
-        explore.embed(run),
+        embedding.embed(run),
     ]
 
     names = ["reconstruct.png", "sample.png", "interpolate.png", "traverse.png", "traverse.gif", "manifold.png"]
