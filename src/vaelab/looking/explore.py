@@ -63,17 +63,16 @@ def reconstruct(
     """
     targets = targets_of("reconstruct", run, [".png"], output, force)
     trained = opened(run, trust=trust)
-    chosen = choose(trained.experiment.data, own, split, images, invert, "10")
+    chosen = choose(trained.experiment.data, own, split, images, invert, 10)
     model, told = trained.model, labels_for(trained.model, len(chosen.rows), chosen.labels, label)
     with seeded(trained, seed), torch.no_grad():
         reconstructed = model.reconstruct(chosen.images, told, stochastic=stochastic)
     form = trained.experiment.data.form
     view = figures.View.of(form)
     error = mse_loss(reconstructed, chosen.images).item()
-    notes = [
-        *chosen.notes,
-        f"mean squared error {error:.5f} a {'pixel' if form.is_image else 'value'}",
-    ]
+    count = f"this {noun(form)[:-1]}" if len(chosen.rows) == 1 else f"these {len(chosen.rows)} {noun(form)}"
+    of = "pixel" if form.is_image else "value"
+    notes = [*chosen.notes, f"mean squared error of {count}: {error:.5f} per {of}"]
     if (
         own
         and not invert
@@ -171,7 +170,7 @@ def interpolate(
     targets = targets_of("interpolate", run, [".png", ".gif"], output, force, default=[".png"])
     trained = opened(run, trust=trust)
     model = trained.model
-    default = "6" if own or label is not None or model.classes is None else _of_one_label(trained, split, 6)
+    default = 6 if own or label is not None or model.classes is None else _of_one_label(trained, split, 6)
     chosen = choose(trained.experiment.data, own, split, images, invert, default)
     if len(chosen.rows) < 2:
         raise RunError(

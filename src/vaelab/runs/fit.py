@@ -14,7 +14,8 @@ import torch
 from vaelab import figures
 from vaelab.config.check import Checked
 from vaelab.config.experiment import Experiment
-from vaelab.errors import RunError, UserError
+from vaelab.config.stock import refusal
+from vaelab.errors import ConfigError, RunError, UserError
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.runs import summary
 from vaelab.runs.documents import Metrics, Progress
@@ -48,10 +49,22 @@ def fit(what: Checked, folder: RunFolder, more: Sequence[pl.Callback] = ()) -> t
     with graceful_stop() as stop:
         loggers = experiment.made_for(folder.path, experiment.logger)
         callbacks = experiment.made_for(folder.path, experiment.callbacks)
+        require_usable(callbacks)
         callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))  # last, so that it keeps what all know
         trainer = experiment.trainer([*callbacks, *more, _Journal(folder), stop], loggers)
         with companions(trainer, folder, what.trust), summary.ended(loggers):
             return _fit_with(trainer, experiment, folder)
+
+
+def require_usable(callbacks: Sequence[pl.Callback]) -> None:
+    """Refuse a callback that cannot be used and was made by a function of one's own.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    reasons = [f"{type(each).__name__} {reason}" for each in callbacks if (reason := refusal(type(each)))]
+    if reasons:
+        raise ConfigError([f"callbacks: {reason}" for reason in reasons])
 
 
 def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> tuple[Metrics, list[Path]]:
@@ -122,7 +135,7 @@ def _draw(experiment: Experiment, model: Autoencoder, folder: RunFolder) -> list
     """reconstructions.png and, for a model with a prior, samples.png."""
     model = model.cpu().float().eval()
     splits = experiment.data.splits
-    shown = splits.shown.first(10)
+    shown = splits.shown.spread(10)
     originals = shown.x.cpu()
     view = figures.View.of(experiment.data.form)
     what = "test images" if len(splits.test) else "images"
