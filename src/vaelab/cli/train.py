@@ -113,8 +113,8 @@ def fit(
     trust: Trust = None,
 ) -> None:
     """Fit a density to the codes of a run, its weights frozen: `vaelab fit RUN prior=flow`. It goes to RUN/priors/."""
-    from vaelab.runs.fit import fit as fit_prior
-    from vaelab.runs.fit import sweep_words
+    from vaelab.runs.priors import fit as fit_prior
+    from vaelab.runs.priors import sweep_words
 
     overrides, trust = overrides or [], trust or []
     if multirun:

@@ -1,151 +1,215 @@
-"""Fit a prior to the codes of a run: a run of the same model, of which the prior alone is trained.
+"""Train a run from where its folder stands, test its final model, draw it."""
 
-The config is the run's own, but for prior, objective and what says how to train; the weights are the run's, and frozen.
-So a fitted prior is a run like any other, in the folder priors/ of the first.
-"""
-
-import json
+import logging
+import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hydra.core.override_parser.types import Quote, QuotedString
-from omegaconf import OmegaConf
+import pytorch_lightning as pl
+import torch
 
-from vaelab.config.check import checked
-from vaelab.config.compose import compose_with_hydra, without_hydra
-from vaelab.config.conf import options
-from vaelab.config.overrides import parse
-from vaelab.errors import ConfigError, RunError, did_you_mean
-from vaelab.runs.folder import PRIORS, RunFolder
-from vaelab.runs.locate import folder_of
-from vaelab.runs.run import Run, train_into
+from vaelab import figures
+from vaelab.config.check import Checked
+from vaelab.config.experiment import Experiment
+from vaelab.config.stock import refusal
+from vaelab.errors import ConfigError, RunError, UserError
+from vaelab.models.autoencoder import Autoencoder
+from vaelab.runs import summary
+from vaelab.runs.documents import Metrics, Progress
+from vaelab.runs.folder import RunFolder
+from vaelab.runs.judging import judged
+from vaelab.runs.processes import companions
+from vaelab.seeding import derive_seed
+from vaelab.training import events
+from vaelab.training.checkpoints import BEST, INITIAL, LAST, PREVIOUS, Checkpoints
+from vaelab.training.datamodule import ImageDataModule
+from vaelab.training.internals import complete_epochs
+from vaelab.training.module import AutoencoderModule
+from vaelab.training.reading import load_weights, read, reason
+from vaelab.training.signals import graceful_stop
+from vaelab.training.starting import start_prior
 
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-PARTS = ("data", "encoder", "posterior", "decoder", "loss")  # that the fitted model has of the run's
-VALUES = ("latent_dim", "conditional", "channels_last", "seed", "threads")
-ITS_OWN = {*PARTS, *VALUES, "model", "experiment", "init", "frozen", "fit", "objective._target_"} - {
-    "data",
-    "seed",
-    "threads",
-}
+log = logging.getLogger("vaelab")
 
 
-def fit(run: "Run | str | Path", overrides: Sequence[str], *, trust: Sequence[str] = ()) -> Run:
-    """Fit a density to the codes of a run's training images, its weights frozen.
+def fit(what: Checked, folder: RunFolder, more: Sequence[pl.Callback] = ()) -> tuple[Metrics, list[Path]]:
+    """Train from where the folder's checkpoints stand, test, draw.
 
     Args:
-        run: a run that is done, or its folder.
-        overrides: prior=mixture, flow, second_vae, knn or transformer, and what differs from its defaults in conf/fit.
-        trust: packages of one's own whose classes the config may name.
+        what: the config and its experiment.
+        folder: the run's, locked by this process or the one that leads.
+        more: callbacks besides the config's.
+
+    Returns:
+        The final metrics, and the figures; none in a process that takes part in another's run.
+    """
+    experiment = what.experiment
+    with graceful_stop() as stop:
+        loggers = experiment.made_for(folder.path, experiment.logger)
+        callbacks = experiment.made_for(folder.path, experiment.callbacks)
+        require_usable(callbacks)
+        callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))  # last, so that it keeps what all know
+        trainer = experiment.trainer([*callbacks, *more, _Journal(folder), stop], loggers)
+        with companions(trainer, folder, what.trust), summary.ended(loggers):
+            return _fit_with(trainer, experiment, folder)
+
+
+def require_usable(callbacks: Sequence[pl.Callback]) -> None:
+    """Refuse a callback that cannot be used and was made by a function of one's own.
 
     Raises:
-        RunError: there is no such run, or it is not done.
-        ConfigError, DataError: as in `train`.
+        ConfigError: there is one.
     """
-    folder = folder_of(run)
-    words = words_of(folder, overrides, trust=trust)
-    config = without_hydra(compose_with_hydra(words))
-    what = checked(config, trust=trust, form=folder.form)
-    what.experiment.data.fetch = False  # the run's data are somebody else's word
-    return train_into(
-        folder.path / PRIORS / what.experiment.name, replace(what, own=False), exact=False, overrides=words
+    reasons = [f"{type(each).__name__} {reason}" for each in callbacks if (reason := refusal(type(each)))]
+    if reasons:
+        raise ConfigError([f"callbacks: {reason}" for reason in reasons])
+
+
+def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> tuple[Metrics, list[Path]]:
+    started = time.monotonic()
+    model, loggers = experiment.model(), trainer.loggers
+    if experiment.compile:
+        for part in ("encoder", "decoder"):
+            model.get_submodule(part).compile()  # in place: weights, and so checkpoints, keep their names
+    checkpoint = _newest_checkpoint(folder)
+    if checkpoint is not None:
+        load_weights(model, checkpoint)  # says what does not fit
+    elif experiment.begins_with is not None:
+        load_weights(model, folder.checkpoints / INITIAL, experiment.init_parts)
+    if checkpoint is None:
+        start_prior(model, experiment.objective, experiment.data, seed=experiment.seed)
+    module = AutoencoderModule(
+        model,
+        experiment.objective,
+        experiment.optimizer,
+        experiment.scheduler,
+        seed=experiment.seed,
+        log_every=trainer.log_every_n_steps,
+        **trainer.updates,
     )
+    log.info("%s", model)
+    if not len(experiment.data.splits.validation):
+        trainer.limit_val_batches = 0
+    data = ImageDataModule(experiment.data, seed=experiment.seed)
+    with _resuming_from(checkpoint, trainer) as state:
+        if trainer.is_global_zero:  # of several processes the one that logs
+            events.rewind(loggers, state["events"] if checkpoint else {})
+            summary.open_with(loggers, folder, resumed=checkpoint is not None)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    complete_epochs(trainer)
+    if any((folder.checkpoints / name).is_file() for name in (BEST, LAST)):
+        load_weights(model, folder.best_checkpoint())
+    metrics = Metrics(_validation(trainer) | _test(experiment, model, trainer))
+    metrics["epochs"] = trainer.current_epoch
+    metrics["steps"] = trainer.global_step
+    if not trainer.is_global_zero:
+        return metrics, []
+    measured = judged(experiment, model)
+    for logger in loggers:
+        logger.log_metrics(measured, trainer.global_step)
+    metrics |= measured
+    folder.write_metrics(metrics)
+    drawn = _draw(experiment, model, folder)
+    summary.close_with(loggers, experiment, model, step=trainer.global_step)
+    log.info("done in %.0f s: %s", time.monotonic() - started, metrics)
+    return metrics, drawn
 
 
-def sweep_words(run: "Run | str | Path", overrides: Sequence[str], *, trust: Sequence[str] = ()) -> list[str]:
-    """The overrides of a sweep of fitted priors, whose folder is in the run's priors/.
-
-    Raises:
-        RunError, ConfigError: as in `fit`.
-        DataError: the run's data are not there.
-    """
-    folder = folder_of(run)
-    words = words_of(folder, overrides, trust=trust)
-    data = checked(folder.config, trust=trust, own=False, trained=True, form=folder.form).experiment.data
-    _ = data.splits  # nothing is fetched for it
-    if not parse(overrides, []).sets("hydra.sweep.dir"):
-        words.append(f"hydra.sweep.dir={_literal(str(folder.path / PRIORS / '${now:%Y-%m-%d_%H-%M-%S}'))}")
-    return words
+def _validation(trainer: pl.Trainer) -> dict[str, float]:
+    """The terms of the validation by which best.ckpt was chosen."""
+    chosen = [callback.validation for callback in trainer.callbacks if isinstance(callback, Checkpoints)]  # type: ignore[attr-defined]
+    return chosen[0] if chosen else {}
 
 
-def words_of(folder: RunFolder, overrides: Sequence[str], *, trust: Sequence[str] = ()) -> list[str]:
-    """The overrides that make the config of a fitted prior: those that say what the run is, then those given.
+def _test(experiment: Experiment, model: Autoencoder, trainer: pl.Trainer) -> dict[str, float]:
+    if not len(experiment.data.splits.test):
+        return {}
+    module = AutoencoderModule(model, experiment.objective, experiment.optimizer, seed=experiment.seed)
+    trainer.test(module, ImageDataModule(experiment.data, seed=experiment.seed), verbose=False)
+    metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    return {name: value for name, value in metrics.items() if name.startswith("test/")}
 
-    Raises:
-        RunError: the run is not done, or its folder is not as it was written.
-        ConfigError: there is no such prior, or what is given would make another model.
-    """
-    if not folder.done:
-        raise RunError(
-            f"{folder.path} is not done: a prior is fitted to a trained model; `vaelab resume {folder.path}`"
+
+@torch.no_grad()
+def _draw(experiment: Experiment, model: Autoencoder, folder: RunFolder) -> list[Path]:
+    """reconstructions.png and, for a model with a prior, samples.png."""
+    model = model.cpu().float().eval()
+    splits = experiment.data.splits
+    shown = splits.shown.spread(10)
+    originals = shown.x.cpu()
+    view = figures.View.of(experiment.data.form)
+    what = "test images" if len(splits.test) else "images"
+    torch.manual_seed(derive_seed(experiment.seed, "figures"))
+    paths = [
+        figures.save(
+            figures.reconstructions(view(originals), view(model.reconstruct(originals, shown.labels.cpu()))),
+            folder.figures / "reconstructions.png",
+            title=f"{experiment.name}: {what} and their reconstructions",
+            rows=("original", "reconstructed"),
         )
-    checked(folder.config, trust=trust, own=False, trained=True, form=folder.form)
-    mistakes: list[str] = []
-    given, chosen = [], None
-    for override in parse(overrides, mistakes):
-        key, text = override.key_or_group, str(override.input_line)
-        if key == "prior":
-            chosen = text.partition("=")[2]
-            mistakes += [
-                f"prior={name}: no such prior to fit{did_you_mean(name, options('fit'))}"
-                for name in map(str.strip, chosen.split(","))
-                if name not in options("fit")
-            ]
-        elif key.partition(".")[0] in ITS_OWN or (key == "data" and not override.is_delete()):
-            mistakes.append(
-                f"{text}: a prior is fitted to the model of {folder.path} as it is; `vaelab train` makes another"
-            )
-        else:
-            given.append(text)
-    if chosen is None and not mistakes:
-        mistakes.append(f"say which prior: prior={' or prior='.join(options('fit'))}")
-    if mistakes:
-        raise ConfigError(mistakes)
-    checkpoint = folder.best_checkpoint().absolute()
-    return [f"fit={chosen}", *_said(folder.config), f"init.run={_literal(str(checkpoint))}", *given]
+    ]
+    if model.prior is not None:
+        samples = figures.samples(view(model.sample(64)), model.sampled_classes)
+        title = f"{experiment.name}: samples from the prior"
+        paths.append(figures.save(samples, folder.figures / "samples.png", title=title))
+    return paths
 
 
-def prior_of(run: "Run | str | Path", name: str) -> Path:
-    """The folder of a prior that was fitted to a run.
-
-    Raises:
-        RunError: there is none of that name.
-    """
-    folder = folder_of(run)
-    found = folder.path / PRIORS / name
-    if ".." in Path(name).parts or Path(name).is_absolute() or not (found / "config.yaml").is_file():
-        there = sorted(
-            str(path.parent.relative_to(folder.path / PRIORS)) for path in (folder.path / PRIORS).glob("**/config.yaml")
-        )
-        hint = f"there are {', '.join(there)}" if there else f"`vaelab fit {folder.path} prior=flow` makes one"
-        raise RunError(f"--prior {name}: no such prior was fitted to {folder.path}; {hint}")
-    return found
-
-
-def _said(config: "DictConfig") -> Iterator[str]:
-    """What a run's config says of its model and data, as overrides."""
-    content: Any = OmegaConf.to_container(config)
-    for key in VALUES:
-        if content.get(key) is not None:
-            yield f"{key}={_literal(content[key])}"
-    if (accelerator := OmegaConf.select(config, "trainer.accelerator")) is not None:
-        yield f"trainer.accelerator={_literal(accelerator)}"
-    for part in PARTS:
-        node = content[part]
-        yield f"{part}._target_={_literal(node['_target_'])}"
-        yield from (f"++{part}.{key}={_literal(value)}" for key, value in node.items() if key != "_target_")
+def _newest_checkpoint(folder: RunFolder) -> Path | None:
+    """last.ckpt, or the one before it where that is damaged; None where there has been none yet."""
+    paths = [folder.checkpoints / name for name in (LAST, PREVIOUS)]
+    damage = {}
+    for path in filter(Path.is_file, paths):
+        try:
+            read(path)
+        except Exception as error:  # a damaged file may fail in any way
+            damage[path] = f"{path} is damaged ({reason(error)})"
+            continue
+        for message in damage.values():
+            warnings.warn(f"{message}: resuming from {path.name}", stacklevel=2)
+            log.warning("%s: resuming from %s", message, path.name)
+        return path
+    if damage:
+        raise RunError("\n".join([*damage.values(), "no other checkpoint is left; remove them to start anew"]))
+    return None
 
 
-def _literal(value: Any) -> str:
-    """A value in the grammar of overrides."""
-    if isinstance(value, str):
-        return QuotedString(text=value, quote=Quote.single).with_quotes()
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_literal(each)}" for key, each in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(_literal, value)) + "]"
-    return json.dumps(value)
+@contextmanager
+def _resuming_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[Mapping[str, Any]]:
+    """What a checkpoint holds; an error before the first step is reported as one of the checkpoint."""
+    state = read(checkpoint) if checkpoint else {}
+    try:
+        yield state
+    except UserError:
+        raise
+    except Exception as error:
+        if checkpoint is None or trainer.global_step not in (0, state.get("global_step")):
+            raise
+        raise RunError(f"{checkpoint} does not fit this run: {reason(error)}") from error
+
+
+class _Journal(pl.Callback):
+    """A line in train.log and the progress in status.json after each epoch; no checkpoint where the folder is gone."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Check that the folder is still there."""
+        self.folder.require_there()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write both."""
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, AutoencoderModule)
+        epochs = trainer.max_epochs if trainer.max_epochs not in (None, -1) else None
+        terms = dict(pl_module.shown)
+        self.folder.update_progress(Progress(trainer.current_epoch + 1, epochs, trainer.global_step, terms))
+        told = ", ".join(f"{name} {value:.4f}" for name, value in terms.items())
+        log.info("epoch %d, step %d: %s", trainer.current_epoch, trainer.global_step, told)

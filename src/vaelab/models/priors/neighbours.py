@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaelab.models.distributions.elementary import rows_at_once
+from vaelab.models.distributions.elementary import rows_per_chunk
 from vaelab.models.parts import Prior
 from vaelab.models.precision import full_precision
 
@@ -45,7 +45,7 @@ class NearestNeighbours(Prior):
         kept = codes[torch.randperm(len(codes))[: len(self.centres)]]
         self.in_use = len(kept)
         self.centres[: self.in_use] = kept
-        parts = kept.split(rows_at_once(kept, len(kept)))
+        parts = kept.split(rows_per_chunk(kept, len(kept)))
         with full_precision(kept):
             nearest = torch.cat(
                 [_squares(part, kept).topk(self.neighbours + 1, largest=False).values for part in parts]
@@ -103,7 +103,7 @@ class Kernels(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density in nats, (*sample)."""
         rows = value.reshape(-1, value.shape[-1])
-        parts = rows.split(rows_at_once(rows, len(self.centres)))
+        parts = rows.split(rows_per_chunk(rows, len(self.centres)))
         return torch.cat([self._log_prob(part) for part in parts]).reshape(value.shape[:-1])
 
     def _log_prob(self, rows: Tensor) -> Tensor:
