@@ -13,7 +13,8 @@ import vaelab
 from vaelab.cli.main import main
 from vaelab.config.conf import options
 from vaelab.report.runs import find_runs
-from vaelab.runs.priors import fit, prior_of
+from vaelab.runs.locate import prior_of
+from vaelab.runs.priors import fit
 from vaelab.training.reading import read
 
 SMALL = ["data=digits", "trainer.max_epochs=2", "trainer.limit_train_batches=2", "callbacks.progress_bar=null"]

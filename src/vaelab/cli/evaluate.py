@@ -49,7 +49,7 @@ def evaluate(
     from vaelab.looking.evaluate import Wanted, evaluation_of
 
     if prior is not None:
-        from vaelab.runs.priors import prior_of
+        from vaelab.runs.locate import prior_of
 
         run = prior_of(run, prior)
     wanted = Wanted(samples, generation, features, fit_gaussian, factors, metric or [])

@@ -24,7 +24,7 @@ from vaelab.metrics.subject import split_images
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.latents import changing, fitted_gaussian, inverse_cdf
 from vaelab.models.priors import CodeTransformer
-from vaelab.runs.priors import prior_of
+from vaelab.runs.locate import prior_of
 
 if TYPE_CHECKING:
     from vaelab.runs.run import Run

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaelab.errors import RunError
-from vaelab.runs.folder import RunFolder
+from vaelab.runs.folder import PRIORS, RunFolder
 
 if TYPE_CHECKING:
     from vaelab.runs.run import Run
@@ -42,3 +42,20 @@ def checkpoint_of(run: "Run | str | Path") -> Path:
 def path_of(run: "Run | str | Path") -> Path:
     """The path that somebody means by a run."""
     return Path(run) if isinstance(run, str | Path) else run.folder
+
+
+def prior_of(run: "Run | str | Path", name: str) -> Path:
+    """The folder of a prior that was fitted to a run.
+
+    Raises:
+        RunError: there is none of that name.
+    """
+    folder = folder_of(run)
+    found = folder.path / PRIORS / name
+    if ".." in Path(name).parts or Path(name).is_absolute() or not (found / "config.yaml").is_file():
+        there = sorted(
+            str(path.parent.relative_to(folder.path / PRIORS)) for path in (folder.path / PRIORS).glob("**/config.yaml")
+        )
+        hint = f"there are {', '.join(there)}" if there else f"`vaelab fit {folder.path} prior=flow` makes one"
+        raise RunError(f"--prior {name}: no such prior was fitted to {folder.path}; {hint}")
+    return found

@@ -109,23 +109,6 @@ def words_of(folder: RunFolder, overrides: Sequence[str], *, trust: Sequence[str
     return [f"fit={chosen}", *_said(folder.config), f"init.run={_literal(str(checkpoint))}", *given]
 
 
-def prior_of(run: "Run | str | Path", name: str) -> Path:
-    """The folder of a prior that was fitted to a run.
-
-    Raises:
-        RunError: there is none of that name.
-    """
-    folder = folder_of(run)
-    found = folder.path / PRIORS / name
-    if ".." in Path(name).parts or Path(name).is_absolute() or not (found / "config.yaml").is_file():
-        there = sorted(
-            str(path.parent.relative_to(folder.path / PRIORS)) for path in (folder.path / PRIORS).glob("**/config.yaml")
-        )
-        hint = f"there are {', '.join(there)}" if there else f"`vaelab fit {folder.path} prior=flow` makes one"
-        raise RunError(f"--prior {name}: no such prior was fitted to {folder.path}; {hint}")
-    return found
-
-
 def _said(config: "DictConfig") -> Iterator[str]:
     """What a run's config says of its model and data, as overrides."""
     content: Any = OmegaConf.to_container(config)
