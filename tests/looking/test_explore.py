@@ -158,7 +158,7 @@ def test_a_traversal_of_a_plain_autoencoder_goes_over_the_range_of_its_codes_by_
     values = centre[:, None] + spread[:, None] * torch.linspace(-3, 3, 5)
     order = codes.var(0).argsort(descending=True)
     assert shows(target, figures.traversals(model.traverse(centre, values)[order]))
-    assert result.notes == ["this model has no KL of each dimension: sorted by the variance of the codes"]
+    assert result.notes == ["this model has no per-dimension KL: dimensions are sorted by the variance of their codes"]
 
 
 def test_the_manifold_is_drawn_on_the_priors_quantiles_or_those_of_the_codes(small_run, tmp_path):
@@ -334,7 +334,7 @@ def test_without_an_output_figures_go_to_the_runs_folder_and_are_not_overwritten
     written = [path.relative_to(run / "figures") for result in results for path in result.paths]
     assert [str(path) for path in written] == [*names, "embed.npz", "embed.csv", "embed.png"]
     before = (run / "figures" / "sample.png").stat()
-    with pytest.raises(RunError, match=r"sample\.png is there already: --force"):
+    with pytest.raises(RunError, match=r"sample\.png exists: --force"):
         explore.sample(run)
     assert (run / "figures" / "sample.png").stat() == before
     explore.sample(run, force=True)

@@ -156,7 +156,7 @@ def test_a_metric_of_ones_own_is_found_in_a_config_and_by_its_name(
     assert command(tmp_path / "run") == 2  # nothing of a run folder runs code without trust
     capsys.readouterr()
     assert command(runs / "vae", "--metric", "my_metrics.sharpness.sharpness") == 2
-    assert "--metric my_metrics.sharpness.sharpness: not among" in " ".join(capsys.readouterr().err.split())
+    assert "--metric my_metrics.sharpness.sharpness: not a part" in " ".join(capsys.readouterr().err.split())
     assert command(runs / "vae", "--metric", "my_metrics.sharpness.energy", "--trust", "my_metrics") == 2
 
 

@@ -442,7 +442,7 @@ def test_what_is_taken_away_under_a_run_is_noticed_and_it_can_be_resumed(
     assert left.name == ("renamed" if action == "rename" else "run")
     assert RunFolder(left).status.state in ("running", "interrupted")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".* is gone, and what was logged to it before")
+        warnings.filterwarnings("ignore", message=".* was removed, and with it everything that was logged to it")
         assert vaelab.resume(left, trust=["moments"]).metrics["epochs"] == 2
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import vaelab
+from vaelab.config.check import check
 from vaelab.looking.evaluate import Wanted, evaluation_of
 
 QUICK = ["data=digits", "trainer=cpu", "trainer.max_epochs=2", "logger=csv", "trainer.log_every_n_steps=1"]
@@ -117,3 +118,11 @@ def test_on_a_gpu_a_run_learns_what_it_learns_on_the_cpu(options: list[str], tmp
     gpu = vaelab.train(vaelab.compose([*QUICK, *options, *long, "trainer=gpu"]), folder=tmp_path / "gpu")
 
     assert gpu.metrics["test/elbo"] == pytest.approx(cpu.metrics["test/elbo"], abs=0.5)  # other noise
+
+
+def test_a_small_network_takes_one_thread_and_a_large_one_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    small, large = ["data=digits"], ["data=digits", "encoder.hidden=[2048,2048]", "data.batch_size=512"]
+    assert check(vaelab.compose(small)).suitable_threads() == 1
+    assert check(vaelab.compose(large)).suitable_threads() == 4
+    assert check(vaelab.compose([*small, "threads=3"])).suitable_threads() == 3

@@ -139,8 +139,8 @@ OVERRIDES: dict[str, tuple[list[str], str]] = {
     "an option that is a path from the top": (["data=/etc/passwd"], "there is no data"),
     "an option of a list that is a path": (["logger=[csv,../elsewhere/config]"], "there is no logger"),
     "a sweeper of its own": (["+hydra.sweeper._target_=os.system"], NO_SAY),
-    "a sampler of its own": (["++hydra.sweeper.sampler._target_=os.system"], "not among the parts"),
-    "a part of its own": (["++encoder._target_=os.system"], "not among the parts"),
+    "a sampler of its own": (["++hydra.sweeper.sampler._target_=os.system"], "not a part that vaelab ships"),
+    "a part of its own": (["++encoder._target_=os.system"], "not a part that vaelab ships"),
     "no override": (["\x1b[2J"], "not an override"),
     "a subfolder elsewhere": ([f"++hydra.sweep.subdir=../elsewhere/{ENV}"], ""),
     "a subfolder elsewhere, plain": (["hydra.sweep.subdir=../elsewhere"], ""),
@@ -170,7 +170,7 @@ def test_a_job_that_a_foreign_search_proposes_is_made_in_its_folder(
     assert len(SweepFolder.open(place / "search").jobs) > 2  # a trial that repeats another has none
 
 
-UNREADABLE, OUTSIDE, LINK = "sweep.json cannot be read", "is not in the sweep's", "is a link or no regular file"
+UNREADABLE, OUTSIDE, LINK = "sweep.json cannot be read", "is not in the sweep's", "is a link or not a regular file"
 FOLDERS: dict[str, tuple[Harm, str]] = {
     "no identity": (of_search(identity=None), UNREADABLE),
     "a search that is a number": (record(search=5), UNREADABLE),

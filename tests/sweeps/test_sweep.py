@@ -264,7 +264,7 @@ def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("vaelab.models.likelihoods.Bernoulli", "os.system", "not among the parts that vaelab ships"),
+        ("vaelab.models.likelihoods.Bernoulli", "os.system", "not a part that vaelab ships"),
         ("latent_dim: 20", "latent_dim: ${oc.env:HOME}", "interpolation"),
         ("latent_dim: 20", "latent_dim: -1", "greater than 0"),
     ],
@@ -347,8 +347,8 @@ MISTAKES: dict[str, list[str]] = {
     "latent_dim=choice()": ["latent_dim=choice(): not an override"],
     "latent_dim=interval(0,1)": ["latent_dim=interval(0,1): a grid needs single values"],
     "latent_dim=glob(*)": ["latent_dim=glob(*): there is no value in it"],
-    "seed=1,2 hydra.launcher._target_=os.system": ["not among the parts that vaelab ships"],
-    "seed=1,2 hydra.launcher._target_=vaelab.models.networks.MLPEncoder": ["no part that can stand there"],
+    "seed=1,2 hydra.launcher._target_=os.system": ["not a part that vaelab ships"],
+    "seed=1,2 hydra.launcher._target_=vaelab.models.networks.MLPEncoder": ["not a part that fits there"],
     "seed=1,2 data.root=no_such_folder data=mnist": ["no_such_folder"],
 }
 
@@ -385,4 +385,6 @@ def test_a_folder_that_is_neither_is_said(tmp_path: Path, capsys: pytest.Capture
 def test_a_run_is_not_resumed_with_overrides(
     small_run: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "resumed as it was started" in refused(capsys, "resume", str(small_run("vae")), "latent_dim=3")
+    assert "resumed with the config that it was started with" in refused(
+        capsys, "resume", str(small_run("vae")), "latent_dim=3"
+    )

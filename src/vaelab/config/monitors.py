@@ -1,4 +1,4 @@
-"""What callbacks and schedulers watch: whether there will be such a metric, and which way is better."""
+"""Check what callbacks and schedulers monitor: that the metric will exist, and which direction is better."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -15,13 +15,13 @@ from vaelab.training.direction import direction
 
 
 class Watch(NamedTuple):
-    """Something that watches a metric.
+    """A callback or scheduler that monitors a metric.
 
     Args:
         key: of the config, such as "callbacks.early_stopping".
         metric: such as "val/loss".
-        mode: "min" or "max" as the config or the class says it; None where it follows from the metric.
-        optional: whether a run goes on without the metric.
+        mode: "min" or "max", set by the config or the class; None where it follows from the metric.
+        optional: whether a run works without the metric.
     """
 
     key: str
@@ -31,7 +31,7 @@ class Watch(NamedTuple):
 
 
 def unwatchable(experiment: Experiment, model: Autoencoder) -> list[str]:
-    """What is watched and will not be there, or is watched the wrong way round."""
+    """List monitored metrics that will not exist, or are monitored in the wrong direction."""
     watches = list(_watches(experiment))
     names = _metrics(experiment, model) if watches else None
     mistakes = []
@@ -66,21 +66,21 @@ def _watches(experiment: Experiment) -> Iterator[Watch]:
 
 
 def _made(part: Any) -> Any:
-    """The function or class that a part is about to call."""
+    """Return the function or class that a part will call."""
     return getattr(part, "func", getattr(part, "target", part))
 
 
 def _arguments(part: Any) -> Mapping[str, Any]:
-    """What a part will be made with, defaults included."""
+    """Return the arguments that a part will be made with, including defaults."""
     parameters = inspect.signature(_made(part)).parameters.values()
     defaults = {parameter.name: parameter.default for parameter in parameters}
     return defaults | dict(getattr(part, "keywords", {}))
 
 
 def _metrics(experiment: Experiment, model: Autoencoder) -> list[str] | None:
-    """The metrics that training and validation report, found with two images that have a shape and no pixels.
+    """Return the names of metrics that training and validation report, found with two meta images.
 
-    None where a part cannot be judged without pixels.
+    None where a part needs the values of pixels.
     """
     x, y = torch.zeros(2, *experiment.data.shape, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta")
     try:
@@ -94,7 +94,7 @@ def _metrics(experiment: Experiment, model: Autoencoder) -> list[str] | None:
 
 
 def _no_validation(experiment: Experiment) -> str | None:
-    """Why there is no validation; None where there is."""
+    """Return why there is no validation; None where there is one."""
     if experiment.data.validation == 0:
         return "data.validation=0 leaves no images"
     if getattr(experiment.trainer, "keywords", {}).get("limit_val_batches") == 0:

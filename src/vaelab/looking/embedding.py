@@ -73,10 +73,10 @@ def embed(
 
 
 def principal_components(z: np.ndarray) -> Points:
-    """Codes (N, Z) in two dimensions, and what these are: themselves, or the two in which they vary most.
+    """Project codes (N, Z) to two dimensions: as they are, or the first two principal components.
 
     Raises:
-        RunError: they are fewer than 3.
+        RunError: there are fewer than 3.
     """
     _require(len(z), 3, "a picture of codes")
     if z.shape[1] == 1:
@@ -86,7 +86,7 @@ def principal_components(z: np.ndarray) -> Points:
     from sklearn.decomposition import PCA
 
     pca = PCA(n_components=2, svd_solver="full")
-    with np.errstate(invalid="ignore"):  # codes that do not vary at all
+    with np.errstate(invalid="ignore"):  # of codes that do not vary
         points = pca.fit_transform(z)
     shares = np.nan_to_num(pca.explained_variance_ratio_)
     first, second = (f"principal component {n} ({share:.0%} of the variance)" for n, share in enumerate(shares, 1))
@@ -94,7 +94,7 @@ def principal_components(z: np.ndarray) -> Points:
 
 
 def umap_points(z: np.ndarray, seed: int) -> Points:
-    """The same by UMAP (McInnes et al. 2018), which keeps neighbours together: 15 of each, at its defaults.
+    """Project codes to two dimensions by UMAP (McInnes et al. 2018), with its default of 15 neighbours.
 
     Raises:
         RunError: umap-learn is not installed, or there are fewer than 16 codes.
@@ -128,5 +128,5 @@ def save_csv(path: Path, z: np.ndarray, names: Sequence[str], labels: Sequence[s
 def _require(images: int, least: int, what: str) -> None:
     if images < least:
         raise RunError(
-            f"{what} needs at least {least} images, here are {images}; --output codes.csv writes a table alone"
+            f"{what} needs at least {least} images, and there are {images}; --output codes.csv writes only a table"
         )

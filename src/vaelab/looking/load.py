@@ -1,4 +1,4 @@
-"""A trained model, out of its run folder; torch is all it takes, not Lightning."""
+"""Load a trained model from its run folder, without importing Lightning."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Trained(NamedTuple):
-    """The model of a run, on the CPU and in evaluation mode, the step it was trained to, the run's folder and parts."""
+    """The model of a run, on the CPU and in evaluation mode, with its step, folder and parts."""
 
     folder: RunFolder
     experiment: Experiment
@@ -28,9 +28,9 @@ class Trained(NamedTuple):
 
 
 def load(run: "Run | str | Path", *, trust: Sequence[str] = ()) -> Autoencoder:
-    """The trained model of a run, on the CPU and in evaluation mode.
+    """Load the trained model of a run, on the CPU and in evaluation mode.
 
-    It takes and gives images of uint8 pixels in [0, 1], and other data in their own units, whatever `data.scale` was.
+    It takes and returns images in [0, 1], and other data in their own units, whatever `data.scale` was.
 
     Args:
         run: the run or its folder, for its best weights, or its last where none were best; or one of the files in
@@ -50,9 +50,9 @@ def load(run: "Run | str | Path", *, trust: Sequence[str] = ()) -> Autoencoder:
 
 
 def opened(run: "Run | str | Path", *, trust: Sequence[str] = ()) -> Trained:
-    """The same, with what surrounds it."""
+    """Load the model of a run with its experiment, step and folder."""
     folder, checkpoint = folder_of(run), checkpoint_of(run)
-    with torch.random.fork_rng(devices=[]):  # the first weights are drawn, from a seed of their own
+    with torch.random.fork_rng(devices=[]):  # initializing weights sets the global seed
         experiment = check(folder.config, trust=trust, own=False, trained=True, form=folder.form)
         model = experiment.model()
     load_weights(model, checkpoint)

@@ -19,7 +19,7 @@ Writers = Mapping[str, Callable[[Path], object]]
 
 
 class Result(NamedTuple):
-    """The files written, and what is to be said of them."""
+    """The files written, and notes for the user."""
 
     paths: list[Path]
     notes: list[str]
@@ -27,7 +27,7 @@ class Result(NamedTuple):
 
 @contextmanager
 def seeded(trained: Trained, seed: int | None) -> Iterator[None]:
-    """Draw from the seed that the figures of training are drawn from; the caller's generator is left as it was."""
+    """Seed random numbers as the figures of training do; the caller's generator is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(trained.experiment.seed if seed is None else seed, "figures"))
         yield
@@ -41,10 +41,10 @@ def targets_of(
     force: bool,
     default: Sequence[str] | None = None,
 ) -> list[Path]:
-    """The files to write, looked at before anything is computed.
+    """Return the files to write, checked before anything is computed.
 
     Raises:
-        RunError: one has a suffix that says nothing, or is there already.
+        RunError: one has an unknown suffix, or exists already.
     """
     folder = folder_of(run)
     targets = [Path(path) for path in output]
@@ -52,18 +52,18 @@ def targets_of(
     mistakes = []
     for path in targets:
         if path.suffix.lower() not in suffixes:
-            mistakes.append(f"--output {path}: {verb} writes {', '.join(suffixes)}, by the name's ending")
+            mistakes.append(f"--output {path}: {verb} writes {', '.join(suffixes)}, selected by the suffix")
         elif path.is_dir():
-            mistakes.append(f"--output {path} is a folder: name a file in it")
+            mistakes.append(f"--output {path} is a folder: give the name of a file")
         elif path.exists() and not force:
-            mistakes.append(f"{path} is there already: --force replaces it, --output writes elsewhere")
+            mistakes.append(f"{path} exists: --force replaces it, --output writes elsewhere")
     if mistakes:
         raise RunError("\n".join(mistakes))
     return targets
 
 
 def write(targets: Sequence[Path], writers: Writers, notes: Sequence[str]) -> Result:
-    """Write each target by what its suffix asks for, whole or not at all."""
+    """Write each target in the format of its suffix, atomically."""
     for path in targets:
         try:
             writers[path.suffix.lower()](path)

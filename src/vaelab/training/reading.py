@@ -1,4 +1,4 @@
-"""Read checkpoints that anybody may have written: no code is run, and memory is bounded by the file's size."""
+"""Read checkpoints that anybody may have written, without running code, in memory bounded by the file's size."""
 
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -12,34 +12,34 @@ from vaelab.errors import RunError
 
 
 def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """A checkpoint of plain tensors and containers, every byte of it checked.
+    """Read a checkpoint of plain tensors and containers; check every byte of it.
 
     Raises:
-        Exception: of any kind; the file is damaged, or is not what torch.save writes.
+        Exception: of any kind, if the file is damaged or was not written by torch.save.
     """
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError("it is compressed, as no checkpoint is")
+            raise ValueError("it is compressed, and checkpoints are not")
         if sum(entry.file_size for entry in entries) > size:
             raise ValueError("it declares more content than it has")
-        damaged = archive.testzip()  # torch.load does not look at the checksums
+        damaged = archive.testzip()  # torch.load does not check the checksums
     if damaged is not None:
         raise ValueError(f"the checksum of {damaged} is wrong")
     checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     if not isinstance(checkpoint, dict):
-        raise ValueError(f"it holds a {type(checkpoint).__name__}, not a checkpoint")
+        raise ValueError(f"it contains a {type(checkpoint).__name__}, not a checkpoint")
     if any(tensor.nbytes > size for tensor in tensors(checkpoint)):
-        raise ValueError("it declares a tensor that is larger than the file")
+        raise ValueError("it declares a tensor larger than the file")
     return checkpoint
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Give `model` its weights in a checkpoint, which may hold those of critics beside them.
+    """Load the weights of `model` from a checkpoint, which may have those of critics as well.
 
     Raises:
-        RunError: it is damaged, not of this model, or holds what is NaN or infinite.
+        RunError: it is damaged, of another model, or has a weight that is NaN or infinite.
     """
     try:
         state = read(path)["state_dict"]
@@ -48,7 +48,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         }
         for name, own in model.state_dict().items():
             if name in weights and weights[name].dtype.is_floating_point != own.dtype.is_floating_point:
-                raise ValueError(f"{name} is of {weights[name].dtype}, not of {own.dtype}")
+                raise ValueError(f"{name} has type {weights[name].dtype}, not {own.dtype}")
         model.load_state_dict(weights)
         if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
             raise ValueError("a weight is NaN or infinite")
@@ -57,10 +57,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def step_of(path: Path) -> int:
-    """The optimizer's step that a checkpoint was written at.
+    """Return the optimizer's step at which a checkpoint was written.
 
     Raises:
-        RunError: it does not say.
+        RunError: the checkpoint does not have it.
     """
     step = read(path).get("global_step")
     if not isinstance(step, int):
@@ -69,7 +69,7 @@ def step_of(path: Path) -> int:
 
 
 def tensors(content: Any) -> Iterator[Tensor]:
-    """The tensors in nested containers."""
+    """Yield the tensors in nested containers."""
     if isinstance(content, Tensor):
         yield content
     elif isinstance(content, Mapping | list | tuple):
@@ -78,7 +78,7 @@ def tensors(content: Any) -> Iterator[Tensor]:
 
 
 def reason(error: Exception) -> str:
-    """What an error says, in one line."""
+    """Format an error in one line."""
     if isinstance(error, KeyError):
         return f"it has no {error.args[0]}"
     return " ".join(str(error).split())[:300] or type(error).__name__

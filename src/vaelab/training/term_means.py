@@ -1,4 +1,4 @@
-"""Terms of the loss between two times that they are logged."""
+"""Means of the loss's terms between two loggings."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,7 +14,7 @@ TermsOfBatch = tuple[dict[str, Tensor], int, int]  # means, images, step of the 
 
 
 class TermMeans:
-    """Means over images of the terms of batches, kept where the terms are until someone asks.
+    """Means over images of the terms of batches, kept on the terms' device until they are needed.
 
     >>> means = TermMeans()
     >>> means.add({"loss": torch.tensor(2.0)}, 1)
@@ -27,15 +27,15 @@ class TermMeans:
         self._batches = list(batches)
 
     def __len__(self) -> int:
-        """The number of batches."""
+        """Return the number of batches."""
         return len(self._batches)
 
     def add(self, terms: Terms, images: int, step: int = 0) -> None:
-        """Take in the mean terms of a batch of so many images at a step of the optimizer."""
+        """Add the mean terms of a batch with `images` images at a step of the optimizer."""
         self._batches.append(({name: term.detach() for name, term in terms.items()}, images, step))
 
     def means(self, prefix: str, processes: Strategy | None = None) -> dict[str, float]:
-        """`prefix` + name -> mean over all images, of all processes; one transfer from the device."""
+        """Return `prefix` + name -> mean over all images of all processes, in one transfer from the device."""
         names = list(self._batches[0][0])
         terms = torch.stack([torch.stack([batch[name] for name in names]) for batch, _, _ in self._batches])
         weights = torch.tensor([images for _, images, _ in self._batches], dtype=torch.float64)
@@ -56,7 +56,7 @@ class TermMeans:
                 raise DivergenceError(f"{named} at step {step}")
 
     def gathered(self, processes: Strategy) -> list["TermMeans"]:
-        """Those of every process, by rank."""
+        """Collect those of every process, by rank."""
         if not isinstance(processes, ParallelStrategy):
             return [self]
         everyones: list[Any] = [None] * processes.world_size
@@ -64,12 +64,12 @@ class TermMeans:
         return list(map(TermMeans, everyones))
 
     def to(self, device: torch.device) -> "TermMeans":
-        """The same on another device."""
+        """Move them to another device."""
         return TermMeans(
             ({name: term.to(device) for name, term in terms.items()}, images, step)
             for terms, images, step in self._batches
         )
 
     def state(self) -> list[TermsOfBatch]:
-        """What a new one can be made from."""
+        """Return the content, for a checkpoint."""
         return self._batches
