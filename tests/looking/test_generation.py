@@ -164,7 +164,7 @@ MISTAKES = {
     "fewer samples than features": (["{vae}", "--generation", "40"], "40 images are too few for a covariance of 64"),
     "no samples": (["{vae}", "--generation", "0"], "--generation 0: give a number of images"),
     "no such features": (["{vae}", "--generation", "200", "--features", "pixel"], "did you mean pixels?"),
-    "an untrusted file": (["{vae}", "--generation", "200", "--features", "a.py:B"], "--trust a.py says that it may"),
+    "an untrusted file": (["{vae}", "--generation", "200", "--features", "a.py:B"], "allow it with --trust a.py"),
     "no factors": (["{vae}", "--factors"], "--factors: the data know no factors of variation"),
 }
 
