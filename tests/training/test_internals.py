@@ -22,6 +22,7 @@ def test_lightning_still_has_the_private_names_that_we_use() -> None:
         "count_step": lambda: (internals.count_step(trainer), manual(trainer).total.completed == 1)[1],
         "next_batch": lambda: callable(trainer.fit_loop.epoch_loop.batch_progress.increment_started),
         "has_plain_steps": lambda: internals.has_plain_steps(trainer),
+        "looks_for_anomalies": lambda: not internals.looks_for_anomalies(trainer),
         "limit_steps": lambda: (internals.limit_steps(trainer, 5), trainer.max_steps == 5)[1],
         "complete_epochs": lambda: (internals.complete_epochs(trainer), trainer.current_epoch == 0)[1],
         "cluster_environment": lambda: not internals.cluster_environment(trainer).creates_processes_externally,

@@ -32,6 +32,7 @@ from vaelab.text import one_line
 from vaelab.training.services import addresses
 
 MAX_DEPTH = 50  # of a config
+WEIGHTS = "model.safetensors"  # of a run that was pulled, which has no checkpoints
 
 
 class RunFolder:
@@ -92,7 +93,7 @@ class RunFolder:
         if not is_inside(path, "config.yaml"):
             raise RunError(f"{path} is not a run folder, since it has no config.yaml; `vaelab train` makes run folders")
         folder = cls(path)
-        written = ("train.log", "status.json", "metrics.json", "manifest.json", "data.json")
+        written = ("train.log", "status.json", "metrics.json", "manifest.json", "data.json", WEIGHTS)
         require_own_files(folder.path, files=written, folders=("checkpoints", "tensorboard"))
         return folder
 
@@ -106,20 +107,9 @@ class RunFolder:
         path = self.path / "config.yaml"
         try:
             text = read_text(path)
-            require_plain(text)
-            config = OmegaConf.create(text)
-            resolved = OmegaConf.to_yaml(config, resolve=False)
-        except Exception as error:  # a foreign file may fail in any way
+        except (ValueError, OSError) as error:
             raise RunError(f"{path} cannot be read: {one_line(str(error), 300)}") from error
-        if not isinstance(config, DictConfig):
-            raise RunError(f"{path} is not a config: it should have keys and values")
-        if "${" in resolved:
-            raise RunError(f"{path} has an interpolation, ${{...}}, and the config of a run is resolved")
-        try:
-            unsigned(text)
-        except ValueError as error:
-            raise RunError(f"{path}: {error}") from error
-        return config
+        return resolved_config(text, str(path))
 
     def require_known_servers(self, trust: Sequence[str]) -> None:
         """Refuse to log to a server that only the run folder names.
@@ -228,14 +218,14 @@ class RunFolder:
                 path.unlink()
 
     def best_checkpoint(self) -> Path:
-        """Return best.ckpt, or last.ckpt if there was no validation split.
+        """Return best.ckpt, or last.ckpt if there was no validation split; of a pulled run, model.safetensors.
 
         Raises:
-            RunError: neither exists.
+            RunError: there is none of them.
         """
-        for name in ("best.ckpt", "last.ckpt"):
-            if (self.checkpoints / name).is_file():
-                return self.checkpoints / name
+        for path in (self.checkpoints / "best.ckpt", self.checkpoints / "last.ckpt", self.path / WEIGHTS):
+            if path.is_file():
+                return path
         raise RunError(
             f"{self.path} has no checkpoint, since the run did not finish its first epoch; resume it with `vaelab "
             f"resume {self.path}`"
@@ -315,6 +305,29 @@ def require_plain(text: str) -> None:
             raise ValueError("it has an alias, *name, with which a small file can become a large config")
         if depth > MAX_DEPTH:
             raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+
+
+def resolved_config(text: str, where: str) -> DictConfig:
+    """Parse the text of a config.yaml; errors name `where` it is from.
+
+    Raises:
+        RunError: it is not a config, was edited, or has interpolations, which could read the environment.
+    """
+    try:
+        require_plain(text)
+        config = OmegaConf.create(text)
+        resolved = OmegaConf.to_yaml(config, resolve=False)
+    except Exception as error:  # a foreign file may fail in any way
+        raise RunError(f"{where} cannot be read: {one_line(str(error), 300)}") from error
+    if not isinstance(config, DictConfig):
+        raise RunError(f"{where} is not a config: it should have keys and values")
+    if "${" in resolved:
+        raise RunError(f"{where} has an interpolation, ${{...}}, and the config of a run is resolved")
+    try:
+        unsigned(text)
+    except ValueError as error:
+        raise RunError(f"{where}: {error}") from error
+    return config
 
 
 def portable(config: DictConfig) -> DictConfig:

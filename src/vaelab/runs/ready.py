@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import subprocess
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -18,6 +19,7 @@ from vaelab.runs.judging import require_judgeable
 from vaelab.runs.launch import Launch
 from vaelab.runs.locate import checkpoint_of
 from vaelab.runs.surroundings import quiet_lightning
+from vaelab.training.graph import require_capturable
 from vaelab.training.internals import cluster_environment
 from vaelab.training.reading import load_weights
 
@@ -65,6 +67,10 @@ def _ask_devices(experiment: Experiment) -> pl.Trainer:
     wanted = getattr(experiment.trainer, "keywords", {}).get("precision")
     if wanted == "16-mixed" and trainer.strategy.root_device.type == "cpu":
         raise ConfigError(["trainer.precision=16-mixed needs a GPU: take bf16-mixed, which works on a CPU, or 32-true"])
+    updates: Any = trainer.updates  # type: ignore[attr-defined]
+    if updates["cuda_graph"]:
+        accumulated = updates["accumulate_grad_batches"]
+        require_capturable(trainer, accumulate_grad_batches=accumulated, compiled=experiment.compile)
     cores = os.cpu_count() or 1
     if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > cores:
         raise ConfigError([f"trainer.devices={trainer.num_devices}: this machine has {cores} cores"])

@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 from vaelab.config.check import Checked, checked
 from vaelab.files import replacing
 from vaelab.runs.documents import Manifest
+from vaelab.runs.execute import execute
 from vaelab.runs.extend import extend
-from vaelab.runs.fit import fit
 from vaelab.runs.folder import RunFolder, portable
 from vaelab.runs.launch import Launch
 from vaelab.runs.locate import checkpoint_of, folder_of
@@ -82,7 +82,7 @@ def train_into(folder: str | Path, what: Checked, *, exact: bool, overrides: Seq
                 claimed.write_form(experiment.data.form)
                 _keep_initial_weights(what, claimed)
                 launch.begin(claimed.path)
-                return Run(claimed.path, *fit(what, claimed))
+                return Run(claimed.path, *execute(what, claimed))
 
 
 @contextmanager
@@ -185,7 +185,7 @@ def _taken_up(
                     folder.write_form(experiment.data.form)
                 _keep_initial_weights(what, folder)
                 launch.begin(folder.path)
-                return Run(folder.path, *fit(what, folder, callbacks))
+                return Run(folder.path, *execute(what, folder, callbacks))
 
 
 def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
@@ -199,7 +199,7 @@ def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
 
 def _join(what: Checked, folder: RunFolder) -> None:
     with threads(what.experiment.suitable_threads()):
-        fit(what, folder)
+        execute(what, folder)
 
 
 def _keep_initial_weights(what: Checked, folder: RunFolder) -> None:

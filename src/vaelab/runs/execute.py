@@ -34,7 +34,7 @@ from vaelab.training.signals import graceful_stop
 log = logging.getLogger("vaelab")
 
 
-def fit(what: Checked, folder: RunFolder, more: Sequence[pl.Callback] = ()) -> tuple[Metrics, list[Path]]:
+def execute(what: Checked, folder: RunFolder, more: Sequence[pl.Callback] = ()) -> tuple[Metrics, list[Path]]:
     """Train from the folder's newest checkpoint, test, draw.
 
     Args:
