@@ -120,26 +120,26 @@ def checked(
     ) as error:  # such as an overflow
         raise ConfigError([f"the model cannot be made: {_first_line(error)}"]) from error
     _require_memory(model, trained=trained)
-    if not trained:
-        _require_loss(experiment, model)
-        if mistakes := unwatchable(experiment, model):
-            raise ConfigError(mistakes)
+    if not trained and (mistakes := unwatchable(experiment, model, _require_loss(experiment, model))):
+        raise ConfigError(mistakes)
     experiment.data.fetch = own
     return Checked(config, experiment, (*trust, *maker.stock), own)
 
 
-def _require_loss(experiment: Experiment, model: Autoencoder) -> None:
-    """Evaluate the objective on two meta images. Parts that need values cannot be checked this way, and pass."""
+def _require_loss(experiment: Experiment, model: Autoencoder) -> list[str] | None:
+    """Evaluate the objective on two meta images; return the names of its terms.
+
+    None where a part needs values: it cannot be checked this way, and passes.
+    """
     x = torch.zeros(2, *experiment.data.shape, device="meta")
     try:
         step = Step(model, x, torch.zeros(2, dtype=torch.int64, device="meta"))
-        experiment.objective(step)
-        experiment.objective.critic_losses(step)
+        return [*experiment.objective(step), *experiment.objective.critic_losses(step)]
     except NotImplementedError:
-        return
+        return None
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         if "meta" in str(error):
-            return
+            return None
         frames = [
             frame
             for frame in extract_tb(error.__traceback__)

@@ -1,7 +1,7 @@
 """Check what callbacks and schedulers monitor: that the metric will exist, and which direction is better."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -30,10 +30,16 @@ class Watch(NamedTuple):
     optional: bool
 
 
-def unwatchable(experiment: Experiment, model: Autoencoder) -> list[str]:
-    """List monitored metrics that will not exist, or are monitored in the wrong direction."""
+def unwatchable(experiment: Experiment, model: Autoencoder, terms: Sequence[str] | None) -> list[str]:
+    """List monitored metrics that will not exist, or are monitored in the wrong direction.
+
+    Args:
+        experiment: whose callbacks and scheduler monitor.
+        model: on the meta device.
+        terms: of the objective in training; None where they are not known.
+    """
     watches = list(_watches(experiment))
-    names = _metrics(experiment, model) if watches else None
+    names = _metrics(experiment, model, terms) if watches and terms is not None else None
     mistakes = []
     for watch in watches:
         split = watch.metric.partition("/")[0]
@@ -77,20 +83,15 @@ def _arguments(part: Any) -> Mapping[str, Any]:
     return defaults | dict(getattr(part, "keywords", {}))
 
 
-def _metrics(experiment: Experiment, model: Autoencoder) -> list[str] | None:
-    """Return the names of metrics that training and validation report, found with two meta images.
-
-    None where a part needs the values of pixels.
-    """
+def _metrics(experiment: Experiment, model: Autoencoder, terms: Sequence[str]) -> list[str] | None:
+    """Return the names of metrics that training and validation report; None where validation needs values."""
     x, y = torch.zeros(2, *experiment.data.shape, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta")
     try:
         with torch.no_grad():
             evaluated = evaluation_terms(experiment.objective, Step(model, x, y, training=False))
-        step = Step(model, x, y)
-        trained = {**experiment.objective(step), **experiment.objective.critic_losses(step)}
     except (NotImplementedError, RuntimeError, TypeError, AttributeError, ValueError):
         return None
-    return [*(f"val/{name}" for name in evaluated), *(f"train/{name}" for name in trained)]
+    return [*(f"val/{name}" for name in evaluated), *(f"train/{name}" for name in terms)]
 
 
 def _no_validation(experiment: Experiment) -> str | None:

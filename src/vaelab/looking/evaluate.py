@@ -30,16 +30,7 @@ Naming = Callable[[str], str]
 
 @dataclass(frozen=True)
 class Wanted:
-    """Metrics to compute besides the standard ones and those of the run's config.
-
-    Args:
-        samples: of z per image, for the importance-weighted log-likelihood; None leaves it out.
-        generation: images to sample, and compare in a feature space with those of the split; None leaves it out.
-        features: pixels, classifier, inception, or FILE.py:NAME.
-        fit_gaussian: sample from a Gaussian fitted to training codes.
-        factors: disentanglement scores, for data with known factors.
-        metrics: of one's own, package.module.function.
-    """
+    """Metrics to compute besides the standard ones and those of the run's config, as in `evaluate`."""
 
     samples: int | None = None
     generation: int | None = None
