@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
 import vaelab
+from tokenizers import OF_GREY_DIGITS
 from vaelab import figures
 from vaelab.config.check import check
 from vaelab.config.conf import options
@@ -29,7 +30,9 @@ from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.distributions import sphere
 from vaelab.training import pictures
 
-WORDS = {preset: [f"model={preset}"] for preset in options("model")} | {"plane": ["model=vae", "latent_dim=2"]}
+WORDS = {preset: [f"model={preset}", *OF_GREY_DIGITS.get(preset, [])] for preset in options("model")} | {
+    "plane": ["model=vae", "latent_dim=2"]
+}
 # A RealNVP of zuko picks its halves by `nonzero` of a mask, and how many that gives is a value. Its other flows do not.
 WORDS["flow_prior_vae"] += ["prior.flow=maf"]
 QUICK = ("conditional_vae", "plane", "vq_vae")

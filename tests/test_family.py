@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 import vaelab
+from tokenizers import OF_GREY_DIGITS
 from vaelab import figures
 from vaelab.cli.main import main
 from vaelab.config.check import check
@@ -37,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
     @cache
     def folder(preset: str) -> Path:
-        config = vaelab.compose([*SMALL, f"model={preset}", "data.binarize=fixed"])
+        config = vaelab.compose([*SMALL, f"model={preset}", "data.binarize=fixed", *OF_GREY_DIGITS.get(preset, [])])
         return vaelab.train(config, folder=tmp_path_factory.mktemp("runs") / preset).folder
 
     return folder

@@ -16,19 +16,21 @@ from omegaconf import OmegaConf
 import vaelab
 from processes import command
 from published import PUBLISHED, make_all
+from tokenizers import OF_GREY_DIGITS, mobilenet
 from vaelab.config.conf import CONF, groups, options
 from vaelab.config.stock import kind_of
 
 TWO_BATCHES = ["trainer=debug", "data=digits", "callbacks.progress_bar=null"]
 
 
-SWEPT = (
+RUN_ELSEWHERE = (
+    "fit",
     "hydra/launcher",
     "hydra/sweeper",
     "hydra/sweeper/pruner",
     "hydra/sweeper/sampler",
     "sweep",
-)  # run by the tests of sweeps
+)  # by the tests of fitted priors and of sweeps
 # Options that go with others only, and the preset that has them together.
 PRESET_OF = {
     ("decoder", "first_layer"): "hierarchical_vae",
@@ -41,30 +43,41 @@ PRESET_OF = {
     ("objective", "iwae"): "iwae",
     ("objective", "miwae"): "miwae",
     ("objective", "piwae"): "piwae",
+    ("objective", "prior_likelihood"): "mixture_vae",
     ("objective", "reconstruction"): "ae",
     ("objective", "vector_quantization"): "vq_vae",
+    ("posterior", "binary_spherical"): "binary_spherical_vq",
     ("posterior", "bottom_up"): "hierarchical_vae",
     ("posterior", "deterministic"): "ae",
     ("posterior", "finite_scalar_quantizer"): "fsq",
     ("posterior", "full_covariance_gaussian"): "full_covariance_vae",
+    ("posterior", "gaussian_grid"): "kl_autoencoder",
     ("posterior", "gumbel_softmax"): "gumbel_vae",
     ("posterior", "iaf"): "iaf_vae",
     ("posterior", "k_sparse"): "k_sparse_ae",
     ("posterior", "ladder"): "ladder_vae",
     ("posterior", "laplace"): "laplace_vae",
+    ("posterior", "lookup_free"): "lookup_free_vq",
+    ("posterior", "two_grids"): "vq_vae_2",
     ("posterior", "vector_quantizer"): "vq_vae",
     ("posterior", "von_mises_fisher"): "hyperspherical_vae",
+    ("prior", "code_transformer"): "vq_vae",
     ("prior", "flow_prior"): "flow_prior_vae",
     ("prior", "hyperspherical_uniform"): "hyperspherical_vae",
     ("prior", "mixture"): "mixture_vae",
+    ("prior", "nearest_neighbours"): "mixture_vae",
+    ("prior", "second_vae"): "mixture_vae",
     ("prior", "top_down"): "hierarchical_vae",
     ("prior", "uniform_codes"): "vq_vae",
     ("prior", "vamp_prior"): "vamp_vae",
 }
 
 
+CODES_OF = {"sparsity": "sparse_ae", "code_entropy": "lookup_free_vq"}  # terms of codes, and a preset that has such
+
+
 def every_option() -> Iterator[tuple[str, str]]:
-    return ((group, option) for group in groups() if group not in SWEPT for option in options(group))
+    return ((group, option) for group in groups() if group not in RUN_ELSEWHERE for option in options(group))
 
 
 def overrides_for(group: str, option: str, raw_sets: Path) -> list[str]:
@@ -72,9 +85,20 @@ def overrides_for(group: str, option: str, raw_sets: Path) -> list[str]:
     on_disk = [f"data.root={raw_sets}", "data.validation=50"]
     if group == "schedule":
         return [*TWO_BATCHES, f"+schedule@objective.kl_weight={option}"]
+    if (group, option) == ("term", "perceptual"):
+        words = [
+            "model=ae",
+            "loss=mse",
+            "+term@objective.terms.another=perceptual",
+            *mobilenet("objective.terms.another"),
+        ]
+        return ["trainer=debug", "data=array", *on_disk, "callbacks.progress_bar=null", *words]
+    if group == "model" and option in OF_GREY_DIGITS:
+        words = [f"model={option}", "objective.terms.adversary.start=1", *mobilenet("objective.terms.perceptual")]
+        return ["trainer=debug", "data=array", *on_disk, "callbacks.progress_bar=null", *words]
     if group == "term":
         critic = ["+term@objective.terms.adversary=image_adversary"] if option == "critic_features" else []
-        of_codes = ["model=sparse_ae"] if option == "sparsity" else []
+        of_codes = [f"model={name}" for name in [CODES_OF.get(option)] if name is not None]
         return [*TWO_BATCHES, *of_codes, *critic, f"+term@objective.terms.another={option}"]
     if group == "corruption":
         return [*TWO_BATCHES, "model=ae", f"+corruption@objective.corruption={option}"]

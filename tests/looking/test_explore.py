@@ -199,6 +199,21 @@ def test_an_embedding_holds_the_means_of_the_posterior_with_their_labels(small_r
         assert image.size == (900, 900)
 
 
+def test_an_embedding_of_codes_holds_their_numbers_where_they_are_on_each_grid(tmp_path):
+    config = vaelab.compose(["data=digits", "model=vq_vae_2", "trainer=debug", "callbacks.progress_bar=null"])
+    run = vaelab.train(config, folder=tmp_path / "run").folder
+    model, (x, _) = vaelab.load(run), images_of(run)
+
+    embedding.embed(run, output=[tmp_path / "a.npz"])
+
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays, torch.no_grad():
+        upper, lower = arrays["codes_0"], arrays["codes_1"]
+        codes = torch.from_numpy(np.concatenate([upper.reshape(200, -1), lower.reshape(200, -1)], 1))
+        assert (upper.shape, lower.shape, upper.dtype) == ((200, 1, 1), (200, 2, 2), np.int64)
+        assert codes.equal(model.encode(x).indices)
+        assert (model.posterior.vectors(codes).numpy() == arrays["z"]).all()
+
+
 def test_a_stochastic_embedding_holds_samples_and_only_the_images_asked_for(small_run, tmp_path):
     run = small_run("vae")
     model, (x, labels) = vaelab.load(run), images_of(run, "validation")

@@ -13,7 +13,16 @@ from vaelab.models.distributions.elementary import NUMBERS_AT_ONCE
 from vaelab.models.likelihoods import Bernoulli
 from vaelab.models.networks import MLPDecoder, MLPEncoder
 from vaelab.models.posteriors import Deterministic, FiniteScalarQuantizer, Gaussian, GumbelSoftmax, VectorQuantizer
-from vaelab.models.priors import FlowPrior, HypersphericalUniform, Mixture, StandardNormal, UniformCodes, VampPrior
+from vaelab.models.priors import (
+    FlowPrior,
+    HypersphericalUniform,
+    Mixture,
+    NearestNeighbours,
+    SecondVAE,
+    StandardNormal,
+    UniformCodes,
+    VampPrior,
+)
 
 
 def test_the_prior_has_no_batch_and_an_event_of_the_latent_dimensions():
@@ -73,12 +82,21 @@ def joined_vamp_prior():
     return gaussian_model(VampPrior(2, components=5, start_scale=0.5)).double().prior
 
 
+def started(prior):
+    """The same, begun at 40 codes and then off there."""
+    prior.double().start(*torch.randn(2, 40, 2, dtype=torch.float64).mul(torch.tensor([2.0, 0.5])).add(0.3))
+    return off_the_start(prior)
+
+
 PRIORS = {
     "mixture": lambda: off_the_start(Mixture(2, components=3)),
     "realnvp": lambda: off_the_start(FlowPrior(2, flow="realnvp", transforms=2, hidden=[8])),
     "maf": lambda: off_the_start(FlowPrior(2, flow="maf", transforms=2, hidden=[8])),
     "nsf": lambda: off_the_start(FlowPrior(2, flow="nsf", transforms=2, hidden=[8])),
     "vamp": joined_vamp_prior,
+    "mixture of full covariance": lambda: off_the_start(Mixture(2, components=3, covariance="full")),
+    "flow of codes in their units": lambda: started(FlowPrior(2, transforms=2, hidden=[8], standardised=True)),
+    "nearest neighbours": lambda: started(NearestNeighbours(2, codes=40)).eval(),
 }
 
 
@@ -115,6 +133,74 @@ def test_a_flow_prior_inverts(kind):
     transform, z = prior.flow().transform, torch.randn(9, 2, dtype=torch.float64)
 
     torch.testing.assert_close(transform.inv(transform(z)), z, rtol=1e-6, atol=1e-6)
+
+
+def blobs(count):
+    """Codes around three places of their own spread."""
+    centres, spread = torch.tensor([[0.0, 0.0], [8.0, 1.0], [-3.0, 9.0]]), torch.tensor([[1.0, 0.3], [0.5, 2], [1, 1]])
+    which = torch.arange(count) % 3
+    return centres[which] + spread[which] * torch.randn(count, 2)
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_a_fitted_mixture_begins_at_the_number_of_components_that_held_out_codes_want(covariance):
+    torch.manual_seed(0)
+    prior = Mixture(2, components=[1, 2, 3, 20], covariance=covariance)
+    codes, held_out = blobs(150), blobs(600)
+    prior.start(codes, held_out)
+    by_number = []
+    for number in (1, 2, 3, 20):
+        other = Mixture(2, components=number, covariance=covariance)
+        other.start(codes, held_out)
+        by_number.append(other().log_prob(held_out).mean().item())
+
+    assert prior.in_use == 3
+    assert prior().log_prob(held_out).mean().item() == pytest.approx(max(by_number), abs=0.02)
+    again = Mixture(2, components=[1, 2, 3, 20], covariance=covariance)
+    again.load_state_dict(prior.state_dict())
+    assert again().log_prob(held_out).equal(prior().log_prob(held_out))
+    with pytest.raises(ValueError, match="21 components are in use of 20"):
+        prior.set_extra_state(torch.tensor(21))
+
+
+def test_nearest_neighbours_are_kernels_as_wide_as_the_way_to_the_kth():
+    torch.manual_seed(0)
+    prior = NearestNeighbours(3, neighbours=2, codes=50)
+    codes, z = torch.randn(12, 3), torch.randn(7, 3)
+    prior.start(codes, codes)
+    prior.log_scale.data.fill_(-0.3)
+    distances = torch.cdist(codes, codes).sort(1).values[:, 2] * math.exp(-0.3)
+    kernels = [
+        torch.distributions.Independent(torch.distributions.Normal(c, s), 1)
+        for c, s in zip(codes[prior_order(prior, codes)], distances[prior_order(prior, codes)], strict=True)
+    ]
+    each = torch.stack([kernel.log_prob(z) for kernel in kernels], 1)  # (7, 12)
+
+    torch.testing.assert_close(prior.eval()().log_prob(z), each.logsumexp(1) - math.log(12), atol=1e-4, rtol=1e-4)
+    nearest = torch.cdist(z, codes[prior_order(prior, codes)]).argmin(1)
+    each[torch.arange(7), nearest] = -math.inf
+    torch.testing.assert_close(prior.train()().log_prob(z), each.logsumexp(1) - math.log(11), atol=1e-4, rtol=1e-4)
+
+
+def prior_order(prior, codes):
+    """Where the codes that it keeps stand among those given."""
+    return torch.cdist(prior.centres[: prior.in_use], codes).argmin(1)
+
+
+def test_a_second_vae_is_the_density_in_expectation():
+    """exp(log_prob) is p(z) on average: over a grid it adds up to one, and the mean of its logarithm is the ELBO."""
+    torch.manual_seed(0)
+    prior = started(SecondVAE(2, size=1, hidden=[8]))
+    width = 0.1
+    axis = torch.arange(-10, 10, width, dtype=torch.float64) + width / 2
+    grid = torch.cartesian_prod(axis, axis)
+    with torch.no_grad():
+        total = torch.stack([prior().log_prob(grid).exp().sum() * width**2 for _ in range(40)])
+        z = prior().sample((20_000,))
+        density = prior().log_prob(grid.expand(40, -1, -1)).exp().mean(0) * width**2
+
+    assert total.mean().item() == pytest.approx(1, abs=0.03)
+    torch.testing.assert_close(z.mean(0), (density[:, None] * grid).sum(0), atol=0.15, rtol=0.05)
 
 
 def test_a_mixture_is_the_weighted_sum_of_its_components():

@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 
 import vaelab
+from tokenizers import OF_GREY_DIGITS
 from vaelab.config.check import check
 from vaelab.config.conf import options
 from vaelab.training.bundles import Bundles
@@ -81,7 +82,13 @@ def same(one: Any, other: Any) -> bool:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_bundles_have_the_bits_of_single_steps(preset: str, tmp_path: Path) -> None:
-    given = [f"model={preset}", "trainer.max_epochs=1", "trainer.limit_train_batches=8", "trainer.limit_val_batches=1"]
+    given = [
+        f"model={preset}",
+        *OF_GREY_DIGITS.get(preset, []),
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=8",
+        "trainer.limit_val_batches=1",
+    ]
     given += ["trainer.limit_test_batches=1", "trainer.log_every_n_steps=7"]
     one, many = (trained(tmp_path / str(length), length, *given) for length in (1, 5))
 

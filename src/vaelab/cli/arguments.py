@@ -34,6 +34,10 @@ Own = Annotated[
         show_default=False,
     ),
 ]
+Prior = Annotated[
+    str | None,
+    typer.Option(help="A prior that `vaelab fit` has fitted to the run, by its folder's name, such as flow."),
+]
 Trust = Annotated[
     list[str] | None,
     typer.Option(
@@ -56,6 +60,7 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
     "images": option(str | None, None, help="How many of the images, or their numbers: 0,5,7."),
     "label": (Label, None),
     "invert": (Invert, False),
+    "prior": (Prior, None),
     "stochastic": option(bool, False, "--stochastic", help="Sample z from q(z|x) instead of taking its mean."),
     "seed": (Seed, None),
     "output": option(

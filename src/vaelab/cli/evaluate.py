@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vaelab.cli.arguments import Run, Seed, Split, Trust
+from vaelab.cli.arguments import Prior, Run, Seed, Split, Trust
 from vaelab.cli.printing import console, print_evaluation, track
 from vaelab.errors import RunError
 
@@ -46,12 +46,17 @@ def evaluate(
     metric: Annotated[
         list[str] | None, typer.Option(help="A metric of your own, package.module.function; needs --trust package.")
     ] = None,
+    prior: Prior = None,
     seed: Seed = None,
     trust: Trust = None,
 ) -> None:
     """Compute metrics of a run's model, such as ELBO, SSIM, active units; docs/metrics.md defines them."""
     from vaelab.looking.evaluate import Wanted, evaluation_of
 
+    if prior is not None:
+        from vaelab.runs.priors import prior_of
+
+        run = prior_of(run, prior)
     wanted = Wanted(samples, generation, features, fit_gaussian, factors, metric or [])
     try:
         evaluation = evaluation_of(run, wanted, split=split, seed=seed, trust=trust or [], track=track)

@@ -51,12 +51,14 @@ _drawing(
 _drawing(
     "sample",
     "Draw new images from the prior (.png).",
-    "run count labels fit_gaussian stochastic seed output force trust",
+    "run count labels fit_gaussian prior temperature top_k stochastic seed output force trust",
     count=option(int, 64, min=1, help="How many images."),
     labels=option(str | None, None, help="Of a conditional model: 0,1,2 in turn; by default every one."),
     fit_gaussian=option(
         bool, False, "--fit-gaussian", help="Draw z from a Gaussian fitted to the codes of the training images."
     ),
+    temperature=option(float | None, None, help="Of a transformer over codes: below 1, likely codes become likelier."),
+    top_k=option(int | None, None, min=1, help="Of a transformer over codes: draw of the so many likeliest."),
     stochastic=option(bool, False, "--stochastic", help="Sample the pixels from p(x|z) instead of taking their means."),
 )
 _drawing(

@@ -99,6 +99,35 @@ def train(
 
 
 @commands.command()
+def fit(
+    run: Run,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help=f"Which prior, prior={'|'.join(options('fit'))}, and what differs from its defaults, such as "
+            "prior.components=20 or trainer.max_epochs=5.",
+            show_default=False,
+        ),
+    ] = None,
+    multirun: Annotated[
+        bool, typer.Option("--multirun", "-m", help="Sweep: one job for each combination, prior=flow,mixture.")
+    ] = False,
+    trust: Trust = None,
+) -> None:
+    """Fit a density to the codes of a run, its weights frozen: `vaelab fit RUN prior=flow`. It goes to RUN/priors/."""
+    from vaelab.runs.priors import fit as fit_prior
+    from vaelab.runs.priors import sweep_words
+
+    overrides, trust = overrides or [], trust or []
+    if multirun:
+        from vaelab.sweeps.sweep import sweep
+
+        report_sweep(partial(sweep, sweep_words(run, overrides, trust=trust), trust=trust))
+        return
+    report_run(partial(fit_prior, run, overrides, trust=trust))
+
+
+@commands.command()
 def resume(
     run: Annotated[
         Path, typer.Argument(help="The folder of a run or of a sweep, or a checkpoint.", show_default=False)

@@ -154,10 +154,10 @@ def _require_shapes(model: Autoencoder) -> None:
     """Refuse parts whose outputs do not fit the next part; `model` is on the meta device, in evaluation mode."""
     posterior, decoder = model.posterior, model.decoder
     for grid in (module for module in decoder.modules() if isinstance(module, Grid)):
-        if isinstance(posterior, CodePosterior) and posterior.codes != math.prod(grid.sizes):
+        if isinstance(posterior, CodePosterior) and (places := math.prod(posterior.grids[-1])) != math.prod(grid.sizes):
             raise ValueError(
                 f"decoder.features=null has a grid of {' x '.join(map(str, grid.sizes))} places, but the posterior has "
-                f"{posterior.codes} codes: give decoder.channels as many entries as encoder.channels"
+                f"{places} codes: give decoder.channels as many entries as encoder.channels"
             )
     size, wanted = posterior.latent_dim, tuple(model.likelihood.parameter_shape)
     y = torch.zeros(2, dtype=torch.int64, device="meta")

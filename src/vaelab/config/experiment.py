@@ -1,7 +1,7 @@
 """The parts of one experiment, as a config chooses them."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +16,7 @@ from vaelab.data import ImageData
 from vaelab.losses import Objective
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.networks import ConditionalDecoder, ConditionalEncoder
+from vaelab.models.parts import PartName
 from vaelab.seeding import derive_seed
 
 
@@ -34,6 +35,24 @@ Part = Callable[..., Any]
 PartOfFolder = Callable[[Path], Any]
 
 FLOP_PER_THREAD = 5e8  # of a batch's reconstruction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Init:
+    """The weights that a model begins with.
+
+    Args:
+        run: a run folder, or a checkpoint; None for new ones.
+        parts: those that get them; None for all.
+    """
+
+    run: Text | None = None
+    parts: Annotated[list[PartName], Field(min_length=1)] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse parts of nothing."""
+        if self.parts and self.run is None:
+            raise ValueError("init.parts says what to take of a run, and init.run names none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +83,8 @@ class Experiment:
     threads: Threads | None = None
     compile: bool = False
     channels_last: bool = False
-    init: Text | None = None
+    init: Init | None = None
+    frozen: list[PartName] | None = None
 
     def __post_init__(self) -> None:
         """Refuse combinations of settings that are valid one by one."""
@@ -77,6 +97,16 @@ class Experiment:
             )
         if self.compile and (name := self.objective.taking_gradients()) is not None:
             raise ValueError(f"compile=true does not support gradients of gradients, which {name} needs: compile=false")
+
+    @property
+    def begins_with(self) -> str | None:
+        """The run whose weights the model begins with."""
+        return self.init.run if self.init is not None else None
+
+    @property
+    def init_parts(self) -> Sequence[PartName] | None:
+        """The parts that get them; None for all."""
+        return self.init.parts if self.init is not None else None
 
     def model(self) -> Autoencoder:
         """Build an autoencoder with weights f(seed)."""
@@ -95,8 +125,11 @@ class Experiment:
                 else self.decoder(z, parameters)
             ),
             likelihood=likelihood,
-            prior=self.prior(z) if self.prior is not None else None,
+            prior=self._prior(z),
         )
+        if model.prior is None and "prior" in {*(self.init_parts or ()), *(self.frozen or ())}:
+            raise ValueError("init.parts or frozen name the prior, and this model has none")
+        model.freeze(self.frozen or [])
         return model.to(memory_format=torch.channels_last) if self.channels_last else model
 
     def suitable_threads(self) -> int:
@@ -116,6 +149,14 @@ class Experiment:
             except Exception:  # a part that looks at values: nothing is known of its work
                 return most
         return max(1, min(most, int(counter.get_total_flops() / FLOP_PER_THREAD)))
+
+    def _prior(self, latent_dim: int) -> Any:
+        """Build p(z) for latents of this size."""
+        if self.prior is None:
+            return None
+        if getattr(getattr(self.prior, "func", self.prior), "takes_classes", False):
+            return self.prior(latent_dim, self.data.classes)
+        return self.prior(latent_dim)
 
     def likelihood(self) -> Any:
         """Build p(x|z) for the data of this experiment."""

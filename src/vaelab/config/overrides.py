@@ -68,7 +68,7 @@ def parse(texts: Sequence[str], mistakes: list[str]) -> Overrides:
     with loader() as hydra:
         for text in texts:
             try:
-                override = hydra.parse(text)
+                override = hydra.parse(f"init.run={text.removeprefix('init=')}" if text.startswith("init=") else text)
             except HydraException as error:
                 mistakes.append(f"{text}: not an override ({said(error)}); {_rewritten(text)}")
                 continue

@@ -87,21 +87,21 @@ def labels_for(model: Autoencoder, images: int, labels: Tensor | None, label: in
             "this model is conditional on labels, and your images have none: give one for all with --label 3, or "
             "`labels` in an .npz"
         )
-    require_labels(model, labels.tolist())
+    require_labels(model.classes, labels.tolist())
     return labels
 
 
-def require_labels(model: Autoencoder, labels: Iterable[int]) -> None:
-    """Refuse labels that the model was not trained with.
+def require_labels(classes: int | None, labels: Iterable[int]) -> None:
+    """Refuse labels that a model of so many classes was not trained with.
 
     Raises:
         RunError: it is not conditional, or one is not among its classes.
     """
-    if model.classes is None:
+    if classes is None:
         raise RunError("this model is not conditional on labels: leave them out; model=conditional_vae is conditional")
-    wrong = sorted({label for label in labels if not 0 <= label < model.classes})
+    wrong = sorted({label for label in labels if not 0 <= label < classes})
     if wrong:
-        raise RunError(f"label {wrong[0]}: this model knows the labels 0 to {model.classes - 1}")
+        raise RunError(f"label {wrong[0]}: this model knows the labels 0 to {classes - 1}")
 
 
 def numbered(text: str, what: str, size: int, *, option: str) -> list[int]:

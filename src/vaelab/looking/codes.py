@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -10,12 +11,23 @@ from vaelab.data import Batches, Images, rows_at_once
 from vaelab.errors import RunError
 from vaelab.metrics.latents import LatentsOfImages
 from vaelab.models.autoencoder import Autoencoder
+from vaelab.models.distributions import Codes, OneHotCodes
+from vaelab.models.parts import CodePosterior
 
 
 @torch.no_grad()
 def codes_of(model: Autoencoder, images: Images, labels: Tensor, *, stochastic: bool = False) -> Tensor:
     """Return means or samples of q(z|x), (N, Z)."""
     return torch.cat([q.sample() if stochastic else q.mean for q in posteriors_of(model, images, labels)])
+
+
+@torch.no_grad()
+def numbers_of_codes(model: Autoencoder, images: Images, labels: Tensor) -> list[np.ndarray]:
+    """The numbers of the codes of images on each grid, (N, *grid); none of a model without codes."""
+    if not isinstance(model.posterior, CodePosterior):
+        return []
+    indices = [q.indices for q in posteriors_of(model, images, labels) if isinstance(q, Codes | OneHotCodes)]
+    return [grid.numpy() for grid in model.posterior.on_grids(torch.cat(indices))]
 
 
 def posteriors_of(model: Autoencoder, images: Images, labels: Tensor) -> Iterator[Distribution]:

@@ -11,7 +11,7 @@ from vaelab import figures
 from vaelab.errors import RunError
 from vaelab.files import replacing
 from vaelab.looking.chosen import choose, labels_for
-from vaelab.looking.codes import codes_of
+from vaelab.looking.codes import codes_of, numbers_of_codes
 from vaelab.looking.load import opened
 from vaelab.looking.outputs import Result, Writers, seeded, targets_of, write
 
@@ -39,8 +39,10 @@ def embed(
     """The codes of images: a table (.npz, .csv) and a picture of them in two dimensions (.png).
 
     The .npz holds `z` (N, Z), float32, the means of q(z|x) or, `stochastic`, samples; `names` (N,), which are numbers
-    in the split or file names; and `labels` (N,) where there are any. The .csv holds the same in columns. The picture
-    shows the first two principal components or, `umap`, a UMAP (McInnes et al. 2018).
+    in the split or file names; and `labels` (N,) where there are any. Of a model with codes it also holds their
+    numbers, `codes` (N, H, W) or (N, H, W, codes of a place), int64; where they are on several grids, `codes_0`,
+    `codes_1`, ..., the smallest first. The .csv holds the same without these, in columns. The picture shows the first
+    two principal components or, `umap`, a UMAP (McInnes et al. 2018).
 
     Further arguments as in `reconstruct`; without `images` they are all of the split.
     """
@@ -50,6 +52,7 @@ def embed(
     told = labels_for(trained.model, len(chosen.rows), chosen.labels, label)
     with seeded(trained, seed):
         z = codes_of(trained.model, chosen.rows, told, stochastic=stochastic).numpy()
+        codes = numbers_of_codes(trained.model, chosen.rows, told)
     labels = chosen.labels.numpy() if chosen.labels is not None else None
     classes = trained.experiment.data.names
     named = [classes[label] if label < len(classes) else str(label) for label in labels] if labels is not None else None
@@ -65,7 +68,7 @@ def embed(
             notes.append(f"no picture: {error}")
             targets = [path for path in targets if path.suffix.lower() != ".png"]
     writers: Writers = {
-        ".npz": lambda path: save_npz(path, z, chosen.names, labels),
+        ".npz": lambda path: save_npz(path, z, chosen.names, labels, codes),
         ".csv": lambda path: save_csv(path, z, chosen.names, named),
         ".png": lambda path: figures.scatter(points, labels, path, title=title, axes=axes, names=classes),
     }
@@ -108,9 +111,12 @@ def umap_points(z: np.ndarray, seed: int) -> Points:
     return points, ("UMAP 1", "UMAP 2")
 
 
-def save_npz(path: Path, z: np.ndarray, names: Sequence[str], labels: np.ndarray | None) -> None:
-    """`z`, `names` and, where there are any, `labels`, as arrays."""
+def save_npz(
+    path: Path, z: np.ndarray, names: Sequence[str], labels: np.ndarray | None, codes: Sequence[np.ndarray] = ()
+) -> None:
+    """`z`, `names` and, where there are any, `labels` and `codes`; of several grids `codes_0`, `codes_1`, ..."""
     own_labels = {} if labels is None else {"labels": labels}
+    own_labels |= {"codes" if len(codes) == 1 else f"codes_{number}": grid for number, grid in enumerate(codes)}
     with replacing(path) as temporary, temporary.open("wb") as file:  # given a name, numpy would add a suffix to it
         np.savez(file, allow_pickle=False, z=z, names=np.array(names), **own_labels)
 

@@ -23,6 +23,8 @@ from vaelab.looking.outputs import Result, Writers, seeded, targets_of, write
 from vaelab.metrics.subject import split_images
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.latents import changing, fitted_gaussian, inverse_cdf
+from vaelab.models.priors import CodeTransformer
+from vaelab.runs.priors import prior_of
 
 if TYPE_CHECKING:
     from vaelab.runs.run import Run
@@ -94,6 +96,9 @@ def sample(
     count: int = 64,
     labels: Sequence[int] | None = None,
     fit_gaussian: bool = False,
+    prior: str | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
     stochastic: bool = False,
     seed: int | None = None,
     output: Sequence[Path] = (),
@@ -104,32 +109,36 @@ def sample(
 
     A conditional model is given `labels` in turn, by default all of them, with a column for each. With `fit_gaussian` z
     is drawn from a Gaussian with full covariance fitted to the codes of the training images, which also works for a
-    plain autoencoder, which has no prior.
+    plain autoencoder, which has no prior. With `prior` z is drawn from a prior of that name that
+    `vaelab fit` has fitted; a transformer over codes samples at `temperature` from the `top_k` most likely codes.
     """
+    if prior is not None:
+        run = prior_of(run, prior)
     targets = targets_of("sample", run, [".png"], output, force)
     trained = opened(run, trust=trust)
+    _choose_codes_by(trained.model, temperature, top_k)
     model, name = trained.model, trained.experiment.name
     if model.prior is None and not fit_gaussian:
         raise RunError(
             f"{trained.folder.path} is a model without a prior: training does not constrain where in the latent space "
             "codes lie, so a random point there decodes to no image. model=vae has a prior; --fit-gaussian samples "
-            "from a Gaussian that is fitted to the codes of the training images"
+            "from a Gaussian fitted to the codes of training images, and `vaelab fit` fits better priors, for --prior"
         )
     if labels is not None:
-        require_labels(model, labels)
-    elif model.classes is not None:
-        labels = range(model.classes)
+        require_labels(model.sampled_classes, labels)
+    elif model.sampled_classes is not None:
+        labels = range(model.sampled_classes)
     told = torch.tensor(labels)[torch.arange(count) % len(labels)] if labels is not None else None
     if fit_gaussian:
         require_real_vectors(model)
-    source, prior = "samples from the prior", None
+    source, fitted = "samples from the prior", None
     with seeded(trained, seed):
         if fit_gaussian:
             train = split_images(trained.experiment.data, "train")
-            prior = fitted_gaussian(codes_of(model, train, train.labels, stochastic=True))
+            fitted = fitted_gaussian(codes_of(model, train, train.labels, stochastic=True))
             source = f"samples from a Gaussian fitted to the codes of {len(train)} training images"
         try:
-            images = model.sample(count, labels=told, prior=prior, stochastic=stochastic)
+            images = model.sample(count, labels=told, prior=fitted, stochastic=stochastic)
         except NotImplementedError:
             raise RunError("this model's likelihood p(x|z) cannot be sampled: leave out --stochastic") from None
     title = f"{name}: {source}" + (", pixels sampled" if stochastic else "")
@@ -335,6 +344,18 @@ def manifold(
     view = figures.View.of(trained.experiment.data.form)
     picture = figures.manifold(view(model.manifold(steps, told, codes=codes)))
     return write(targets, {".png": lambda path: figures.save(picture, path, **labels)}, [])
+
+
+def _choose_codes_by(model: Autoencoder, temperature: float | None, top_k: int | None) -> None:
+    """Have a transformer over codes draw them so."""
+    if temperature is None and top_k is None:
+        return
+    if not isinstance(model.prior, CodeTransformer):
+        raise RunError("--temperature and --top-k are of a transformer over codes: `vaelab fit RUN prior=transformer`")
+    if temperature is not None and not 0 < temperature < math.inf:
+        raise RunError(f"--temperature {temperature:g}: give a number above 0, such as 0.8")
+    model.prior.temperature = model.prior.temperature if temperature is None else temperature
+    model.prior.top_k = model.prior.top_k if top_k is None else top_k
 
 
 def _of_one_label(trained: Trained, split: str, most: int) -> str:

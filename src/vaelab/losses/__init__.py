@@ -10,11 +10,13 @@ weight and, where it wants them, critics of its own. The importance-weighted bou
 
 from vaelab.losses.adversaries import CriticFeatures, DensityRatioTotalCorrelation, ImageAdversary, LatentAdversary
 from vaelab.losses.divergences import KL, MMD, TotalCorrelation
+from vaelab.losses.fitting import PriorLikelihood
 from vaelab.losses.importance import CIWAE, IWAE, MIWAE, PIWAE
 from vaelab.losses.objective import Objective, SumOfTerms, Term, Terms
 from vaelab.losses.objectives import adversarial, capacity, elbo, factor_vae, reconstruction, vector_quantization
 from vaelab.losses.penalties import (
     DIP,
+    CodeEntropy,
     CodeLength,
     CodeNorm,
     CodeUse,
@@ -24,6 +26,7 @@ from vaelab.losses.penalties import (
     EncoderJacobian,
     Sparsity,
 )
+from vaelab.losses.perceptual import Perceptual
 from vaelab.losses.step import Step, kl_per_dimension
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "MIWAE",
     "MMD",
     "PIWAE",
+    "CodeEntropy",
     "CodeLength",
     "CodeNorm",
     "CodeUse",
@@ -46,6 +50,8 @@ __all__ = [
     "ImageAdversary",
     "LatentAdversary",
     "Objective",
+    "Perceptual",
+    "PriorLikelihood",
     "Sparsity",
     "Step",
     "SumOfTerms",

@@ -2,10 +2,11 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from vaelab.losses.divergences import mmd_to_prior, moment_matched_total_correlation
@@ -128,7 +129,11 @@ class ImageAdversary(Adversary):
 
     `non_saturating`: -log sigmoid(D(x')) (Goodfellow et al. 2014); `hinge`: -D(x') (Lim & Ye 2017). The critic's own
     loss is the cross-entropy, or relu(1 - D(x)) + relu(1 + D(x')), plus r1 / 2 |dD(x)/dx|^2 (Mescheder et al. 2018,
-    equation 9). Summed over the kinds of x'. An evaluation leaves it out.
+    equation 9). Summed over the kinds of x', the mean over the patches of a critic of patches. An evaluation leaves it
+    out.
+
+    With `adaptive` the weight is multiplied by |dL/dw| / |dA/dw|, w the decoder's last weights, L the loss without this
+    term and those after it, A this term: both then pull the decoder's output alike (Esser et al. 2021, equation 7).
 
     Args:
         weight: a number, or a schedule of the optimizer's step.
@@ -138,6 +143,8 @@ class ImageAdversary(Adversary):
         fakes: x': the means of p(x|z) at `reconstructions`' z, at `samples` of the prior, or `both`.
         r1: weight of the gradient penalty; 0 for none.
         encoder: whether the gradient reaches the encoder; not in a VAE-GAN (Larsen et al. 2016, section 2.3).
+        start: the optimizer's step at which the term begins; before it, it is 0 and the critic stays as it is.
+        adaptive: whether the weight follows the size of the gradients.
     """
 
     def __init__(
@@ -150,9 +157,12 @@ class ImageAdversary(Adversary):
         fakes: Fakes = "reconstructions",
         r1: Weight = 0.0,
         encoder: bool = True,
+        start: Annotated[int, Field(ge=0)] = 0,
+        adaptive: bool = False,
     ) -> None:
         super().__init__(weight=weight, discriminator=discriminator, optimizer=optimizer)
         self.loss, self.fakes, self.r1, self.encoder = loss, fakes, r1, encoder
+        self.start, self.adaptive = start, adaptive
 
     def requires(self, model: Autoencoder) -> None:
         """Refuse data that are no images, and samples of a model without a prior."""
@@ -182,23 +192,39 @@ class ImageAdversary(Adversary):
 
     def forward(self, step: Step) -> Tensor:
         """The mean over the batch."""
+        if step.number < self.start:
+            return step.x.new_zeros(())
         logits = [self.logits(x) for x in self.made(step)]
         losses = [F.softplus(-logit) if self.loss == "non_saturating" else -logit for logit in logits]
         return torch.stack(losses).sum(0).mean()
+
+    def contribution(self, step: Step, value: Tensor) -> Tensor:
+        """The term times its weight and, where that is adaptive, what makes its gradient as large as the rest's."""
+        weighted = super().contribution(step, value)
+        if not self.adaptive or not value.requires_grad:
+            return weighted
+        weights = [weight for weight in step.model.decoder.parameters() if weight.ndim > 1 and weight.requires_grad][-1]
+        (rest,) = torch.autograd.grad(step.loss_before, weights, retain_graph=True)
+        (own,) = torch.autograd.grad(value, weights, retain_graph=True)
+        adapted: Tensor = (rest.norm() / (own.norm() + 1e-4)).clamp(max=1e4).detach() * weighted
+        return adapted
 
     def evaluate(self, step: Step) -> None:
         """Nothing: a critic's opinion cannot be compared with that of another step."""
 
     def critic_loss(self, step: Step) -> Tensor:
         """The mean over the batch."""
+        if step.number < self.start:  # a gradient of zero, with which the critic stays as it is
+            return 0 * torch.stack([weight.sum() for weight in self.critic.parameters()]).sum()
         with torch.no_grad():
             made = [image.detach() for image in self.made(step)]  # those of the step are part of its graph
         x = step.x.detach().requires_grad_(self.r1 > 0)
         real, fakes = self.logits(x), [self.logits(image) for image in made]
         loss = torch.stack([self._doubt(-real), *map(self._doubt, fakes)]).sum(0)
         if self.r1 > 0:
-            (gradient,) = torch.autograd.grad(real.sum(), x, create_graph=True)
-            loss = loss + self.r1 / 2 * gradient.square().flatten(1).sum(1)
+            of_image = real.reshape(len(real), -1).mean(1)
+            (gradient,) = torch.autograd.grad(of_image.sum(), x, create_graph=True)
+            return loss.mean() + self.r1 / 2 * gradient.square().flatten(1).sum(1).mean()
         return loss.mean()
 
     def _doubt(self, logits: Tensor) -> Tensor:

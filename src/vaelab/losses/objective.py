@@ -62,6 +62,13 @@ class Term(nn.Module, ABC):
     def build(self, model: Autoencoder) -> None:
         """Make its networks."""
 
+    def ready(self, *, fetch: bool) -> None:
+        """Look for the files that it needs, before anything is written; download what can be, where it may `fetch`.
+
+        Raises:
+            ValueError: one is missing, or not what it should be.
+        """
+
     def bind(self, terms: Mapping[str, "Term"]) -> None:
         """Take what it needs of the other terms of the loss, which have been built."""
 
@@ -109,6 +116,18 @@ class Objective(nn.Module, ABC):
         reported = {f"{name}_weight" for name in self.terms} | set(self.critics())
         for name in reported & self.terms.keys():
             raise ValueError(f"terms.{name}: another term reports something by this name; take my_{name}")
+
+    def ready(self, *, fetch: bool) -> None:
+        """Look for the files that the terms need, before anything is written.
+
+        Raises:
+            ValueError: one is missing, or not what it should be.
+        """
+        for name, term in self._named():
+            try:
+                term.ready(fetch=fetch)
+            except ValueError as error:
+                raise ValueError(f"terms.{name}: {error}") from error
 
     def coupling(self) -> str | None:
         """The first term that is no mean over the images of a batch, or has a critic that is none."""
@@ -180,6 +199,7 @@ class SumOfTerms(Objective):
             value = term(step) if step.training else term.evaluate(step)
             if value is None:
                 continue
+            step.loss_before = loss
             values[name if step.training else self._evaluated_as(name, term, values)] = value
             loss = loss if term.only_reported else loss + term.contribution(step, value)
         return {"loss": loss, **values}

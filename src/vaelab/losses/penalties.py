@@ -15,7 +15,14 @@ from vaelab.losses.step import Step
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.distributions import Codes
 from vaelab.models.parts import CodePosterior, UnsuitableError
-from vaelab.models.posteriors import Deterministic, FiniteScalarQuantizer, VectorQuantizer
+from vaelab.models.posteriors import (
+    BinaryQuantizer,
+    BinarySphericalQuantizer,
+    Deterministic,
+    FiniteScalarQuantizer,
+    LookupFreeQuantizer,
+    VectorQuantizer,
+)
 from vaelab.models.precision import full_precision
 from vaelab.models.schedules import Schedule, Weight
 from vaelab.seeding import rademacher_like
@@ -172,14 +179,57 @@ class Commitment(Term):
         return weighted if error is None else weighted + error.mean()
 
 
+class CodeEntropy(Term):
+    """L (E[H(b|e)] - diversity * H(E[b])) in nats an image, b the soft bits of a code (Yu et al. 2023, equation 5).
+
+    The first entropy has each vector sure of its code, the second has all codes used. It is that of independent bits,
+    sum_j H(E[b_j]), an upper bound of the codes' own that takes no sum over all K of them, as in Zhao et al. (2024,
+    section 3.2).
+
+    Args:
+        weight: of the penalty.
+        diversity: gamma.
+    """
+
+    couples_images = True
+
+    def __init__(self, *, weight: Weight | Schedule = 0.1, diversity: Weight = 1.0) -> None:
+        super().__init__(weight=weight)
+        self.diversity = diversity
+
+    def requires(self, model: Autoencoder) -> None:
+        """Refuse codes that are not made of bits."""
+        if not isinstance(model.posterior, BinaryQuantizer):
+            raise UnsuitableError(
+                "it needs codes of bits, and {} has none",
+                model.posterior,
+                fits=[LookupFreeQuantizer, BinarySphericalQuantizer],
+            )
+
+    def forward(self, step: Step) -> Tensor:
+        """Nats."""
+        logits = _codes(step).bit_logits
+        assert logits is not None  # `requires` refuses others
+        with full_precision(logits):
+            each = binary_entropy(logits).sum((1, 2)).mean()
+            tiny = torch.finfo(logits.dtype).eps
+            share = logits.sigmoid().mean((0, 1)).clamp(tiny, 1 - tiny)  # (D,); at 0 and 1 it has no gradient
+            together = (torch.special.entr(share) + torch.special.entr(1 - share)).sum()
+        penalty: Tensor = each - self.diversity * logits.shape[1] * together
+        return penalty
+
+
 class CodeUse(Term):
-    """The perplexity of a batch's codes: exp(entropy) of how often each occurs, K if all do alike. Only reported."""
+    """The perplexity of a batch's codes: exp(entropy) of how often each occurs, K if all do alike. Only reported.
+
+    Codes of several codebooks are different codes.
+    """
 
     only_reported = True
 
     def forward(self, step: Step) -> Tensor:
         """The perplexity."""
-        return perplexity(_codes(step).indices)
+        return perplexity(_codes(step).numbers)
 
 
 class CodeLength(Term):
@@ -208,6 +258,11 @@ def jacobian_norm(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
         direction = rademacher_like(value)
         (gradient,) = torch.autograd.grad(value, at, direction, create_graph=training)
         return gradient.flatten(1).square().sum(1)
+
+
+def binary_entropy(logits: Tensor) -> Tensor:
+    """H of bits that are 1 with probability sigmoid(logits), in nats: softplus(l) - l sigmoid(l)."""
+    return nn.functional.softplus(logits) - logits * logits.sigmoid()
 
 
 def perplexity(indices: Tensor) -> Tensor:

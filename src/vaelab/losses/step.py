@@ -38,6 +38,7 @@ class Step:
     def __post_init__(self) -> None:
         """Have the encoder see the images; training may put a corruption of them in their place."""
         self.seen = self.x
+        self.loss_before = self.x.new_zeros(())  # the loss without the term that is asked for its contribution, so far
 
     @cached_property
     def q(self) -> Distribution:
@@ -56,10 +57,8 @@ class Step:
 
     @cached_property
     def p_z(self) -> Distribution:
-        """p(z): batch (), event (Z,)."""
-        assert self.model.prior is not None  # `Objective.requires` refuses a model without one
-        prior: Distribution = self.model.prior()
-        return prior
+        """p(z): batch (), event (Z,); of a prior that is told labels, p(z|y): batch (B,)."""
+        return self.model.p_z(self.y)  # `Objective.requires` refuses a model without one
 
     def sample_prior(self) -> Tensor:
         """Samples of p(z), as many as images, (B, Z).

@@ -73,7 +73,8 @@ class LatentsOfImages:
             self.no_kl = "z is codes, not numbers that have a KL each"
             self._codebook_size = q.codebook_size
             if isinstance(q, Codes):
-                self._indices.append(q.indices)
+                self._indices.append(q.numbers)
+                self._codebook_size *= 1 if q.codebooks is None else int(q.codebooks.max()) + 1
             else:
                 self._probabilities.append(q.log_probability.exp())
             return

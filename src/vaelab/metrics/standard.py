@@ -20,7 +20,12 @@ COSTLY = 1_000  # images, where the density of z under each posterior takes a ne
 FORMULAS = (Independent, MultivariateNormal, OneHotCodes, VonMisesFisher)
 PREFIX = {"test": "test", "validation": "val", "train": "train"}  # of names, as training's loggers have them
 NATS, ACCURACY = "nats per image", "accuracy"
-UNITS = {"mse": "per pixel", "batch_perplexity": "codes"}  # of terms that are not nats
+UNITS = {
+    "mse": "per pixel",
+    "batch_perplexity": "codes",
+    "nats_per_code": "nats per code",
+    "uniform_nats_per_code": "nats per code",
+}  # of terms that are not nats
 SUPERVISED = ("linear_probe_accuracy", "knn_accuracy")
 CLUSTERINGS = ("cluster_nmi", "cluster_ari", "cluster_accuracy")
 INFORMATION = ("mutual_information", "marginal_kl", "marginal_total_correlation")

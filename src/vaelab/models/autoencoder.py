@@ -1,13 +1,23 @@
 """The autoencoder: five parts that a config swaps."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaelab.models.latents import arc, grid_lines, line, plane
-from vaelab.models.parts import Conditional, Likelihood, Posterior, Prior, Space, coupling_module
+from vaelab.models.parts import (
+    Conditional,
+    ConditionalPrior,
+    Likelihood,
+    PartName,
+    Posterior,
+    Prior,
+    Space,
+    coupling_module,
+)
 from vaelab.models.precision import in_full
 
 NOTHING_BETWEEN_CODES = (
@@ -48,6 +58,7 @@ class Autoencoder(nn.Module):
         self.decoder = decoder
         self.likelihood = likelihood
         self.prior = prior
+        self.frozen: list[PartName] = []
         networks = [network for network in (encoder, decoder) if isinstance(network, Conditional)]
         self.classes: int | None = networks[0].classes if networks else None  # of the labels it is conditional on
         posterior.bind(self)
@@ -62,6 +73,20 @@ class Autoencoder(nn.Module):
     def coupling(self) -> nn.Module | None:
         """Return the first part that, in training, couples the images of a batch; None where none does."""
         return coupling_module(self)
+
+    def freeze(self, parts: Sequence[PartName]) -> None:
+        """Have training leave these parts as they are: no gradients, and always in evaluation mode."""
+        for name in parts:
+            self.get_submodule(name).requires_grad_(False)
+        self.frozen = list(parts)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Go to training or evaluation mode; frozen parts are never in training mode."""
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         """q(z|x), or q(z|x, y), of images (B, C, H, W) with labels (B,): batch (B,), event (Z,)."""
@@ -91,6 +116,17 @@ class Autoencoder(nn.Module):
         else:
             result = network(given, y)
         return result
+
+    def p_z(self, y: Tensor | None = None) -> Distribution:
+        """p(z): batch (), event (Z,); of a prior that is told labels (B,), p(z|y): batch (B,)."""
+        assert self.prior is not None
+        p: Distribution = self.prior(y) if isinstance(self.prior, ConditionalPrior) else self.prior()
+        return p
+
+    @property
+    def sampled_classes(self) -> int | None:
+        """How many labels samples can be of; None where they are of none."""
+        return self.classes or (self.prior.classes if isinstance(self.prior, ConditionalPrior) else None)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The same as `reconstruct(x, y)`."""
@@ -122,12 +158,12 @@ class Autoencoder(nn.Module):
                 "this model has no prior to sample from: training does not constrain where in the latent space codes "
                 "lie; train a model with a prior, such as model=vae, or give a distribution fitted to codes"
             )
-        if labels is not None and self.classes is None:
+        if labels is not None and self.sampled_classes is None:
             raise ValueError("this model is not conditional on labels: train one with conditional=true")
-        p_z: Distribution = prior or self.prior()  # type: ignore[misc]  # one of them is there
-        z = p_z.sample(torch.Size([n]))
-        if labels is None and self.classes is not None:
-            labels = torch.arange(n, device=z.device) % self.classes
+        if labels is None and self.sampled_classes is not None:
+            labels = torch.arange(n, device=next(self.parameters()).device) % self.sampled_classes
+        p_z = prior or self.p_z(labels)
+        z = p_z.sample(torch.Size([n] if not p_z.batch_shape else []))
         p_x = self.decode(z, labels)
         return p_x.sample() if stochastic else p_x.mean
 

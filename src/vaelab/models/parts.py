@@ -5,8 +5,10 @@ A custom part subclasses one of these and sets the attributes that differ from t
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from vaelab.models.autoencoder import Autoencoder
 
 Space = Literal["real vectors", "the unit sphere", "codes"]
+PartName = Literal["encoder", "posterior", "decoder", "likelihood", "prior"]
 Support = Literal["binary", "levels", "counts", "interval", "line", "columns"]
 
 
@@ -64,8 +67,32 @@ class CodePosterior(Posterior):
 
     codes: int  # L, codes of an image
     codebook_size: int  # K
+    grids: Sequence[tuple[int, ...]]  # the places of each grid, (H, W), or (L,) where there is none, in the order of L
+    per_place: int = 1  # codes of a place, next to each other
     has_density = False
     space = "codes"
+
+    def codebook_of_each(self) -> Tensor | None:
+        """Which codebook each code is out of, (L,): every grid has `per_place` of its own; None where there is one."""
+        if len(self.grids) * self.per_place == 1:
+            return None
+        own = torch.arange(self.per_place)
+        return torch.cat([own.repeat(prod(grid)) + i * self.per_place for i, grid in enumerate(self.grids)])
+
+    def numbers(self, z: Tensor) -> Tensor:
+        """Numbers of the codes (*, L) that z (*, Z) is made of.
+
+        Raises:
+            NotImplementedError: it does not know them by z alone.
+        """
+        raise NotImplementedError
+
+    def on_grids(self, indices: Tensor) -> list[Tensor]:
+        """Numbers of codes (N, L) where they are on each grid: (N, *grid), or (N, *grid, codes of a place)."""
+        depth = (self.per_place,) if self.per_place > 1 else ()
+        sizes = [prod(grid) * self.per_place for grid in self.grids]
+        parts = indices.split(sizes, 1)
+        return [part.unflatten(1, (*grid, *depth)) for part, grid in zip(parts, self.grids, strict=True)]
 
     @abstractmethod
     def vectors(self, indices: Tensor) -> Tensor:
@@ -76,13 +103,28 @@ class Prior(nn.Module, ABC):
     """() -> p(z): batch (), event (Z,)."""
 
     space: Space = "real vectors"
+    fewest_codes: int = 1  # that `start` can do with
+    takes_classes: ClassVar[bool] = False  # is made with the number of classes, after the size of z
 
     def bind(self, model: "Autoencoder") -> None:
         """Look up what it needs in other parts of `model`; raise UnsuitableError if that is missing."""
 
+    def start(self, codes: Tensor, held_out: Tensor) -> None:
+        """Begin at codes (N, Z) of training images, and others (M, Z), to which it is about to be fitted."""
+
     @abstractmethod
     def forward(self) -> Distribution:
         """p(z)."""
+
+
+class ConditionalPrior(Prior):
+    """Labels (B,) -> p(z|y): batch (B,), event (Z,); without labels p(z)."""
+
+    classes: int | None  # labels go from 0 to classes - 1; None where it is told none
+
+    @abstractmethod
+    def forward(self, y: Tensor | None = None) -> Distribution:
+        """p(z|y), or p(z)."""
 
 
 class Likelihood(nn.Module, ABC):
@@ -119,7 +161,7 @@ class FeatureCritic(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B,), positive for images that it classifies as real."""
+        """Logits (B,), or (B, *places) of parts of the images, positive for what it classifies as real."""
 
 
 def coupling_module(network: nn.Module) -> nn.Module | None:

@@ -13,7 +13,7 @@ import yaml
 from vaelab.config.compose import SETTINGS
 from vaelab.errors import RunError
 from vaelab.runs.documents import MAX_INTEGER, Manifest, read_text, unsigned
-from vaelab.runs.folder import RunFolder, require_plain
+from vaelab.runs.folder import PRIORS, RunFolder, require_plain
 from vaelab.runs.hyperparameters import hyperparameters
 from vaelab.sweeps.folder import Entry, Record, shown
 from vaelab.text import clean, one_line
@@ -95,7 +95,7 @@ def _run_folders(top: Path) -> Iterator[tuple[Path, Path | None, Entry | None]]:
                 jobs |= {path / entry.folder: (path, entry) for entry in Record.read(path / "sweep.json").jobs}
         sweep, job = jobs.get(path, (None, None))
         if "config.yaml" in files and (job or _MARKS & set(files)):
-            folders.clear()
+            folders[:] = [name for name in folders if name == PRIORS]  # those fitted to it
             yield path, sweep, job
 
 

@@ -30,6 +30,7 @@ from vaelab.training.internals import complete_epochs
 from vaelab.training.module import AutoencoderModule
 from vaelab.training.reading import load_weights, read, reason
 from vaelab.training.signals import graceful_stop
+from vaelab.training.starting import start_prior
 
 log = logging.getLogger("vaelab")
 
@@ -78,8 +79,10 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> tuple[
     checkpoint = _newest_checkpoint(folder)
     if checkpoint is not None:
         load_weights(model, checkpoint)  # reports what does not fit
-    elif experiment.init is not None:
-        load_weights(model, folder.checkpoints / INITIAL)
+    elif experiment.begins_with is not None:
+        load_weights(model, folder.checkpoints / INITIAL, experiment.init_parts)
+    if checkpoint is None:
+        start_prior(model, experiment.objective, experiment.data, seed=experiment.seed)
     module = AutoencoderModule(
         model,
         experiment.objective,
@@ -151,7 +154,7 @@ def _draw(experiment: Experiment, model: Autoencoder, folder: RunFolder) -> list
         )
     ]
     if model.prior is not None:
-        samples = figures.samples(view(model.sample(64)), model.classes)
+        samples = figures.samples(view(model.sample(64)), model.sampled_classes)
         title = f"{experiment.name}: samples from the prior"
         paths.append(figures.save(samples, folder.figures / "samples.png", title=title))
     return paths

@@ -32,6 +32,7 @@ from vaelab.text import one_line
 from vaelab.training.services import addresses
 
 MAX_DEPTH = 50  # of a config
+PRIORS = "priors"  # the folder of the priors that were fitted to a run, in its own
 WEIGHTS = "model.safetensors"  # of a run that was pulled, which has no checkpoints
 
 
@@ -336,6 +337,6 @@ def portable(config: DictConfig) -> DictConfig:
     for key in ("root", "cache"):
         if config.data.get(key) is not None:
             config.data[key] = str(Path(config.data[key]).expanduser().absolute())
-    if config.get("init") is not None:
-        config.init = str(Path(config.init).absolute())
+    if OmegaConf.select(config, "init.run") is not None:
+        config.init.run = str(Path(config.init.run).absolute())
     return config

@@ -22,6 +22,7 @@ from vaelab.runs.surroundings import quiet_lightning
 from vaelab.training.graph import require_capturable
 from vaelab.training.internals import cluster_environment
 from vaelab.training.reading import load_weights
+from vaelab.training.starting import too_few
 
 log = logging.getLogger("vaelab")
 
@@ -40,8 +41,12 @@ def ready(what: Checked, *, devices: bool = True, launch: Launch | None = None) 
     """
     experiment = what.experiment
     with quiet_lightning():
-        if experiment.init is not None:
-            load_weights(experiment.model(), checkpoint_of(experiment.init))
+        try:
+            experiment.objective.ready(fetch=what.own)
+        except ValueError as error:
+            raise ConfigError([f"objective.{error}"]) from error
+        if experiment.begins_with is not None:
+            load_weights(experiment.model(), checkpoint_of(experiment.begins_with), experiment.init_parts)
         if not devices:
             _require_values(experiment)
             return
@@ -83,6 +88,10 @@ def _require_values(experiment: Experiment) -> None:
     reason = why_not_of(experiment.likelihood(), experiment.data)
     if reason is not None:
         raise ConfigError([reason])
+    with torch.device("meta"):
+        model = experiment.model()
+    if (few := too_few(model, experiment.objective, len(experiment.data.splits.train))) is not None:
+        raise ConfigError([f"{config_name(model.prior)}: {few}"])
     for note in experiment.data.notes:
         log.warning(note)
 

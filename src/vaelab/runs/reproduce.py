@@ -56,7 +56,7 @@ def reproduce(run: Run | str | Path, *, folder: str | Path | None = None, trust:
     if made_of is None:
         raise RunError(f"{original.path} has no manifest.json, which says what the run depends on")
     if (kept := original.checkpoints / INITIAL).is_file():
-        config.init = str(kept.absolute())  # its initial weights, whatever has become of the run that they are from
+        config.init.run = str(kept.absolute())  # its initial weights, whatever has become of the run that they are from
     what = checked(config, trust=trust, own=False)
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{what.experiment.name}_again"
     again = train_into(

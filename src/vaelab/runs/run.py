@@ -205,9 +205,9 @@ def _join(what: Checked, folder: RunFolder) -> None:
 def _keep_initial_weights(what: Checked, folder: RunFolder) -> None:
     """Copy a run's initial weights, so that it can be resumed and reproduced without the run that they are from."""
     kept = folder.checkpoints / INITIAL
-    if what.experiment.init is not None and not kept.is_file():
+    if what.experiment.begins_with is not None and not kept.is_file():
         folder.checkpoints.mkdir(exist_ok=True)
-        state = read(checkpoint_of(what.experiment.init))["state_dict"]
+        state = read(checkpoint_of(what.experiment.begins_with))["state_dict"]
         with replacing(kept) as temporary:
             torch.save({"state_dict": state}, temporary)
 

@@ -41,6 +41,8 @@ def quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="(?s).*precision='16-mixed'.*")
         # torch.compile reads the attribute.
         warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+        # Frozen parts are meant to be.
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
         # Ours is: it starts at the batch that training has reached.
         warnings.filterwarnings("ignore", message="(?s).*your dataloader is not resumable")
         try:

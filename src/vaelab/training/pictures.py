@@ -84,7 +84,7 @@ def portrait(model: Autoencoder, images: Images, view: figures.View, *, seed: in
         reconstructed = model.reconstruct(x[shown], labels[shown])
         pictures = {"reconstructions": figures.reconstructions(view(x[shown]), view(reconstructed))}
         if model.prior is not None:
-            pictures["samples"] = figures.samples(view(model.sample(64)), model.classes)
+            pictures["samples"] = figures.samples(view(model.sample(64)), model.sampled_classes)
         if model.space == "real vectors":
             deviation, mean = torch.std_mean(latents, dim=0, correction=0)  # (Z,)
             values = mean[:, None] + deviation[:, None] * torch.linspace(-REACH, REACH, COLUMNS).to(latents)

@@ -1,7 +1,7 @@
 """Read checkpoints that anybody may have written, without running code, in memory bounded by the file's size."""
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,8 @@ def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     return checkpoint
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load the weights of `model` from a checkpoint, which may have those of critics as well.
+def load_weights(model: nn.Module, path: Path, parts: Sequence[str] | None = None) -> None:
+    """Load the weights of `model`, or of some of its `parts`; the checkpoint may have those of critics as well.
 
     Raises:
         RunError: it is damaged, of another model, or has a weight that is NaN or infinite.
@@ -50,10 +50,20 @@ def load_weights(model: nn.Module, path: Path) -> None:
         weights = {
             name.removeprefix("model."): value for name, value in state.items() if not name.startswith("objective.")
         }
-        for name, own in model.state_dict().items():
-            if name in weights and weights[name].dtype.is_floating_point != own.dtype.is_floating_point:
-                raise ValueError(f"{name} has type {weights[name].dtype}, not {own.dtype}")
-        model.load_state_dict(weights)
+        own = model.state_dict()
+        if parts is not None:
+            weights = {name: value for name, value in weights.items() if name.partition(".")[0] in parts}
+            own = {name: value for name, value in own.items() if name.partition(".")[0] in parts}
+        for name, value in own.items():
+            if name in weights and weights[name].dtype.is_floating_point != value.dtype.is_floating_point:
+                raise ValueError(f"{name} has type {weights[name].dtype}, not {value.dtype}")
+            if name in weights and weights[name].shape != value.shape:
+                shapes = [tuple(weights[name].shape), tuple(value.shape)]
+                raise ValueError(f"{name} has the shape {shapes[0]}, and in this model {shapes[1]}")
+        if parts is not None and weights.keys() != own.keys():
+            missing, more = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+            raise ValueError(f"it has no {missing[0]}" if missing else f"it has {more[0]}, and this model does not")
+        model.load_state_dict(weights, strict=parts is None)
         if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
             raise ValueError("a weight is NaN or infinite")
     except RunError:

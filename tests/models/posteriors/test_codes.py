@@ -9,7 +9,8 @@ from sklearn.cluster import KMeans
 from vaelab.losses.penalties import perplexity
 from vaelab.models.distributions import Codes
 from vaelab.models.posteriors import FiniteScalarQuantizer, GumbelSoftmax, VectorQuantizer
-from vaelab.models.posteriors.codes import kmeans, nearest, rotated, straight_through, sums_by_code
+from vaelab.models.posteriors.codebooks import kmeans, nearest, rotated, sums_by_code
+from vaelab.models.posteriors.codes import straight_through
 from vaelab.models.schedules import Linear
 
 
@@ -26,6 +27,12 @@ def quantizer(size=4, dim=2, **knobs):
     return made
 
 
+def codebook(quantizer):
+    """Its only one."""
+    (only,) = quantizer.codebooks
+    return only
+
+
 def blobs(per_blob=50):
     """Points around four places, shuffled."""
     centres = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0], [7.0, 7.0]])
@@ -38,10 +45,10 @@ def test_z_is_the_nearest_code_to_the_bit():
     x = torch.randn(50, 2)
     codes = q(x)
 
-    by_hand = torch.cdist(x, q.codebook).argmin(1)
+    by_hand = torch.cdist(x, codebook(q).weight).argmin(1)
     assert codes.indices.flatten().equal(by_hand)
-    assert codes.mean.equal(q.codebook[by_hand])
-    assert codes.rsample((3,)).equal(q.codebook[by_hand].expand(3, -1, -1))
+    assert codes.mean.equal(codebook(q).weight[by_hand])
+    assert codes.rsample((3,)).equal(codebook(q).weight[by_hand].expand(3, -1, -1))
     assert q.vectors(codes.indices).equal(codes.mean)
 
 
@@ -49,7 +56,7 @@ def test_z_is_the_nearest_code_to_the_bit():
 def test_the_losses_are_the_squared_error_whatever_the_batch_size(update):
     q = quantizer(update=update).eval()
     x = torch.randn(6, 2)
-    error = (x - q.codebook[nearest(x, q.codebook)]).square().sum(1)
+    error = (x - codebook(q).weight[nearest(x, codebook(q).weight)]).square().sum(1)
 
     for times in (1, 10):
         codes = q(x.repeat(times, 1))
@@ -64,13 +71,15 @@ def test_the_commitment_pulls_the_encoder_alone_and_the_codebook_error_the_codes
     q = quantizer(update="gradient").eval()
     x = torch.randn(6, 2, requires_grad=True)
     codes = q(x)
-    code = q.codebook[codes.indices.flatten()].detach()
+    code = codebook(q).weight[codes.indices.flatten()].detach()
 
-    gradients = torch.autograd.grad(codes.commitment.sum(), (x, q.codebook), allow_unused=True, retain_graph=True)
+    gradients = torch.autograd.grad(
+        codes.commitment.sum(), (x, codebook(q).basis), allow_unused=True, retain_graph=True
+    )
     torch.testing.assert_close(gradients[0], 2 * (x - code).detach())
     assert gradients[1] is None
-    gradients = torch.autograd.grad(codes.codebook_error.sum(), (x, q.codebook), allow_unused=True)
-    expected = torch.zeros_like(q.codebook).index_add(0, codes.indices.flatten(), 2 * (code - x.detach()))
+    gradients = torch.autograd.grad(codes.codebook_error.sum(), (x, codebook(q).basis), allow_unused=True)
+    expected = torch.zeros_like(codebook(q).basis).index_add(0, codes.indices.flatten(), 2 * (code - x.detach()))
     assert gradients[0] is None
     torch.testing.assert_close(gradients[1], expected)
 
@@ -137,36 +146,36 @@ def test_moving_averages_end_at_k_means():
     x = blobs()
     q = quantizer(kmeans_iterations=0, revive_below=0.0, decay=0.9)
     q(x)
-    start = q.codebook.clone()
+    start = codebook(q).weight.clone()
     for _ in range(400):
         q(x)
 
     centres, counts = kmeans(x, start, 100)
-    torch.testing.assert_close(q.codebook.data, centres, atol=1e-3, rtol=0)
-    torch.testing.assert_close(q.counts, counts, atol=1e-3, rtol=0)
+    torch.testing.assert_close(codebook(q).weight.data, centres, atol=1e-3, rtol=0)
+    torch.testing.assert_close(codebook(q).counts, counts, atol=1e-3, rtol=0)
 
 
 def test_without_a_memory_a_batch_is_one_step_of_k_means():
     x = blobs()
     q = quantizer(kmeans_iterations=0, revive_below=0.0, decay=0.0)
     q(x)
-    start = q.codebook.clone()
+    start = codebook(q).weight.clone()
     q(x)
 
-    torch.testing.assert_close(q.codebook.data, kmeans(x, start, 1)[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(codebook(q).weight.data, kmeans(x, start, 1)[0], atol=1e-5, rtol=0)
 
 
 def test_the_first_training_batch_places_the_codes_and_evaluation_none():
     x = blobs()
     q = quantizer()
-    before = q.codebook.clone()
+    before = codebook(q).weight.clone()
     assert q.eval()(x)
-    assert q.codebook.equal(before)
+    assert codebook(q).weight.equal(before)
 
     commitment = q.train()(x).commitment.mean()
 
     assert commitment < 30  # before k-means, codes near 0 are 40 away on average
-    assert q.codebook.norm(dim=1).max() > 2
+    assert codebook(q).weight.norm(dim=1).max() > 2
 
 
 def test_more_codes_than_vectors_can_be_placed():
@@ -180,11 +189,11 @@ def test_a_code_out_of_use_is_put_on_a_vector_of_the_batch(update):
     x = blobs()
     q = quantizer(update=update, revive_below=0.5, decay=0.5)
     q(x)
-    q.codebook.data[2] = 1000.0
-    q.sums[2], q.counts[2] = 0.0, 0.0
+    codebook(q).basis.data[2] = 1000.0
+    codebook(q).sums[2], codebook(q).counts[2] = 0.0, 0.0
 
     q(x)
-    assert q.codebook[2].norm() < 20
+    assert codebook(q).weight[2].norm() < 20
     assert q(x).indices.unique().tolist() == [0, 1, 2, 3]
 
 
@@ -192,11 +201,11 @@ def test_with_revival_off_it_stays_out_of_use():
     x = blobs()
     q = quantizer(revive_below=0.0)
     q(x)
-    q.codebook.data[2] = 1000.0
-    q.sums[2], q.counts[2] = 0.0, 0.0
+    codebook(q).basis.data[2] = 1000.0
+    codebook(q).sums[2], codebook(q).counts[2] = 0.0, 0.0
     q(x)
 
-    assert q.codebook[2].tolist() == [1000.0, 1000.0]
+    assert codebook(q).weight[2].tolist() == [1000.0, 1000.0]
 
 
 def test_a_grid_has_a_code_at_each_place():
@@ -208,7 +217,7 @@ def test_a_grid_has_a_code_at_each_place():
     at_place = VectorQuantizer.vectors(q, codes.indices).reshape(7, 2, 3, 5)
     vectors = torch.einsum("bchw,dc->bhwd", features, q.project.layers[0].weight[:, :, 0, 0])
     vectors = vectors + q.project.layers[0].bias
-    assert at_place.equal(q.codebook[nearest(vectors, q.codebook)])
+    assert at_place.equal(codebook(q).weight[nearest(vectors, codebook(q).weight)])
 
 
 def test_a_number_of_codes_that_is_not_the_grids_is_refused():

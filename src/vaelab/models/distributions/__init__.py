@@ -4,7 +4,7 @@ Shapes are said as torch says them: a distribution has a batch shape (independen
 and an event shape (what one draw is). `log_prob` sums over the event and keeps the batch.
 """
 
-from vaelab.models.distributions.codes import Codes, OneHotCodes, UniformCodes
+from vaelab.models.distributions.codes import Codes, CodeSequence, OneHotCodes, UniformCodes
 from vaelab.models.distributions.columns import MixedColumns
 from vaelab.models.distributions.elementary import BernoulliImage, Delta, Normal
 from vaelab.models.distributions.images import (
@@ -18,6 +18,7 @@ from vaelab.models.distributions.sphere import HypersphericalUniform, VonMisesFi
 
 __all__ = [
     "BernoulliImage",
+    "CodeSequence",
     "Codes",
     "ContinuousBernoulliImage",
     "Delta",

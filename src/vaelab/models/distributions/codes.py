@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.distributions import Distribution, register_kl
 
 from vaelab.models.distributions.elementary import Delta
+from vaelab.models.networks.transformer import CausalTransformer
+from vaelab.models.precision import in_full
 from vaelab.seeding import uniform_like
 
 
@@ -21,6 +23,8 @@ class Codes(Delta):
         codebook_size: K.
         commitment: sum of squares between the encoder's vectors and their codes, pulling the encoder, (B,).
         codebook_error: the same number, pulling the codes, (B,); None where gradients do not train them.
+        codebooks: which codebook each code is out of, (L,); None where there is one.
+        bit_logits: of the soft bits that codes are made of, (B, L, D); None of other codes.
     """
 
     space = "codes"
@@ -32,12 +36,23 @@ class Codes(Delta):
         codebook_size: int,
         commitment: Tensor,
         codebook_error: Tensor | None = None,
+        codebooks: Tensor | None = None,
+        bit_logits: Tensor | None = None,
     ) -> None:
         self.indices = indices
+        self.codebooks = codebooks
+        self.bit_logits = bit_logits
         self.codebook_size = codebook_size
         self.commitment = commitment
         self.codebook_error = codebook_error
         super().__init__(value)
+
+    @property
+    def numbers(self) -> Tensor:
+        """Numbers of the codes among those of all codebooks, (B, L): the ones of the first come first."""
+        if self.codebooks is None:
+            return self.indices
+        return self.indices + self.codebook_size * self.codebooks.to(self.indices.device)
 
 
 class OneHotCodes(Distribution):
@@ -69,6 +84,11 @@ class OneHotCodes(Distribution):
     def mean(self) -> Tensor:
         """The probabilities, (*batch, L K)."""
         return self.log_probability.exp().flatten(-2)
+
+    @property
+    def indices(self) -> Tensor:
+        """Numbers of the most probable codes, (*batch, L)."""
+        return self.log_probability.argmax(-1)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Relaxed or one-hot vectors, (*sample_shape, *batch, L K)."""
@@ -132,6 +152,107 @@ class UniformCodes(Distribution):
         return value.new_full(value.shape[:-1], -self.log_size)
 
 
+class CodeSequence(Distribution):
+    """p(c) = prod_l p(c_l | c_1, ..., c_{l-1}) over rows of L codes, or p(c|y): vectors of z, event (Z,).
+
+    Args:
+        network: gives the logits (`vaelab.models.networks.transformer`).
+        shifts: what is added to the number of each code for the network's token, (L,): codebooks have tokens of their
+            own.
+        vectors: numbers of codes (*, L) -> z, (*, Z).
+        numbers: z -> numbers of codes, where they can be told by it.
+        classes: of the labels that the network is told; None where it is told none.
+        y: labels (B,); without them, where the network is told labels, each class is as likely.
+        temperature: logits are divided by it, in samples alone.
+        top_k: samples are of the so many likeliest codes; None for all.
+    """
+
+    arg_constraints = {}  # noqa: RUF012 (as torch declares them)
+    space = "codes"
+
+    def __init__(
+        self,
+        network: CausalTransformer,
+        shifts: Tensor,
+        *,
+        vectors: Callable[[Tensor], Tensor],
+        numbers: Callable[[Tensor], Tensor],
+        classes: int | None = None,
+        y: Tensor | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+    ) -> None:
+        self.network, self.shifts, self.vectors, self.numbers = network, shifts, vectors, numbers
+        self.classes, self.y, self.temperature, self.top_k = classes, y, temperature, top_k
+        size = vectors(torch.zeros_like(shifts)).shape[-1]
+        super().__init__(torch.Size(() if y is None else y.shape), torch.Size([size]), validate_args=False)
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return len(self.shifts)
+
+    @property
+    def size(self) -> int:
+        """K."""
+        return self.network.output.out_features
+
+    def log_prob_of_codes(self, indices: Tensor) -> Tensor:
+        """Log-probability in nats, (*batch), of the numbers of codes (*batch, L)."""
+        rows = indices.reshape(-1, indices.shape[-1])
+        if self.y is None and self.classes is not None:
+            each = [self._log_prob(rows, rows.new_full((len(rows),), label)) for label in range(self.classes)]
+            found = torch.stack(each).logsumexp(0) - math.log(self.classes)
+        else:
+            context = rows.new_zeros(len(rows)) if self.y is None else self.y.expand(indices.shape[:-1]).reshape(-1)
+            found = self._log_prob(rows, context)
+        return found.reshape(indices.shape[:-1])
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The same of z, where its codes can be told."""
+        return self.log_prob_of_codes(self.numbers(value))
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """z, (*sample_shape, *batch, Z)."""
+        shape = torch.Size(sample_shape) + self.batch_shape
+        return self.vectors(self.sample_codes(shape))
+
+    @torch.no_grad()
+    def sample_codes(self, shape: torch.Size) -> Tensor:
+        """Numbers of codes, (*shape, L), drawn one after the other with a cache of keys and values."""
+        count, device = shape.numel(), self.shifts.device
+        if self.y is not None:
+            context = self.y.expand(shape).reshape(-1)
+        else:
+            context = torch.randint(self.classes or 1, (count,), device=device)
+        drawn = [self._sample(part) for part in context.split(self._rows_at_once())]
+        return torch.cat(drawn).reshape(*shape, -1)
+
+    def _sample(self, context: Tensor) -> Tensor:
+        cache, token, codes = self.network.empty_cache(len(context)), context, []
+        for position, shift in enumerate(self.shifts.tolist()):
+            logits = in_full(self.network.next(token, position, cache)) / self.temperature
+            if self.top_k is not None and self.top_k < logits.shape[-1]:
+                least = logits.topk(self.top_k).values[:, -1:]
+                logits = logits.masked_fill(logits < least, -math.inf)
+            codes.append(torch.multinomial(logits.softmax(-1), 1)[:, 0])
+            token = codes[-1] + shift
+        return torch.stack(codes, 1)
+
+    def _log_prob(self, rows: Tensor, context: Tensor) -> Tensor:
+        found = []
+        for codes, label in zip(*(given.split(self._rows_at_once()) for given in (rows, context)), strict=True):
+            log_probability = in_full(self.network(codes + self.shifts, label)).log_softmax(-1)
+            found.append(log_probability.gather(-1, codes[..., None])[..., 0].sum(-1))
+        return torch.cat(found)
+
+    def _rows_at_once(self) -> int:
+        """Rows whose hidden layers are about 64 million numbers."""
+        return max(
+            1, 2**26 // (len(self.shifts) * (8 * self.network.positions.shape[1] + self.network.output.out_features))
+        )
+
+
 @register_kl(Codes, UniformCodes)  # type: ignore[no-untyped-call, untyped-decorator]
 def _kl_of_codes(q: Codes, p: UniformCodes) -> Tensor:
     """KL = L log K, since q is deterministic (van den Oord et al. 2017, section 3.1)."""
@@ -142,3 +263,9 @@ def _kl_of_codes(q: Codes, p: UniformCodes) -> Tensor:
 def _kl_of_categoricals(q: OneHotCodes, p: UniformCodes) -> Tensor:
     """KL = L log K minus the entropy of q."""
     return p.log_size - q.entropy()
+
+
+@register_kl(Codes, CodeSequence)  # type: ignore[no-untyped-call, untyped-decorator]
+def _kl_to_sequence(q: Codes, p: CodeSequence) -> Tensor:
+    """-log p(c): q is sure of its codes."""
+    return -p.log_prob_of_codes(q.indices)

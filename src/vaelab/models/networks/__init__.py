@@ -7,7 +7,7 @@ shape it has to return: (*batch, Z) -> (*batch, *shape).
 
 from vaelab.models.networks.conditional import ConditionalDecoder, ConditionalEncoder
 from vaelab.models.networks.convolutional import ConvDecoder, ConvEncoder
-from vaelab.models.networks.discriminator import Discriminator, ImageDiscriminator
+from vaelab.models.networks.discriminator import Discriminator, ImageDiscriminator, PatchDiscriminator
 from vaelab.models.networks.mlp import GatedMLPDecoder, GatedMLPEncoder, MLPDecoder, MLPEncoder
 from vaelab.models.networks.spectral import SpectralDecoder
 
@@ -22,5 +22,6 @@ __all__ = [
     "ImageDiscriminator",
     "MLPDecoder",
     "MLPEncoder",
+    "PatchDiscriminator",
     "SpectralDecoder",
 ]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from vaelab.models.networks.activations import Activation, activation_module
 from vaelab.models.networks.mlp import dense_layers
@@ -29,6 +30,7 @@ class ConvEncoder(nn.Module):
         shape: (C, H, W) of an image, (C, T) of a signal, (C, D, H, W) of a volume.
         channels: channels after each convolution.
         blocks: residual blocks after each convolution.
+        attention: layers of it after the last convolution, at the lowest resolution.
         features: width of the fully connected layer; None leaves it out and keeps the grid of the last convolution,
             (B, C', H', W'): for a code at each of its places. `self.features` is then that shape.
         activation: applied after every layer.
@@ -46,6 +48,7 @@ class ConvEncoder(nn.Module):
         *,
         channels: Channels | None = None,
         blocks: Blocks = 0,
+        attention: Blocks = 0,
         features: Width | None = 256,
         activation: Activation = "relu",
         normalization: Normalization | None = None,
@@ -61,6 +64,7 @@ class ConvEncoder(nn.Module):
                 *[ResidualBlock(channels_out, activation, normalization, places) for _ in range(blocks)],
                 activation_module(activation),
             ]
+        layers += [Attention(widths[-1], normalization, places) for _ in range(attention)]
         if features is None:
             self.features = grid
         else:
@@ -84,6 +88,7 @@ class ConvDecoder(nn.Module):
         shape: (C', H, W) of one output: the likelihood's `parameter_shape`.
         channels: channels before each transposed convolution, from the latent side on.
         blocks: residual blocks before each transposed convolution.
+        attention: layers of it before the first one, at the lowest resolution.
         features: width of the first fully connected layer; None takes z for the vectors of a grid, place by place,
             and has a 3 x 3 convolution instead of the two linear layers.
         activation: applied after every layer but the last.
@@ -101,6 +106,7 @@ class ConvDecoder(nn.Module):
         *,
         channels: Channels | None = None,
         blocks: Blocks = 0,
+        attention: Blocks = 0,
         features: Width | None = 256,
         activation: Activation = "relu",
         normalization: Normalization | None = None,
@@ -130,6 +136,7 @@ class ConvDecoder(nn.Module):
                 nn.Unflatten(-1, inner),
                 *([*residual(widths[0]), activation_module(activation)] if blocks else []),
             ]
+        layers += [Attention(widths[0], normalization, places) for _ in range(attention)]
         for (channels_in, channels_out), size in zip(pairwise(widths), sizes[1:], strict=False):
             layers += [
                 _doubling(channels_in, channels_out, size, bias=normalization != "batch"),
@@ -172,6 +179,28 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The same shape, (B, C, *places)."""
         result: Tensor = x + self.change(x)
+        return result
+
+
+class Attention(nn.Module):
+    """x + out(softmax(q k^T / sqrt(C)) v), with q, k, v of norm(x) at every place (Vaswani et al. 2017), one head.
+
+    The product of queries and keys is (places x places): for the lowest resolution of a network.
+    """
+
+    def __init__(self, channels: int, normalization: Normalization | None = None, places: int = 2) -> None:
+        super().__init__()
+        convolution = CONVOLUTIONS[places]
+        self.project = nn.Sequential(
+            *conv_normalization(normalization, channels, places), convolution(channels, 3 * channels, 1)
+        )
+        self.out = convolution(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape, (B, C, *places)."""
+        projected = self.project(x).flatten(2).transpose(1, 2)  # (B, places, 3 C)
+        attended = scaled_dot_product_attention(*projected.chunk(3, -1)).transpose(1, 2)
+        result: Tensor = x + self.out(attended.unflatten(2, x.shape[2:]))
         return result
 
 

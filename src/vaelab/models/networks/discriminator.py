@@ -31,6 +31,44 @@ class Discriminator(nn.Module):
         return logits
 
 
+class PatchDiscriminator(FeatureCritic):
+    """Convolutions of stride 2, then a logit for each place: (B, C, H, W) -> (B, H', W') (Isola et al. 2017).
+
+    Each logit sees a patch of the image. Features are those before the logits.
+
+    Args:
+        shape: (C, H, W).
+        channels: after each convolution of stride 2.
+        activation: applied after every layer but the last.
+        normalization: applied before every activation.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        channels: Channels | None = None,
+        activation: Activation = "leaky_relu",
+        normalization: Normalization | None = None,
+    ) -> None:
+        super().__init__()
+        widths = channels or [64, 128]
+        self.encoder = ConvEncoder(
+            shape, channels=widths, features=None, activation=activation, normalization=normalization
+        )
+        self.logit = nn.Conv2d(widths[-1], 1, 3, padding=1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Features (B, C', H', W') of images."""
+        found: Tensor = self.encoder(x)
+        return found
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, H', W') of the patches of images."""
+        logits: Tensor = self.logit(self.features(x)).squeeze(1)
+        return logits
+
+
 class ImageDiscriminator(FeatureCritic):
     """A `ConvEncoder`, whose output are the features, then one logit: (B, C, H, W) -> (B,).
 

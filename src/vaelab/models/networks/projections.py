@@ -35,6 +35,8 @@ class CodeProjection(nn.Module):
         size: D.
         codes: L; None for as many as the grid has places, or 1.
 
+    `grid` is the shape of the places: (H, W), or (L,) of flat features.
+
     Raises:
         ValueError: `codes` is not the number of the grid's places.
     """
@@ -43,10 +45,11 @@ class CodeProjection(nn.Module):
         super().__init__()
         if isinstance(features, int):
             self.codes = codes or 1
+            self.grid: tuple[int, ...] = (self.codes,)
             self.layers = nn.Sequential(Linear(features, self.codes * size), nn.Unflatten(-1, (self.codes, size)))
             return
         channels, *sizes = features
-        self.codes = prod(sizes)
+        self.codes, self.grid = prod(sizes), tuple(sizes)
         if codes not in (None, self.codes):
             raise ValueError(
                 f"posterior.codes={codes} does not go with the encoder's grid of {' x '.join(map(str, sizes))}, which "

@@ -7,7 +7,7 @@ from torch.distributions import Distribution, Independent
 from vaelab.models.distributions import Delta, MultivariateNormal, Normal
 from vaelab.models.distributions import Laplace as LaplaceDistribution
 from vaelab.models.networks.activations import Activation, activation_module
-from vaelab.models.networks.projections import Features, linear
+from vaelab.models.networks.projections import CodeProjection, Features, linear
 from vaelab.models.parts import Posterior
 
 
@@ -51,6 +51,33 @@ class Gaussian(Posterior):
         """q(z|x) with independent dimensions: batch (B,), event (Z,)."""
         standard_deviation = (0.5 * self.log_variance(features)).exp()  # (B, Z)
         return Independent(Normal(self.mean(features), standard_deviation, validate_args=False), 1, validate_args=False)
+
+
+class GaussianGrid(Posterior):
+    """q(z|x) = N(m, diag(s^2)), with `latent_dim` numbers of m and s at each place of the encoder's grid.
+
+    z is the row of all of them, place by place, which decoder.features=null takes for a grid (Rombach et al. 2022).
+
+    Args:
+        features: shape (C, H, W) of the encoder's grid.
+        latent_dim: numbers a place.
+
+    Raises:
+        ValueError: the encoder has no grid.
+    """
+
+    def __init__(self, features: Features, latent_dim: int) -> None:
+        super().__init__()
+        if isinstance(features, int):
+            raise ValueError("posterior=gaussian_grid needs the grid of a convolutional encoder: encoder.features=null")
+        self.project = CodeProjection(features, 2 * latent_dim)
+        self.latent_dim = self.project.codes * latent_dim
+
+    def forward(self, features: Tensor) -> Distribution:
+        """q(z|x): batch (B,), event (H W latent_dim,)."""
+        mean, log_variance = self.project(features).chunk(2, -1)  # (B, places, latent_dim) each
+        scale = (0.5 * log_variance.clamp(-30, 20)).exp()
+        return Independent(Normal(mean.flatten(1), scale.flatten(1), validate_args=False), 1, validate_args=False)
 
 
 class FullCovarianceGaussian(Posterior):

@@ -1,8 +1,4 @@
-"""Priors p(z): what the latent variable is like before an image is seen.
-
-A prior is made with the size Z of z. It is called without arguments and returns a distribution with batch shape () and
-event shape (Z,). One that is made of the model's other parts takes them in `bind(model)`, called once they are there.
-"""
+"""Priors that are known beforehand, or made of the model's own posterior."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
@@ -10,15 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent, Normal
 
 from vaelab.models.distributions import HypersphericalUniform as HypersphericalUniformDistribution
-from vaelab.models.distributions import Mixture as MixtureDistribution
 from vaelab.models.distributions import UniformCodes as UniformCodesDistribution
-from vaelab.models.networks.flows import FlowKind
-from vaelab.models.networks.flows import flow as make_flow
 from vaelab.models.parts import CodePosterior, Prior, UnsuitableError, coupling_module
 from vaelab.models.posteriors import FiniteScalarQuantizer, Gaussian, GumbelSoftmax, VectorQuantizer
+from vaelab.models.priors.mixture import mixture
 
 if TYPE_CHECKING:
     from vaelab.models.autoencoder import Autoencoder
@@ -49,27 +43,6 @@ class StandardNormal(Prior):
     def extra_repr(self) -> str:
         """What `print(model)` says of it."""
         return f"latent_dim={self.latent_dim}"
-
-
-class Mixture(Prior):
-    """p(z) = sum_k w_k N(m_k, diag(s_k^2)), all of it learned.
-
-    Args:
-        latent_dim: Z.
-        components: how many.
-        spread: standard deviation of the means before training.
-    """
-
-    def __init__(self, latent_dim: int, *, components: Positive = 10, spread: Scale = 1.0) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(torch.zeros(components))
-        self.means = nn.Parameter(spread * torch.randn(components, latent_dim))
-        self.log_scales = nn.Parameter(torch.zeros(components, latent_dim))
-
-    def forward(self) -> Distribution:
-        """p(z): batch (), event (Z,)."""
-        components = Normal(self.means, self.log_scales.exp(), validate_args=False)
-        return _mixture(self.logits, Independent(components, 1, validate_args=False))
 
 
 class VampPrior(Prior):
@@ -128,34 +101,7 @@ class VampPrior(Prior):
     def forward(self) -> Distribution:
         """p(z): batch (), event (Z,)."""
         components = self.encode(self.pseudo_inputs)  # batch (K,)
-        return _mixture(self.logits.new_zeros(self.components), components)
-
-
-class FlowPrior(Prior):
-    """p(z): what a learned invertible map makes of N(0, I).
-
-    Args:
-        latent_dim: Z.
-        flow: `realnvp` (Dinh et al. 2017), `maf` (Papamakarios et al. 2017) or `nsf` (Durkan et al. 2019).
-        transforms: how many, one after the other.
-        hidden: widths of the hidden layers of the networks in them.
-    """
-
-    def __init__(
-        self,
-        latent_dim: int,
-        *,
-        flow: FlowKind = "realnvp",
-        transforms: Positive = 6,
-        hidden: list[Positive] | None = None,
-    ) -> None:
-        super().__init__()
-        self.flow = make_flow(flow, latent_dim, transforms=transforms, hidden=hidden or [128, 128])
-
-    def forward(self) -> Distribution:
-        """p(z): batch (), event (Z,)."""
-        p: Distribution = self.flow()
-        return p
+        return mixture(self.logits.new_zeros(self.components), components)
 
 
 class HypersphericalUniform(Prior):
@@ -205,8 +151,3 @@ class UniformCodes(Prior):
     def forward(self) -> Distribution:
         """p(z): batch (), event (L D,)."""
         return UniformCodesDistribution(self.codes, self.codebook_size, self.vectors, self.like)
-
-
-def _mixture(logits: Tensor, components: Distribution) -> Distribution:
-    weights = Categorical(logits=logits, validate_args=False)
-    return MixtureDistribution(weights, components, validate_args=False)
