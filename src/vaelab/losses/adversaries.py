@@ -39,7 +39,6 @@ class Adversary(Term):
         self.discriminator, self.optimizer = discriminator, optimizer
 
     def build(self, model: Autoencoder) -> None:
-        """Make D, here of latents."""
         self.critic = self.discriminator(model.posterior.latent_dim)
 
     def logits(self, seen: Tensor) -> Tensor:
@@ -51,11 +50,9 @@ class Adversary(Term):
         """What D minimizes; no gradient reaches the model."""
 
     def critics(self) -> Critics:
-        """D, as `discriminator`."""
         return {"discriminator": (self.critic, self.optimizer)}
 
     def critic_losses(self, step: Step) -> dict[str, Tensor]:
-        """D's, as `discriminator`."""
         return {"discriminator": self.critic_loss(step)}
 
 
@@ -71,21 +68,17 @@ class DensityRatioTotalCorrelation(Adversary):
     evaluated_as = "gaussian_tc"
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse a posterior that is no product over its dimensions."""
         need_density(model)
         need_independent_dimensions(model)
 
     def forward(self, step: Step) -> Tensor:
-        """Nats, by D as it is."""
         value: Tensor = self.logits(step.z).mean()
         return value
 
     def evaluate(self, step: Step) -> Tensor:
-        """That of the Gaussian with the covariance of q(z)."""
         return gaussian_total_correlation(step.q)
 
     def critic_loss(self, step: Step) -> Tensor:
-        """The cross-entropy of telling z from its permutations."""
         z = step.z.detach()
         return discriminator_loss(self.logits, z, permuted(z))
 
@@ -100,26 +93,19 @@ class LatentAdversary(Adversary):
     evaluated_as = "mmd"
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse a model without a prior to draw samples of, or with one that it would not train."""
         need_prior(model)
         assert model.prior is not None
         if any(True for _ in model.prior.parameters()):
-            raise UnsuitableError(
-                "it brings the posterior to the prior, and would not train {} itself",
-                model.prior,
-                fits=[StandardNormal],
-            )
+            message = "it brings the posterior to the prior, and would not train {} itself"
+            raise UnsuitableError(message, model.prior, fits=[StandardNormal])
 
     def forward(self, step: Step) -> Tensor:
-        """-log D(z), the mean over the batch."""
         return F.softplus(-self.logits(step.z)).mean()
 
     def evaluate(self, step: Step) -> Tensor:
-        """The unbiased MMD^2, of the kernels that the term mmd has by default."""
         return mmd_to_prior(step)
 
     def critic_loss(self, step: Step) -> Tensor:
-        """The cross-entropy of telling samples of p(z) from z."""
         return discriminator_loss(self.logits, step.sample_prior(), step.z.detach())
 
 
@@ -131,9 +117,6 @@ class ImageAdversary(Adversary):
     equation 9). Summed over the kinds of x'. An evaluation leaves it out.
 
     Args:
-        weight: a number, or a schedule of the optimizer's step.
-        discriminator: shape (C, H, W) -> D.
-        optimizer: D's parameters -> their optimizer.
         loss: `non_saturating` or `hinge`.
         fakes: x': the means of p(x|z) at `reconstructions`' z, at `samples` of the prior, or `both`.
         r1: weight of the gradient penalty; 0 for none.
@@ -155,16 +138,13 @@ class ImageAdversary(Adversary):
         self.loss, self.fakes, self.r1, self.encoder = loss, fakes, r1, encoder
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse data that are no images, and samples of a model without a prior."""
         if len(model.likelihood.shape) != 3:
-            raise UnsuitableError(
-                f"its critic sees images (C, H, W), and the data have the shape {model.likelihood.shape}"
-            )
+            shape = model.likelihood.shape
+            raise UnsuitableError(f"its critic sees images (C, H, W), and the data have the shape {shape}")
         if self.fakes != "reconstructions":
             need_prior(model)
 
     def build(self, model: Autoencoder) -> None:
-        """D of images; refuse one with which R1 would not be of each image by itself."""
         self.critic = self.discriminator(model.likelihood.shape)
         if self.r1 > 0:
             instead = "r1=0, or a critic with normalization=layer or group"
@@ -181,7 +161,6 @@ class ImageAdversary(Adversary):
         return images
 
     def forward(self, step: Step) -> Tensor:
-        """The mean over the batch."""
         logits = [self.logits(x) for x in self.made(step)]
         losses = [F.softplus(-logit) if self.loss == "non_saturating" else -logit for logit in logits]
         return torch.stack(losses).sum(0).mean()
@@ -190,7 +169,6 @@ class ImageAdversary(Adversary):
         """Nothing: a critic's opinion cannot be compared with that of another step."""
 
     def critic_loss(self, step: Step) -> Tensor:
-        """The mean over the batch."""
         with torch.no_grad():
             made = [image.detach() for image in self.made(step)]  # those of the step are part of its graph
         x = step.x.detach().requires_grad_(self.r1 > 0)
@@ -213,7 +191,6 @@ class CriticFeatures(Term):
     evaluation leaves it out.
 
     Args:
-        weight: a number, or a schedule of the optimizer's step.
         adversary: the name of the other term.
     """
 
@@ -223,18 +200,13 @@ class CriticFeatures(Term):
         self._features: Callable[[Tensor], Tensor] | None = None
 
     def bind(self, terms: Mapping[str, Term]) -> None:
-        """Take the other term's critic."""
         other = terms.get(self.adversary)
         if not (isinstance(other, ImageAdversary) and isinstance(other.critic, FeatureCritic)):
-            raise UnsuitableError(
-                "it needs the features of a critic of images, and no term {} has such a critic",
-                self.adversary,
-                fits=[ImageAdversary],
-            )
+            message = "it needs the features of a critic of images, and no term {} has such a critic"
+            raise UnsuitableError(message, self.adversary, fits=[ImageAdversary])
         self._features = other.critic.features
 
     def forward(self, step: Step) -> Tensor:
-        """The mean over the batch."""
         assert self._features is not None
         difference = in_full(self._features(step.x)) - in_full(self._features(step.p_x.mean))
         return difference.square().flatten(1).sum(1).mean() / 2

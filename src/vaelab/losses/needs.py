@@ -35,11 +35,8 @@ def need_density(model: Autoencoder) -> None:
     if not model.posterior.has_density:
         codes = isinstance(model.posterior, CodePosterior)
         other = "codes are trained by vector_quantization" if codes else "a plain autoencoder by reconstruction alone"
-        raise UnsuitableError(
-            f"{{}} has no density q(z|x), so its KL divergence to a prior is infinite ({other})",
-            model.posterior,
-            fits=[Gaussian],
-        )
+        message = f"{{}} has no density q(z|x), so its KL divergence to a prior is infinite ({other})"
+        raise UnsuitableError(message, model.posterior, fits=[Gaussian])
     need_prior(model)
 
 
@@ -48,12 +45,8 @@ def need_prior(model: Autoencoder) -> None:
     if model.prior is None:
         raise UnsuitableError("it needs a prior p(z), and the model has none", fits=[PRIORS[model.space]])
     if model.space != model.prior.space:
-        raise UnsuitableError(
-            f"{{}} is over {model.space} and {{}} over {model.prior.space}",
-            model.posterior,
-            model.prior,
-            fits=[PRIORS[model.space]],
-        )
+        message = f"{{}} is over {model.space} and {{}} over {model.prior.space}"
+        raise UnsuitableError(message, model.posterior, model.prior, fits=[PRIORS[model.space]])
 
 
 def need_closed_form(model: Autoencoder, instead: str) -> None:
@@ -64,18 +57,16 @@ def need_closed_form(model: Autoencoder, instead: str) -> None:
     try:
         kl_divergence(q, p)
     except NotImplementedError as error:
-        raise UnsuitableError(
-            f"the KL divergence of {{}} to {{}} has no closed form: {instead}", model.posterior, model.prior
-        ) from error
+        message = f"the KL divergence of {{}} to {{}} has no closed form: {instead}"
+        raise UnsuitableError(message, model.posterior, model.prior) from error
 
 
 def need_independent_dimensions(model: Autoencoder) -> None:
     """Refuse a posterior that is no product of densities over the dimensions of z."""
     q, _ = kinds(model)
     if not model.posterior.has_density or (q is not None and not isinstance(q, Independent)):
-        raise UnsuitableError(
-            "it needs the density of each latent dimension, and {} has none", model.posterior, fits=[Gaussian, Laplace]
-        )
+        message = "it needs the density of each latent dimension, and {} has none"
+        raise UnsuitableError(message, model.posterior, fits=[Gaussian, Laplace])
 
 
 def need_density_of_samples(model: Autoencoder) -> None:

@@ -170,7 +170,6 @@ class SumOfTerms(Objective):
                 self.terms[name] = term
 
     def forward(self, step: Step) -> Terms:
-        """`loss`, `reconstruction` and every term by its name."""
         if step.training and self.corruption is not None:
             step.seen = self.corruption(step.x)
         loss, values = step.reconstruction, {"reconstruction": step.reconstruction}
@@ -190,13 +189,11 @@ class SumOfTerms(Objective):
         return name if other is None or other in self.terms or other in taken else other
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse what each term refuses, and a prior or codes that nothing trains."""
         super().requires(model)
         terms = dict(self._named())
         if isinstance(model.posterior, CodePosterior) and not model.posterior.has_density and "commitment" not in terms:
-            raise UnsuitableError(
-                "nothing trains the codes of {}: take the objective vector_quantization", model.posterior
-            )
+            message = "nothing trains the codes of {}: take the objective vector_quantization"
+            raise UnsuitableError(message, model.posterior)
         if model.prior is not None and not any(term.uses_prior for term in terms.values()):
             raise UnsuitableError(
                 f"no term ({', '.join(terms) or 'there is none'}) trains {{}} or anything against it: add one that "

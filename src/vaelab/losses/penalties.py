@@ -46,7 +46,6 @@ class DIP(Term):
         self.diagonal, self.covariance = diagonal, covariance
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse a posterior whose covariance is not known, where it is needed."""
         q, _ = kinds(model)
         try:
             _ = q.variance if self.covariance == "samples" and q is not None else None
@@ -57,7 +56,6 @@ class DIP(Term):
             ) from error
 
     def forward(self, step: Step) -> Tensor:
-        """The penalty on the covariance of this batch."""
         q = step.q
         centred = q.mean - q.mean.mean(0)  # (B, Z)
         with full_precision(centred):
@@ -74,7 +72,6 @@ class CodeNorm(Term):
     """|z|^2 / 2, the mean over the batch: keeps a deterministic code near 0 (RAE, Ghosh et al. 2020)."""
 
     def forward(self, step: Step) -> Tensor:
-        """The penalty."""
         return step.z.square().sum(-1).mean() / 2
 
 
@@ -82,12 +79,10 @@ class DecoderNorm(Term):
     """|theta|^2, theta the decoder's weights and biases (RAE-L2, Ghosh et al. 2020, section 3.1)."""
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse a decoder without weights."""
         if not any(True for _ in model.decoder.parameters()):
             raise UnsuitableError("{} has no weights", model.decoder)
 
     def forward(self, step: Step) -> Tensor:
-        """The penalty."""
         return torch.stack([weights.square().sum() for weights in step.model.decoder.parameters()]).sum()
 
 
@@ -97,7 +92,6 @@ class DecoderJacobian(Term):
     differentiates = ("decoder", "likelihood")
 
     def forward(self, step: Step) -> Tensor:
-        """The penalty, the mean over the batch."""
         return jacobian_norm(lambda at: step.model.decode(at, step.y).mean, step.z).mean()
 
 
@@ -107,7 +101,6 @@ class EncoderJacobian(Term):
     differentiates = ("encoder", "posterior")
 
     def forward(self, step: Step) -> Tensor:
-        """The penalty, the mean over the batch."""
         return jacobian_norm(lambda at: step.model.encode(at, step.y).mean, step.seen).mean()
 
 
@@ -126,17 +119,12 @@ class Sparsity(Term):
         self.rate = rate
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse codes that are not between 0 and 1."""
         posterior = model.posterior
         if not (isinstance(posterior, Deterministic) and isinstance(posterior.activation, nn.Sigmoid)):
-            raise UnsuitableError(
-                "it needs codes between 0 and 1, and those of {} are not: those of {} with activation=sigmoid are",
-                posterior,
-                Deterministic,
-            )
+            message = "it needs codes between 0 and 1, and those of {} are not: those of {} with activation=sigmoid are"
+            raise UnsuitableError(message, posterior, Deterministic)
 
     def forward(self, step: Step) -> Tensor:
-        """Nats."""
         z = step.z
         tiny = torch.finfo(z.dtype).eps
         active = z.mean(0).clamp(tiny, 1 - tiny)  # (Z,)
@@ -149,25 +137,18 @@ class Commitment(Term):
     """|e - sg(z)|^2, e what the encoder gives, z its codes, sg without gradient (van den Oord et al. 2017, equation 3).
 
     Squares are summed over all codes of an image. The loss gets |sg(e) - z|^2 as well, which trains a codebook by
-    gradients; one that moves by averages has no such term, one that is not learned neither.
-
-    Args:
-        weight: of the commitment.
+    gradients; one that moves by averages has no such term, nor has one that is not learned.
     """
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse a posterior that does not quantize."""
         if not isinstance(model.posterior, CodePosterior) or model.posterior.has_density:
-            raise UnsuitableError(
-                "it needs codes, and {} has none", model.posterior, fits=[VectorQuantizer, FiniteScalarQuantizer]
-            )
+            fits = [VectorQuantizer, FiniteScalarQuantizer]
+            raise UnsuitableError("it needs codes, and {} has none", model.posterior, fits=fits)
 
     def forward(self, step: Step) -> Tensor:
-        """The mean over the batch."""
         return _codes(step).commitment.mean()
 
     def contribution(self, step: Step, value: Tensor) -> Tensor:
-        """With the codebook's own error."""
         weighted, error = super().contribution(step, value), _codes(step).codebook_error
         return weighted if error is None else weighted + error.mean()
 
@@ -178,7 +159,6 @@ class CodeUse(Term):
     only_reported = True
 
     def forward(self, step: Step) -> Tensor:
-        """The perplexity."""
         return perplexity(_codes(step).indices)
 
 
@@ -189,7 +169,6 @@ class CodeLength(Term):
     only_reported = True
 
     def forward(self, step: Step) -> Tensor | None:
-        """Nats."""
         return kl_divergence(_codes(step), step.p_z).mean() if step.model.prior is not None else None
 
 
