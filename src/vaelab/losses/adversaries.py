@@ -24,7 +24,7 @@ Fakes = Literal["reconstructions", "samples", "both"]
 
 
 class Adversary(Term):
-    """A term with one critic, D, whose logits (B,) say how likely what it sees is to be real.
+    """A term with one critic, D, whose logits (B,) are large for what it takes for real.
 
     Args:
         weight: a number, or a schedule of the optimizer's step.
@@ -47,7 +47,7 @@ class Adversary(Term):
 
     @abstractmethod
     def critic_loss(self, step: Step) -> Tensor:
-        """What D minimizes; no gradient reaches the model."""
+        """The loss of D; no gradient reaches the model."""
 
     def critics(self) -> Critics:
         return {"discriminator": (self.critic, self.optimizer)}
@@ -86,7 +86,7 @@ class DensityRatioTotalCorrelation(Adversary):
 class LatentAdversary(Adversary):
     """E_q[-log D(z)], D the probability that z is a sample of p(z) rather than of q(z) (Makhzani et al. 2015).
 
-    The paper's two phases for the autoencoder are one step here. An evaluation takes the MMD between z and p(z).
+    The paper trains the autoencoder in two phases; here they are one step. An evaluation takes the MMD of z and p(z).
     """
 
     uses_prior = True
@@ -110,7 +110,7 @@ class LatentAdversary(Adversary):
 
 
 class ImageAdversary(Adversary):
-    """What a critic of images has the decoder minimize, D > 0 for images that it takes for real.
+    """The decoder's loss against a critic of images, D > 0 for images that it takes for real.
 
     `non_saturating`: -log sigmoid(D(x')) (Goodfellow et al. 2014); `hinge`: -D(x') (Lim & Ye 2017). The critic's own
     loss is the cross-entropy, or relu(1 - D(x)) + relu(1 + D(x')), plus r1 / 2 |dD(x)/dx|^2 (Mescheder et al. 2018,
@@ -166,21 +166,21 @@ class ImageAdversary(Adversary):
         return torch.stack(losses).sum(0).mean()
 
     def evaluate(self, step: Step) -> None:
-        """Nothing: a critic's opinion cannot be compared with that of another step."""
+        """Leave it out: a critic's value at one step cannot be compared with that at another."""
 
     def critic_loss(self, step: Step) -> Tensor:
         with torch.no_grad():
             made = [image.detach() for image in self.made(step)]  # those of the step are part of its graph
         x = step.x.detach().requires_grad_(self.r1 > 0)
         real, fakes = self.logits(x), [self.logits(image) for image in made]
-        loss = torch.stack([self._doubt(-real), *map(self._doubt, fakes)]).sum(0)
+        loss = torch.stack([self._critic_loss_of_fakes(-real), *map(self._critic_loss_of_fakes, fakes)]).sum(0)
         if self.r1 > 0:
             (gradient,) = torch.autograd.grad(real.sum(), x, create_graph=True)
             loss = loss + self.r1 / 2 * gradient.square().flatten(1).sum(1)
         return loss.mean()
 
-    def _doubt(self, logits: Tensor) -> Tensor:
-        """What the critic minimizes of fakes, and of real images with the other sign."""
+    def _critic_loss_of_fakes(self, logits: Tensor) -> Tensor:
+        """The critic's loss of fakes; that of real images is the same of -logits."""
         return F.softplus(logits) if self.loss == "non_saturating" else F.relu(1 + logits)
 
 
@@ -212,14 +212,14 @@ class CriticFeatures(Term):
         return difference.square().flatten(1).sum(1).mean() / 2
 
     def evaluate(self, step: Step) -> None:
-        """Nothing: the features of one step cannot be compared with those of another."""
+        """Leave it out: the features of one step cannot be compared with those of another."""
 
 
 def discriminator_loss(discriminator: Callable[[Tensor], Tensor], positive: Tensor, negative: Tensor) -> Tensor:
-    """-(log D(positive) + log(1 - D(negative))) / 2 in nats, the batch's mean: log 2 for one that cannot tell."""
+    """-(log D(positive) + log(1 - D(negative))) / 2 in nats, the batch's mean: log 2 for one that guesses."""
     return (F.softplus(-discriminator(positive)) + F.softplus(discriminator(negative))).mean() / 2
 
 
 def permuted(z: Tensor) -> Tensor:
-    """Each dimension of z (B, Z) in an order over the batch of its own (Kim & Mnih 2018, algorithm 1)."""
+    """Permute each dimension of z (B, Z) over the batch by itself (Kim & Mnih 2018, algorithm 1)."""
     return z.gather(0, torch.rand_like(z).argsort(0))

@@ -33,7 +33,7 @@ class KL(Term):
 
     Args:
         weight: beta.
-        free_bits: nats that each latent dimension may carry without being pushed: the loss then takes
+        free_bits: nats that each latent dimension may carry without a penalty: the loss then takes
             sum_j max(free_bits, mean over the batch of KL_j) (Kingma et al. 2016, section 7).
         capacity: C in nats, a number or a schedule: the loss then takes |KL - C|, with the KL's mean over the batch
             (Burgess et al. 2018, equation 8).
@@ -178,7 +178,7 @@ def total_correlation(
         estimator: `stratified` or `weighted`.
 
     Raises:
-        ValueError: q is no product over the dimensions of z.
+        ValueError: q is not a product over the dimensions of z.
     """
     if not isinstance(q, Independent):
         raise ValueError("the total correlation needs a posterior that is a product over its dimensions")
@@ -206,7 +206,7 @@ def gaussian_total_correlation(q: Distribution) -> Tensor:
     sum_{i<j} r_i r_j / (2 B) with r_j = var(means_j) / C_jj, is taken off. What is left of the bias grows where images
     are not many times the dimensions: for 20 independent ones at 32 nats it is 0.001, 0.07, 0.32 and 2.3 nats of 1,000,
     100, 50 and 20 images.
-    Correlation that is not linear is not seen.
+    Nonlinear dependence is not measured.
 
     Args:
         q: posteriors with independent dimensions, batch (B,), event (Z,).

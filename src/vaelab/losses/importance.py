@@ -4,8 +4,8 @@ All are averages of log-means of the weights w = p(x|z) p(z) / q(z|x), z ~ q(z|x
 are means over the samples, so that their sum is the negative Monte Carlo ELBO.
 
 The doubly reparameterized gradient (Tucker et al. 2019) has the same mean as the plain one and, of many
-samples, a better signal: what the encoder and posterior get through z is weighted by the square of each sample's share
-of the weights, and the score of q, whose mean is zero, is left out.
+samples, a better signal: the gradient of encoder and posterior through z is weighted by the square of each sample's
+share of the weights, and the score of q, whose mean is zero, is left out.
 """
 
 import math
@@ -27,11 +27,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Shares(NamedTuple):
-    """How much the gradient of each sample counts in that of a bound, (m, k, B) each."""
+    """The weight of each sample's gradient in that of a bound, (m, k, B) each."""
 
-    of_decoder: Tensor  # that of log p(x|z) + log p(z) at fixed z
-    through_z: Tensor  # what log w gets through z
-    of_posterior: Tensor | None = None  # that of -log q(z|x) at fixed z; None leaves it out
+    of_decoder: Tensor  # of log p(x|z) + log p(z) at fixed z
+    through_z: Tensor  # of log w through z
+    of_posterior: Tensor | None = None  # of -log q(z|x) at fixed z; None leaves it out
 
 
 class ImportanceBound(Objective):
@@ -39,11 +39,11 @@ class ImportanceBound(Objective):
 
     Args:
         samples: k.
-        gradient: of what encodes; see the top of the file.
+        gradient: how the encoder's gradient is estimated; see the top of the file.
     """
 
     groups = 1
-    always_apart = False  # takes the gradient of each sample by itself, whichever it is
+    always_apart = False  # weighs the gradient of each sample by itself with either estimator
 
     def __init__(self, *, samples: Samples, gradient: Gradient = "reparameterized") -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class ImportanceBound(Objective):
 
     @abstractmethod
     def shares(self, log_weight: Tensor) -> Shares:
-        """The gradient of each sample, taken by itself, in that of L."""
+        """The weights of the samples' gradients in that of L."""
 
     def requires(self, model: Autoencoder) -> None:
         with concerning(self):
@@ -133,10 +133,10 @@ class CIWAE(IWAE):
 
 
 class PIWAE(MIWAE):
-    """IWAE's loss of all m k samples for what decodes, MIWAE's of m groups of k for what encodes.
+    """IWAE's loss of all m k samples for the decoder, MIWAE's of m groups of k for the encoder.
 
-    (Rainforth et al. 2018.) The loss that is reported is IWAE's. What encodes is what acts through z and
-    through q(z|x), what decodes is what acts through p(x|z) and p(z) at a given z.
+    (Rainforth et al. 2018.) The reported loss is IWAE's. The encoder stands for all that acts through z and q(z|x), the
+    decoder for all that acts through p(x|z) and p(z) at a given z.
     """
 
     always_apart = True

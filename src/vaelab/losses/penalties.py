@@ -1,4 +1,4 @@
-"""Terms that look at codes, weights or derivatives, and at no prior."""
+"""Penalties on codes, weights and derivatives, which need no prior."""
 
 import math
 from collections.abc import Callable
@@ -109,7 +109,7 @@ class Sparsity(Term):
 
     Args:
         weight: beta.
-        rate: rho, how active a unit is to be on average.
+        rate: rho, the target mean activation of a unit.
     """
 
     couples_images = True
@@ -136,8 +136,8 @@ class Sparsity(Term):
 class Commitment(Term):
     """|e - sg(z)|^2, e what the encoder gives, z its codes, sg without gradient (van den Oord et al. 2017, equation 3).
 
-    Squares are summed over all codes of an image. The loss gets |sg(e) - z|^2 as well, which trains a codebook by
-    gradients; one that moves by averages has no such term, nor has one that is not learned.
+    Squares are summed over all codes of an image. A codebook that is trained by gradients adds |sg(e) - z|^2 to the
+    loss; one that follows moving averages, or is not learned, adds nothing.
     """
 
     def requires(self, model: Autoencoder) -> None:
@@ -154,7 +154,7 @@ class Commitment(Term):
 
 
 class CodeUse(Term):
-    """The perplexity of a batch's codes: exp(entropy) of how often each occurs, K if all do alike. Only reported."""
+    """The perplexity of a batch's codes: exp(entropy) of their frequencies, K if they are uniform. Only reported."""
 
     only_reported = True
 
@@ -178,7 +178,7 @@ def jacobian_norm(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     |J^T v|^2 with one vector v of random signs an input, whose expectation is the sum of the squares of J. Of all v
     with independent entries, signs have the least variance: 2 sum_{i != j} (J J^T)_ij^2 where v ~ N(0, I) has
     2 sum_ij (J J^T)_ij^2 (Hutchinson 1990). It costs one backward pass instead of as many as the function has outputs.
-    It passes gradients on to what `function` is made of, and to `at`, where there are any to pass.
+    Gradients flow on to the parameters of `function` and to `at`, where gradients are enabled.
     """
     training = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
@@ -190,7 +190,7 @@ def jacobian_norm(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
 
 
 def perplexity(indices: Tensor) -> Tensor:
-    """exp(entropy) of how often each code occurs. Takes no memory for codes that do not occur."""
+    """exp(entropy) of the frequencies of the codes. Memory grows with the codes that occur, not with the codebook."""
     ordered = indices.flatten().sort().values
     counts = torch.searchsorted(ordered, ordered, right=True) - torch.searchsorted(ordered, ordered)  # of each one's
     return (math.log(len(ordered)) - counts.to(torch.get_default_dtype()).log().mean()).exp()
