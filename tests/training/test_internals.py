@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 import vaelab
 from vaelab.training import internals
 
-LIGHTNING, TORCH = f"Lightning {version('pytorch-lightning')}", f"torch {torch.__version__}"
+LIGHTNING = f"Lightning {version('pytorch-lightning')}"
 
 
 def test_lightning_still_has_the_private_names_that_we_use() -> None:
@@ -41,13 +40,6 @@ def test_lightning_still_has_the_private_names_that_we_use() -> None:
 
 def manual(trainer: pl.Trainer) -> Any:
     return trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-
-
-def test_torch_still_has_the_private_names_that_we_use() -> None:
-    from torch.distributed.distributed_c10d import PrefixStore, Store  # noqa: F401
-
-    assert hasattr(torch, "_foreach_copy_"), f"{TORCH} has no _foreach_copy_: training/module.py"
-    assert hasattr(torch.utils.deterministic, "fill_uninitialized_memory"), f"{TORCH}: training/lightning.py"
 
 
 def test_no_other_file_uses_private_names_of_lightning() -> None:

@@ -87,7 +87,7 @@ class TotalCorrelation(Term):
     estimated from a batch, see `total_correlation`. The estimate knows q(z) by its batch alone: at the information
     that an image usually has in z it is far above the truth (7.8, 13.8, 22.1 nats at a KL of 18, 24, 32 where the truth
     is 0, for 128 of 55,000 images), and its gradient pushes against information too. An evaluation therefore takes
-    `gaussian_total_correlation`, as `gaussian_tc`.
+    `moment_matched_total_correlation`, as `gaussian_tc`.
 
     Args:
         weight: beta - 1.
@@ -108,7 +108,7 @@ class TotalCorrelation(Term):
         return total_correlation(step.q, step.z, images=step.dataset_size, estimator=self.estimator)
 
     def evaluate(self, step: Step) -> Tensor:
-        return gaussian_total_correlation(step.q)
+        return moment_matched_total_correlation(step.q)
 
 
 class MMD(Term):
@@ -198,7 +198,7 @@ def total_correlation(
     return correlation
 
 
-def gaussian_total_correlation(q: Distribution) -> Tensor:
+def moment_matched_total_correlation(q: Distribution) -> Tensor:
     """The total correlation of the Gaussian with q(z)'s covariance: (sum_j log C_jj - log det C) / 2 in nats.
 
     C = cov(means) + mean(variances) over the B images is the covariance of q(z) = 1/B sum_n q(z|x_n). Of independent

@@ -18,6 +18,7 @@ from vaelab.losses import Objective, Step, Terms
 from vaelab.losses.objective import OptimizerOf
 from vaelab.metrics.likelihood import evaluation_terms
 from vaelab.models.autoencoder import Autoencoder
+from vaelab.performance.torch_internals import copy_each, unscales_gradients
 from vaelab.seeding import derive_seed, seed_noise, sharing
 from vaelab.training.bundles import Bundles
 from vaelab.training.datamodule import as_batch
@@ -216,7 +217,7 @@ class AutoencoderModule(pl.LightningModule):
         if self.gradient_clip_val is None:
             return
         scaler = self._scaler()
-        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+        if scaler is not None and unscales_gradients(optimizer):
             scaler.unscale_(optimizer)  # fused kernels would do so themselves, afterwards
         by_norm = self.gradient_clip_algorithm == "norm"
         clip = nn.utils.clip_grad_norm_ if by_norm else nn.utils.clip_grad_value_
@@ -359,7 +360,7 @@ def _add_up(gradients: list[Tensor]) -> None:
     together = torch.cat([gradient.flatten() for gradient in gradients])
     torch.distributed.all_reduce(together)
     sums = together.split([gradient.numel() for gradient in gradients])
-    torch._foreach_copy_(gradients, [part.view_as(like) for part, like in zip(sums, gradients, strict=True)])
+    copy_each(gradients, [part.view_as(like) for part, like in zip(sums, gradients, strict=True)])
 
 
 def _parameters(*optimizers: torch.optim.Optimizer) -> list[nn.Parameter]:
