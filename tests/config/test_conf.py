@@ -159,6 +159,9 @@ def overrides_for(group: str, option: str, raw_sets: Path) -> list[str]:
         extra = ["trainer.max_steps=2", "trainer.limit_test_batches=2"]
         extra += ["trainer.accelerator=cpu"] if option == "ddp" else []
         return ["data=digits", "callbacks.progress_bar=null", f"trainer={option}", *extra]
+    if (group, option) == ("callbacks", "generation"):
+        few = ["callbacks.generation.features=pixels", "callbacks.generation.images=150"]
+        return [*[word for word in TWO_BATCHES if "callbacks" not in word], "callbacks=generation", *few]
     extra = {
         ("logger", "wandb"): ["logger.wandb.offline=true"],
     }.get((group, option), [])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -63,6 +63,13 @@ class Subject:
     likelihood_samples: int | None = None
     trust: Sequence[str] = ()
     track: Track = lambda steps, description: steps
+
+    @classmethod
+    def held_out(cls, model: Autoencoder, objective: Objective, data: ImageData, *, seed: int) -> "Subject":
+        """A model and its validation images; where there are none, its test images, and else its training images."""
+        split = next(name for name in ("validation", "test", "train") if len(getattr(data.splits, name)))
+        of_split = partial(split_images, data)
+        return cls(model=model, objective=objective, data=data, split=split, of_split=of_split, seed=seed)
 
     @cached_property
     def device(self) -> torch.device:

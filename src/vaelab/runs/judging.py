@@ -6,9 +6,11 @@ import torch
 
 from vaelab.config.experiment import Experiment
 from vaelab.errors import ConfigError
-from vaelab.metrics.registry import Value, declaration, measured, reason_against
-from vaelab.metrics.subject import Subject, split_images
+from vaelab.metrics.generation import generation
+from vaelab.metrics.registry import Metric, Value, declaration, measured, reason_against
+from vaelab.metrics.subject import Subject
 from vaelab.models.autoencoder import Autoencoder
+from vaelab.training.lightning import generation as generation_callback
 
 
 def judged(experiment: Experiment, model: Autoencoder) -> dict[str, float]:
@@ -39,31 +41,32 @@ def require_judgeable(experiment: Experiment) -> None:
     Raises:
         ConfigError: there is one.
     """
-    if not any(experiment.metrics or {}):
+    wanted = _wanted(experiment)
+    if not wanted:
         return
     with torch.device("meta"):
         subject = _subject(experiment, experiment.model())
     mistakes = []
-    for key, metric in (experiment.metrics or {}).items():
-        if metric is None:
-            continue
+    for key, metric in wanted.items():
         try:
             reason = reason_against(metric, subject)
         except TypeError as error:  # a function that was not registered
             reason = str(error)
         if reason:
-            mistakes.append(f"metrics.{key}: {reason}")
+            mistakes.append(f"{key}: {reason}")
     if mistakes:
         raise ConfigError(mistakes)
 
 
 def _subject(experiment: Experiment, model: Autoencoder) -> Subject:
-    splits = experiment.data.splits
-    return Subject(
-        model=model,
-        objective=experiment.objective,
-        data=experiment.data,
-        split=next(name for name in ("validation", "test", "train") if len(getattr(splits, name))),
-        of_split=partial(split_images, experiment.data),
-        seed=experiment.seed,
-    )
+    return Subject.held_out(model, experiment.objective, experiment.data, seed=experiment.seed)
+
+
+def _wanted(experiment: Experiment) -> dict[str, Metric]:
+    """The metrics of a config by their keys, those of its end and those while it trains."""
+    found = {f"metrics.{key}": metric for key, metric in (experiment.metrics or {}).items() if metric is not None}
+    for key, callback in (experiment.callbacks or {}).items():
+        if isinstance(callback, partial) and callback.func is generation_callback:
+            given = {name: callback.keywords[name] for name in ("features", "images") if name in callback.keywords}
+            found[f"callbacks.{key}"] = partial(generation, **given)
+    return found

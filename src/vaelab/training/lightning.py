@@ -36,6 +36,9 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
 
+Features = Literal["pixels", "classifier"]
+Images = Annotated[int, Field(ge=2)]
+
 OURS = {"callbacks", "logger", "plugins", "use_distributed_sampler", "default_root_dir", "model_registry"} | {
     f"enable_{name}" for name in ("model_summary", "checkpointing", "progress_bar", "autolog_hparams")
 }
@@ -204,6 +207,15 @@ def pictures(folder: Path, /, *, every_n_epochs: Positive = 10) -> "pl.Callback"
     from vaelab.training.pictures import Pictures
 
     return Pictures(every_n_epochs=every_n_epochs)
+
+
+def generation(
+    folder: Path, /, *, every_n_epochs: Positive = 10, features: Features = "classifier", images: Images = 2000
+) -> "pl.Callback":
+    """Frechet and kernel distances of samples and of reconstructions to held-out images, every so many epochs."""
+    from vaelab.training.generating import Generation
+
+    return Generation(every_n_epochs=every_n_epochs, features=features, images=images)
 
 
 def tensorboard(folder: Path, /, *, projector: Count = 1000) -> "Logger":
