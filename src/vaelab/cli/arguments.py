@@ -27,11 +27,11 @@ Overrides = Annotated[
 Split = Annotated[str, typer.Option(help="The images: train, validation or test.")]
 Images = Annotated[str | None, typer.Option(help="How many of the images, or their numbers: 0,5,7.")]
 Label = Annotated[
-    int | None,
-    typer.Option(min=0, help="The label given to a conditional model with every image; by default the image's own."),
+    str | None,
+    typer.Option(help="The label, name or number, given to a conditional model with every image; by default its own."),
 ]
 OneLabel = Annotated[
-    int | None, typer.Option("--label", min=0, help="The label given to a conditional model; by default 0.")
+    str | None, typer.Option("--label", help="The label, name or number, given to a conditional model; by default 0.")
 ]
 Invert = Annotated[bool, typer.Option("--invert", help="Exchange light and dark of your own images.")]
 Stochastic = Annotated[bool, typer.Option("--stochastic", help="Sample z from q(z|x) instead of taking its mean.")]

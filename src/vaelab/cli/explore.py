@@ -18,7 +18,6 @@ from vaelab.cli.arguments import (
     Stochastic,
     Trust,
 )
-from vaelab.errors import RunError
 
 commands = typer.Typer()
 
@@ -37,7 +36,7 @@ def reconstruct(
     force: Force = False,
     trust: Trust = None,
 ) -> None:
-    """Draw images over their reconstructions (.png)."""
+    """Draw images over their reconstructions (.png); of a table, write both (.csv)."""
     _look("reconstruct", locals())
 
 
@@ -46,7 +45,7 @@ def sample(
     run: Run,
     count: Annotated[int, typer.Option(min=1, help="Images.")] = 64,
     labels: Annotated[
-        str | None, typer.Option(help="Of a conditional model: 0,1,2 in turn; by default every one.")
+        str | None, typer.Option(help="Of a conditional model: names or numbers, 0,1,2 in turn; by default every one.")
     ] = None,
     fit_gaussian: Annotated[
         bool, typer.Option("--fit-gaussian", help="Draw z from a Gaussian fitted to the codes of the training images.")
@@ -60,7 +59,7 @@ def sample(
     trust: Trust = None,
 ) -> None:
     """Draw new images from the prior (.png)."""
-    _look("sample", locals() | {"labels": _numbers(labels)})
+    _look("sample", locals() | {"labels": None if labels is None else labels.split(",")})
 
 
 @commands.command()
@@ -134,14 +133,6 @@ def embed(
 ) -> None:
     """Write the codes of images as tables (.npz, .csv) and draw them in two dimensions (.png)."""
     _look("embed", locals())
-
-
-def _numbers(text: str | None) -> list[int] | None:
-    """Those that "0,1,2" lists."""
-    try:
-        return [int(word) for word in text.split(",")] if text is not None else None
-    except ValueError:
-        raise RunError(f"--labels {text}: give numbers such as 0,1,2") from None
 
 
 def _look(command: str, given: dict[str, Any]) -> None:

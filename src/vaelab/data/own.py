@@ -98,10 +98,14 @@ class OwnData(ImageData, ABC):
             splits = self._split(rows)
         elif not len(splits.validation):
             splits = Splits(*self.set_aside(splits.train), splits.test)
+        self.complete(rows, splits)
         if not self.recalled:
             self.form = self._scaled(rows, splits)
         assert self.form.scaling is not None
         return Splits(*(images.scaled(self.form.scaling) for images in splits))
+
+    def complete(self, rows: Images, splits: Splits) -> None:
+        """Fill in what is missing in the rows, once it is known which ones are trained on."""
 
     def _scaled(self, rows: Images, splits: Splits) -> Form:
         """The form with the scaling that `scale` asks for, and what the values are under it."""

@@ -19,8 +19,8 @@ from torch.nn.functional import mse_loss
 from vaelab import figures
 from vaelab.data import Batches, Images, rows_at_once
 from vaelab.errors import RunError, unwritten
-from vaelab.looking.chosen import choose, labels_for, noun, numbered, require_labels
-from vaelab.looking.embedding import principal_components, save_csv, save_npz, umap_points
+from vaelab.looking.chosen import choose, label_number, labels_for, noun, numbered, require_labels
+from vaelab.looking.embedding import principal_components, save_csv, save_npz, save_pairs, umap_points
 from vaelab.looking.load import Trained, opened
 from vaelab.metrics.latents import LatentsOfImages
 from vaelab.metrics.subject import split_images
@@ -48,7 +48,7 @@ def reconstruct(
     *,
     split: str = "test",
     images: str | None = None,
-    label: int | None = None,
+    label: int | str | None = None,
     invert: bool = False,
     stochastic: bool = False,
     seed: int | None = None,
@@ -56,7 +56,7 @@ def reconstruct(
     force: bool = False,
     trust: Sequence[str] = (),
 ) -> Result:
-    """Images over their reconstructions.
+    """Images over their reconstructions (.png); rows of a table also as one, in its own units (.csv).
 
     Args:
         run: the run, its folder or a checkpoint.
@@ -75,13 +75,14 @@ def reconstruct(
         RunError: the run cannot be used in this way, or a file is in the way.
         DataError: the images cannot be had.
     """
-    targets = _targets("reconstruct", run, [".png"], output, force)
     trained = opened(run, trust=trust)
+    form = trained.experiment.data.form
+    targets = _targets("reconstruct", run, [".png", ".csv"] if form.columns else [".png"], output, force)
     chosen = choose(trained.experiment.data, own, split, images, invert, "10")
-    model, told = trained.model, labels_for(trained.model, len(chosen.rows), chosen.labels, label)
+    model, names = trained.model, trained.experiment.data.names
+    told = labels_for(model, len(chosen.rows), chosen.labels, label, names)
     with _seeded(trained, seed), torch.no_grad():
         reconstructed = model.reconstruct(chosen.images, told, stochastic=stochastic)
-    form = trained.experiment.data.form
     view = figures.View.of(form)
     error = mse_loss(reconstructed, chosen.images).item()
     notes = [
@@ -98,14 +99,20 @@ def reconstruct(
     picture = figures.reconstructions(view(chosen.images), view(reconstructed))
     rows = ["original", "reconstructed"] * -(-len(chosen.images) // 10)
     title = f"{trained.experiment.name}: {chosen.what} and their reconstructions" + ", z sampled" * stochastic
-    return _write(targets, {".png": lambda path: figures.save(picture, path, title=title, rows=rows)}, notes)
+    assert form.scaling is not None
+    values = form.scaling.undo(torch.stack([chosen.images, reconstructed], 1).double()).tolist()  # (N, 2, D) of a table
+    writers: Writers = {
+        ".png": lambda path: figures.save(picture, path, title=title, rows=rows),
+        ".csv": lambda path: save_pairs(path, form.columns, chosen.names, values),
+    }
+    return _write(targets, writers, notes)
 
 
 def sample(
     run: "Run | str | Path",
     *,
     count: int = 64,
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int | str] | None = None,
     fit_gaussian: bool = False,
     stochastic: bool = False,
     seed: int | None = None,
@@ -129,11 +136,12 @@ def sample(
             "either. model=vae trains codes to be like a prior; --fit-gaussian samples from a Gaussian that is fitted "
             "to the codes of the training images"
         )
+    names = trained.experiment.data.names
+    numbers = list(range(model.classes or 0))
     if labels is not None:
-        require_labels(model, labels)
-    elif model.classes is not None:
-        labels = range(model.classes)
-    told = torch.tensor(labels)[torch.arange(count) % len(labels)] if labels is not None else None
+        numbers = [label_number(label, names) for label in labels] if numbers else [0]
+        require_labels(model, numbers)
+    told = torch.tensor(numbers)[torch.arange(count) % len(numbers)] if numbers else None
     if fit_gaussian:
         _require_real_vectors(model)
     source, prior = "samples from the prior", None
@@ -147,15 +155,11 @@ def sample(
         except NotImplementedError:
             raise RunError("this model's likelihood p(x|z) has means but no samples: leave out --stochastic") from None
     title = f"{name}: {source}" + ", pixels drawn" * stochastic
-    columns = min(count, len(labels)) if labels is not None and len(labels) > 1 else None
-    if columns is None and labels:
-        title += f", label {trained.experiment.data.names[labels[0]]}"
+    columns = min(count, len(numbers)) if len(numbers) > 1 else None
+    if columns is None and numbers:
+        title += f", label {names[numbers[0]]}"
     picture = figures.samples(figures.View.of(trained.experiment.data.form)(images), columns)
-    of_columns = (
-        {"columns": [trained.experiment.data.names[label] for label in (labels or [])[:columns]], "corner": "label"}
-        if columns
-        else {}
-    )
+    of_columns = {"columns": [names[label] for label in numbers[:columns]], "corner": "label"} if columns else {}
     return _write(targets, {".png": lambda path: figures.save(picture, path, title=title, **of_columns)}, [])
 
 
@@ -167,7 +171,7 @@ def interpolate(
     images: str | None = None,
     steps: int = 11,
     spherical: bool = False,
-    label: int | None = None,
+    label: int | str | None = None,
     invert: bool = False,
     stochastic: bool = False,
     seed: int | None = None,
@@ -192,7 +196,7 @@ def interpolate(
             f"an interpolation needs at least 2 {noun(trained.experiment.data.form)}, such as --images 0,5; there is 1"
         )
     first, last = chosen.images[:-1], chosen.images[1:]
-    told = labels_for(model, len(chosen.images), chosen.labels, label)
+    told = labels_for(model, len(chosen.images), chosen.labels, label, trained.experiment.data.names)
     if (told != told[0]).any():
         raise RunError(
             "the images have different labels, and between two labels there is no way: choose images of one label, "
@@ -230,7 +234,7 @@ def traverse(
     *,
     split: str = "test",
     image: int | None = None,
-    label: int | None = None,
+    label: int | str | None = None,
     dimensions: int = 16,
     reach: float = 3.0,
     steps: int = 11,
@@ -262,7 +266,8 @@ def traverse(
     number = None
     if image is not None:
         (number,) = numbered(f"{image},", f"{split} images", len(found), option="--image")
-    told = labels_for(model, 1, found.labels[:1] * 0 if number is None else found.labels[number : number + 1], label)
+    own = found.labels[:1] * 0 if number is None else found.labels[number : number + 1]
+    told = labels_for(model, 1, own, label, trained.experiment.data.names)
     with _seeded(trained, seed):
         codes = _codes(model, found, found.labels, stochastic=stochastic)
         centre, spread, scale = _scale(model, codes)
@@ -305,7 +310,7 @@ def traverse(
 def manifold(
     run: "Run | str | Path",
     *,
-    label: int | None = None,
+    label: int | str | None = None,
     steps: int = 20,
     output: Sequence[Path] = (),
     force: bool = False,
@@ -330,7 +335,7 @@ def manifold(
             f"manifold draws a plane, and {trained.folder.path} has {size_of}: "
             "`vaelab traverse` varies each dimension by itself, and `vaelab embed` brings the codes down to 2"
         )
-    told = labels_for(model, 1, torch.zeros(1, dtype=torch.int64), label)
+    told = labels_for(model, 1, torch.zeros(1, dtype=torch.int64), label, trained.experiment.data.names)
     probabilities = (torch.arange(steps) + 0.5) / steps
     lines = inverse_cdf(model.prior(), probabilities) if model.prior is not None else None
     codes = None
@@ -358,7 +363,7 @@ def embed(
     split: str = "test",
     images: str | None = None,
     umap: bool = False,
-    label: int | None = None,
+    label: int | str | None = None,
     invert: bool = False,
     stochastic: bool = False,
     seed: int | None = None,
@@ -377,7 +382,7 @@ def embed(
     targets = _targets("embed", run, [".npz", ".csv", ".png"], output, force)
     trained = opened(run, trust=trust)
     chosen = choose(trained.experiment.data, own, split, images, invert, None)
-    told = labels_for(trained.model, len(chosen.rows), chosen.labels, label)
+    told = labels_for(trained.model, len(chosen.rows), chosen.labels, label, trained.experiment.data.names)
     with _seeded(trained, seed):
         z = _codes(trained.model, chosen.rows, told, stochastic=stochastic).numpy()
     labels = chosen.labels.numpy() if chosen.labels is not None else None
