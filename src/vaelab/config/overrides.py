@@ -1,5 +1,7 @@
 """What was typed after a command: parsed once into Hydra's objects, and what is wrong with it."""
 
+import re
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,16 +72,24 @@ def parse(texts: Sequence[str], mistakes: list[str]) -> Overrides:
             try:
                 override = hydra.parse(text)
             except HydraException as error:
-                quoted = (
-                    "" if text.isascii() else ", and a value of other than plain letters in quotes: key='\"value\"'"
-                )
-                mistakes.append(f"{text}: not an override ({said(error)}); write key=value{quoted}")
+                mistakes.append(f"{text}: not an override ({said(error)}); write {_written_right(text)}")
                 continue
             if override.key_or_group.strip("= "):
                 parsed.append(override)
             else:
                 mistakes.append(f"{text}: not an override (it names no key); write key=value")
     return Overrides(parsed)
+
+
+def _written_right(text: str) -> str:
+    """How a shell is told an override whose value has characters that the grammar does not."""
+    key, _, value = text.partition("=")
+    if "," in value and not text.isascii():
+        return "key=value, and a value of other than plain letters in quotes: key='\"value\"'"
+    if not value or "," in value or value[0] in "[{'\"$" or '"' in value or not re.fullmatch(r"[+\w./@-]+", key):
+        return "key=value"
+    quoted = f'{key}="{value}"'
+    return f"the value in quotes: {shlex.quote(quoted)}"
 
 
 def unsearchable(overrides: Overrides) -> Iterator[str]:
