@@ -256,7 +256,7 @@ class TestLabels:
         "reconstruct {run} {tmp}/eleven.npz": "label 11: this model knows the labels 0 to 9",
         "reconstruct {run} --label 10": "label 10: this model knows the labels 0 to 9",
         "sample {run} --labels 3,12": "label 12: this model knows the labels 0 to 9",
-        "sample {run} --labels three": "--labels three: give numbers such as 0,1,2",
+        "sample {run} --labels three": "label three: the model knows no such label; there are 0, 1, 2",
         "interpolate {run} --images 0,30": "the images have different labels",
         "traverse {run} --label 10": "label 10",
         "sample {vae} --labels 1": "this model is not conditional on labels",

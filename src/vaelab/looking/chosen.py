@@ -10,7 +10,7 @@ from torch import Tensor
 from vaelab.data import Form, ImageData, Images
 from vaelab.data.images import spread
 from vaelab.data.scaling import AS_IT_IS
-from vaelab.errors import DataError, RunError
+from vaelab.errors import DataError, RunError, did_you_mean
 from vaelab.looking.own_images import read_own
 from vaelab.metrics.subject import split_images
 from vaelab.models.autoencoder import Autoencoder
@@ -68,7 +68,27 @@ def choose(
     )
 
 
-def labels_for(model: Autoencoder, images: int, labels: Tensor | None, label: int | None) -> Tensor:
+def label_number(label: int | str, names: Sequence[str]) -> int:
+    """Return the number of a label, given by its name or as a number.
+
+    Raises:
+        RunError: there is none of that name.
+    """
+    if isinstance(label, int):
+        return label
+    if label in names:
+        return names.index(label)
+    first = next(iter(names), "0")
+    if label.isdecimal() and (
+        first == "0" or not first.isdecimal()
+    ):  # of labels such as 3, 100, 200 it would be a name
+        return int(label)
+    raise RunError(f"label {label}: the model knows no such label{did_you_mean(label, names)}")
+
+
+def labels_for(
+    model: Autoencoder, images: int, labels: Tensor | None, label: int | str | None, names: Sequence[str]
+) -> Tensor:
     """Return the labels (N,) for a conditional model: `label` for all images, or else their own.
 
     Other models ignore them.
@@ -81,7 +101,7 @@ def labels_for(model: Autoencoder, images: int, labels: Tensor | None, label: in
             raise RunError(f"--label {label}: this model is not conditional on labels; model=conditional_vae is")
         return torch.zeros(images, dtype=torch.int64)
     if label is not None:
-        labels = torch.full((images,), label)
+        labels = torch.full((images,), label_number(label, names))
     if labels is None:
         raise RunError(
             "this model is conditional on labels, and your images have none: give one for all with --label 3, or "

@@ -28,7 +28,7 @@ def embed(
     split: str = "test",
     images: str | None = None,
     umap: bool = False,
-    label: int | None = None,
+    label: int | str | None = None,
     invert: bool = False,
     stochastic: bool = False,
     seed: int | None = None,
@@ -49,7 +49,7 @@ def embed(
     targets = targets_of("embed", run, [".npz", ".csv", ".png"], output, force)
     trained = opened(run, trust=trust)
     chosen = choose(trained.experiment.data, own, split, images, invert, None)
-    told = labels_for(trained.model, len(chosen.rows), chosen.labels, label)
+    told = labels_for(trained.model, len(chosen.rows), chosen.labels, label, trained.experiment.data.names)
     with seeded(trained, seed):
         z = codes_of(trained.model, chosen.rows, told, stochastic=stochastic).numpy()
         codes = numbers_of_codes(trained.model, chosen.rows, told)
@@ -136,3 +136,15 @@ def _require(images: int, least: int, what: str) -> None:
         raise RunError(
             f"{what} needs at least {least} images, and there are {images}; --output codes.csv writes only a table"
         )
+
+
+def save_pairs(
+    path: Path, columns: Sequence[str], names: Sequence[str], pairs: Sequence[Sequence[Sequence[float]]]
+) -> None:
+    """Two lines a row of a table, the original and its reconstruction: its name, which one it is, and its columns."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", "row", *columns])
+        for name, pair in zip(names, pairs, strict=True):
+            for kind, values in zip(("original", "reconstructed"), pair, strict=True):
+                writer.writerow([name, kind, *(f"{value:.6g}" for value in values)])

@@ -16,8 +16,9 @@ from torch.nn.functional import mse_loss
 
 from vaelab import figures
 from vaelab.errors import RunError
-from vaelab.looking.chosen import choose, labels_for, noun, numbered, require_labels
+from vaelab.looking.chosen import choose, label_number, labels_for, noun, numbered, require_labels
 from vaelab.looking.codes import codes_of, information, require_real_vectors, scale_of
+from vaelab.looking.embedding import save_pairs
 from vaelab.looking.load import Trained, opened
 from vaelab.looking.outputs import Result, Writers, seeded, targets_of, write
 from vaelab.metrics.subject import split_images
@@ -36,7 +37,7 @@ def reconstruct(
     *,
     split: str = "test",
     images: str | None = None,
-    label: int | None = None,
+    label: int | str | None = None,
     invert: bool = False,
     stochastic: bool = False,
     seed: int | None = None,
@@ -44,7 +45,7 @@ def reconstruct(
     force: bool = False,
     trust: Sequence[str] = (),
 ) -> Result:
-    """Draw images over their reconstructions.
+    """Draw images over their reconstructions (.png); rows of a table also as one, in its own units (.csv).
 
     Args:
         run: the run, its folder or a checkpoint.
@@ -63,13 +64,14 @@ def reconstruct(
         RunError: the run cannot be used in this way, or a file exists already.
         DataError: the images cannot be read.
     """
-    targets = targets_of("reconstruct", run, [".png"], output, force)
     trained = opened(run, trust=trust)
+    form = trained.experiment.data.form
+    targets = targets_of("reconstruct", run, [".png", ".csv"] if form.columns else [".png"], output, force)
     chosen = choose(trained.experiment.data, own, split, images, invert, 10)
-    model, told = trained.model, labels_for(trained.model, len(chosen.rows), chosen.labels, label)
+    model, names = trained.model, trained.experiment.data.names
+    told = labels_for(model, len(chosen.rows), chosen.labels, label, names)
     with seeded(trained, seed), torch.no_grad():
         reconstructed = model.reconstruct(chosen.images, told, stochastic=stochastic)
-    form = trained.experiment.data.form
     view = figures.View.of(form)
     error = mse_loss(reconstructed, chosen.images).item()
     count = f"this {noun(form)[:-1]}" if len(chosen.rows) == 1 else f"these {len(chosen.rows)} {noun(form)}"
@@ -84,17 +86,22 @@ def reconstruct(
         notes.append("they would be reconstructed better with light and dark exchanged: --invert")
     picture = figures.reconstructions(view(chosen.images), view(reconstructed))
     rows = ["original", "reconstructed"] * -(-len(chosen.images) // 10)
-    title = f"{trained.experiment.name}: {chosen.what} and their reconstructions" + (
-        ", z sampled" if stochastic else ""
-    )
-    return write(targets, {".png": lambda path: figures.save(picture, path, title=title, rows=rows)}, notes)
+    drawn = ", z sampled" if stochastic else ""
+    title = f"{trained.experiment.name}: {chosen.what} and their reconstructions{drawn}"
+    assert form.scaling is not None
+    values = form.scaling.undo(torch.stack([chosen.images, reconstructed], 1).double()).tolist()  # (N, 2, D) of a table
+    writers: Writers = {
+        ".png": lambda path: figures.save(picture, path, title=title, rows=rows),
+        ".csv": lambda path: save_pairs(path, form.columns, chosen.names, values),
+    }
+    return write(targets, writers, notes)
 
 
 def sample(
     run: "Run | str | Path",
     *,
     count: int = 64,
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int | str] | None = None,
     fit_gaussian: bool = False,
     prior: str | None = None,
     temperature: float | None = None,
@@ -124,11 +131,12 @@ def sample(
             "codes lie, so a random point there decodes to no image. model=vae has a prior; --fit-gaussian samples "
             "from a Gaussian fitted to the codes of training images, and `vaelab fit` fits better priors, for --prior"
         )
+    names = trained.experiment.data.names
+    numbers = list(range(model.sampled_classes or 0))
     if labels is not None:
-        require_labels(model.sampled_classes, labels)
-    elif model.sampled_classes is not None:
-        labels = range(model.sampled_classes)
-    told = torch.tensor(labels)[torch.arange(count) % len(labels)] if labels is not None else None
+        numbers = [label_number(label, names) for label in labels] if numbers else [0]
+        require_labels(model.sampled_classes, numbers)
+    told = torch.tensor(numbers)[torch.arange(count) % len(numbers)] if numbers else None
     if fit_gaussian:
         require_real_vectors(model)
     source, fitted = "samples from the prior", None
@@ -142,15 +150,11 @@ def sample(
         except NotImplementedError:
             raise RunError("this model's likelihood p(x|z) cannot be sampled: leave out --stochastic") from None
     title = f"{name}: {source}" + (", pixels sampled" if stochastic else "")
-    columns = min(count, len(labels)) if labels is not None and len(labels) > 1 else None
-    if columns is None and labels:
-        title += f", label {trained.experiment.data.names[labels[0]]}"
+    columns = min(count, len(numbers)) if len(numbers) > 1 else None
+    if columns is None and numbers:
+        title += f", label {names[numbers[0]]}"
     picture = figures.samples(figures.View.of(trained.experiment.data.form)(images), columns)
-    of_columns = (
-        {"columns": [trained.experiment.data.names[label] for label in (labels or [])[:columns]], "corner": "label"}
-        if columns
-        else {}
-    )
+    of_columns = {"columns": [names[label] for label in numbers[:columns]], "corner": "label"} if columns else {}
     return write(targets, {".png": lambda path: figures.save(picture, path, title=title, **of_columns)}, [])
 
 
@@ -162,7 +166,7 @@ def interpolate(
     images: str | None = None,
     steps: int = 11,
     spherical: bool = False,
-    label: int | None = None,
+    label: int | str | None = None,
     invert: bool = False,
     stochastic: bool = False,
     seed: int | None = None,
@@ -187,7 +191,7 @@ def interpolate(
             f"an interpolation needs at least 2 {noun(trained.experiment.data.form)}, such as --images 0,5; there is 1"
         )
     first, last = chosen.images[:-1], chosen.images[1:]
-    told = labels_for(model, len(chosen.images), chosen.labels, label)
+    told = labels_for(model, len(chosen.images), chosen.labels, label, trained.experiment.data.names)
     if (told != told[0]).any():
         raise RunError(
             "the images have different labels, and there is nothing between two labels: choose images of one label, "
@@ -225,7 +229,7 @@ def traverse(
     *,
     split: str = "test",
     image: int | None = None,
-    label: int | None = None,
+    label: int | str | None = None,
     dimensions: int = 16,
     reach: float = 3.0,
     steps: int = 11,
@@ -257,7 +261,13 @@ def traverse(
     number = None
     if image is not None:
         (number,) = numbered(f"{image},", f"{split} images", len(found), option="--image")
-    told = labels_for(model, 1, torch.zeros_like(found.labels[:1]) if number is None else found.labels[[number]], label)
+    told = labels_for(
+        model,
+        1,
+        torch.zeros_like(found.labels[:1]) if number is None else found.labels[[number]],
+        label,
+        trained.experiment.data.names,
+    )
     with seeded(trained, seed):
         codes = codes_of(model, found, found.labels, stochastic=stochastic)
         centre, spread, scale = scale_of(model, codes)
@@ -300,7 +310,7 @@ def traverse(
 def manifold(
     run: "Run | str | Path",
     *,
-    label: int | None = None,
+    label: int | str | None = None,
     steps: int = 20,
     output: Sequence[Path] = (),
     force: bool = False,
@@ -325,7 +335,7 @@ def manifold(
             f"manifold draws a plane, and {trained.folder.path} has {size_of}: "
             "`vaelab traverse` varies each dimension by itself, and `vaelab embed` projects the codes to 2"
         )
-    told = labels_for(model, 1, torch.zeros(1, dtype=torch.int64), label)
+    told = labels_for(model, 1, torch.zeros(1, dtype=torch.int64), label, trained.experiment.data.names)
     probabilities = (torch.arange(steps) + 0.5) / steps
     lines = inverse_cdf(model.prior(), probabilities) if model.prior is not None else None
     codes = None

@@ -64,7 +64,7 @@ def score(
     split: str = "test",
     samples: int | None = None,
     against: Path | None = None,
-    label: int | None = None,
+    label: int | str | None = None,
     invert: bool = False,
     seed: int | None = None,
     output: Path | None = None,
@@ -153,9 +153,9 @@ def _training_mean(subject: Subject) -> Tensor:
 
 
 @torch.no_grad()
-def _scored(subject: Subject, chosen: Chosen, purpose: str, label: int | None, training: Tensor | None) -> Items:
+def _scored(subject: Subject, chosen: Chosen, purpose: str, label: int | str | None, training: Tensor | None) -> Items:
     model = subject.model
-    told = labels_for(model, len(chosen.images), chosen.labels, label).cpu()
+    told = labels_for(model, len(chosen.images), chosen.labels, label, subject.data.names).cpu()
     parts, again = [], []
     size = rows_at_once(tuple(chosen.images.shape[1:]))
     batches = list(zip(chosen.images.split(size), told.split(size), strict=True))
