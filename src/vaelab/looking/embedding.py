@@ -36,13 +36,13 @@ def embed(
     force: bool = False,
     trust: Sequence[str] = (),
 ) -> Result:
-    """The codes of images: a table (.npz, .csv) and a picture of them in two dimensions (.png).
+    """Write the codes of images as tables (.npz, .csv) and draw them in two dimensions (.png).
 
     The .npz holds `z` (N, Z), float32, the means of q(z|x) or, `stochastic`, samples; `names` (N,), which are numbers
     in the split or file names; and `labels` (N,) where there are any. Of a model with codes it also holds their
     numbers, `codes` (N, H, W) or (N, H, W, codes of a place), int64; where they are on several grids, `codes_0`,
-    `codes_1`, ..., the smallest first. The .csv has the same in columns, the numbers of codes as code0, code1, ... The picture
-    shows the first two principal components or, `umap`, a UMAP (McInnes et al. 2018).
+    `codes_1`, ..., the smallest first. The .csv has the same in columns, the numbers of codes as code0, code1, ... The
+    picture shows the first two principal components or, `umap`, a UMAP (McInnes et al. 2018).
 
     Further arguments as in `reconstruct`; without `images` they are all of the split.
     """
