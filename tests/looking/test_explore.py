@@ -204,7 +204,7 @@ def test_an_embedding_of_codes_holds_their_numbers_where_they_are_on_each_grid(t
     run = vaelab.train(config, folder=tmp_path / "run").folder
     model, (x, _) = vaelab.load(run), images_of(run)
 
-    embedding.embed(run, output=[tmp_path / "a.npz"])
+    embedding.embed(run, output=[tmp_path / "a.npz", tmp_path / "a.csv"])
 
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays, torch.no_grad():
         upper, lower = arrays["codes_0"], arrays["codes_1"]
@@ -212,6 +212,9 @@ def test_an_embedding_of_codes_holds_their_numbers_where_they_are_on_each_grid(t
         assert (upper.shape, lower.shape, upper.dtype) == ((200, 1, 1), (200, 2, 2), np.int64)
         assert codes.equal(model.encode(x).indices)
         assert (model.posterior.vectors(codes).numpy() == arrays["z"]).all()
+    header, rows = table(tmp_path / "a.csv")
+    assert header[-5:] == [f"code{number}" for number in range(5)]
+    assert [list(map(int, row[-5:])) for row in rows] == codes.tolist()
 
 
 def test_a_stochastic_embedding_holds_samples_and_only_the_images_asked_for(small_run, tmp_path):

@@ -36,13 +36,13 @@ def embed(
     force: bool = False,
     trust: Sequence[str] = (),
 ) -> Result:
-    """The codes of images: a table (.npz, .csv) and a picture of them in two dimensions (.png).
+    """Write the codes of images as tables (.npz, .csv) and draw them in two dimensions (.png).
 
     The .npz holds `z` (N, Z), float32, the means of q(z|x) or, `stochastic`, samples; `names` (N,), which are numbers
     in the split or file names; and `labels` (N,) where there are any. Of a model with codes it also holds their
     numbers, `codes` (N, H, W) or (N, H, W, codes of a place), int64; where they are on several grids, `codes_0`,
-    `codes_1`, ..., the smallest first. The .csv holds the same without these, in columns. The picture shows the first
-    two principal components or, `umap`, a UMAP (McInnes et al. 2018).
+    `codes_1`, ..., the smallest first. The .csv has the same in columns, the numbers of codes as code0, code1, ... The
+    picture shows the first two principal components or, `umap`, a UMAP (McInnes et al. 2018).
 
     Further arguments as in `reconstruct`; without `images` they are all of the split.
     """
@@ -69,7 +69,7 @@ def embed(
             targets = [path for path in targets if path.suffix.lower() != ".png"]
     writers: Writers = {
         ".npz": lambda path: save_npz(path, z, chosen.names, labels, codes),
-        ".csv": lambda path: save_csv(path, z, chosen.names, named),
+        ".csv": lambda path: save_csv(path, z, chosen.names, named, codes),
         ".png": lambda path: figures.scatter(points, labels, path, title=title, axes=axes, names=classes),
     }
     return write(targets, writers, notes)
@@ -114,21 +114,25 @@ def umap_points(z: np.ndarray, seed: int) -> Points:
 def save_npz(
     path: Path, z: np.ndarray, names: Sequence[str], labels: np.ndarray | None, codes: Sequence[np.ndarray] = ()
 ) -> None:
-    """`z`, `names` and, where there are any, `labels` and `codes`; of several grids `codes_0`, `codes_1`, ..."""
+    """Write `z`, `names` and, if any, `labels` and `codes` as arrays; with several grids `codes_0`, `codes_1`, ..."""
     own_labels = {} if labels is None else {"labels": labels}
     own_labels |= {"codes" if len(codes) == 1 else f"codes_{number}": grid for number, grid in enumerate(codes)}
     with replacing(path) as temporary, temporary.open("wb") as file:  # given a name, numpy would add a suffix to it
         np.savez(file, allow_pickle=False, z=z, names=np.array(names), **own_labels)
 
 
-def save_csv(path: Path, z: np.ndarray, names: Sequence[str], labels: Sequence[str] | None) -> None:
-    """Write a line for each image: its name, the name of its label where there is one, and z0, z1, ..."""
+def save_csv(
+    path: Path, z: np.ndarray, names: Sequence[str], labels: Sequence[str] | None, codes: Sequence[np.ndarray] = ()
+) -> None:
+    """Write a line for each image: its name, its label's name if known, z0, z1, ..., and the numbers of its codes."""
     columns = {"image": names} if labels is None else {"image": names, "label": labels}
+    numbers = np.hstack([np.empty((len(z), 0), np.int64), *(grid.reshape(len(z), -1) for grid in codes)])  # (N, L)
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow([*columns, *(f"z{j}" for j in range(z.shape[1]))])
-        for *known, code in zip(*columns.values(), z, strict=True):
-            table.writerow([*known, *map(str, code)])  # the shortest text that reads as the same number
+        header = [*columns, *(f"z{j}" for j in range(z.shape[1])), *(f"code{j}" for j in range(numbers.shape[1]))]
+        table.writerow(header)
+        for *known, latent, code in zip(*columns.values(), z, numbers, strict=True):
+            table.writerow([*known, *map(str, latent), *code])  # the shortest text that reads as the same number
 
 
 def _require(images: int, least: int, what: str) -> None:
