@@ -13,6 +13,7 @@ from vaelab import figures
 from vaelab.data import rows_at_once
 from vaelab.errors import DataError, RunError
 from vaelab.looking import explore
+from vaelab.looking.codes import scale_of
 from vaelab.looking.load import opened
 from vaelab.losses import kl_per_dimension
 from vaelab.models.latents import fitted_gaussian
@@ -352,11 +353,11 @@ def test_a_prior_without_a_standard_deviation_leaves_the_range_to_the_codes(smal
     codes = torch.tensor([[0.0, 2.0, 4.0], [2.0, 2.0, 0.0]])
 
     model.prior = None
-    centre, spread, scale = explore._scale(model, codes)
+    centre, spread, scale = scale_of(model, codes)
 
     assert (centre.tolist(), spread.tolist(), scale) == ([1, 2, 2], [1, 0, 2], "(z - mean) / std")
     model.prior = LogNormal()
-    assert explore._scale(model, codes)[2] == "(z - mean) / std"
+    assert scale_of(model, codes)[2] == "(z - mean) / std"
 
 
 def test_images_that_are_not_there_are_asked_for_in_vain(small_run, target):

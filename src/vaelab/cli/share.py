@@ -1,4 +1,4 @@
-"""The commands that show a trained model to others: export."""
+"""The commands that show a trained model to others: export, explore."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vaelab.cli.arguments import Force, Run, Trust
+from vaelab.cli.arguments import Force, Run, Seed, Split, Trust
 
 commands = typer.Typer()
 
@@ -33,6 +33,35 @@ def export(
     from vaelab.sharing.export import export as export_run
 
     result = export_run(run, to=to.value, output=output, force=force, trust=trust or [])
+    for note in result.notes:
+        typer.echo(note, err=True)
+    for path in result.paths:
+        typer.echo(path)
+
+
+@commands.command()
+def explore(
+    run: Run,
+    split: Split = "test",
+    umap: Annotated[
+        bool, typer.Option("--umap", help="Place the codes by UMAP instead of principal components.")
+    ] = False,
+    beside: Annotated[
+        bool, typer.Option("--beside", help="Put model and data into scripts beside the page, for a large model.")
+    ] = False,
+    seed: Seed = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page; by default figures/explore.html of the run.")
+    ] = None,
+    force: Force = False,
+    trust: Trust = None,
+) -> None:
+    """Write a page in which the model runs: codes, sliders, walks, draws, images of your own (.html)."""
+    from vaelab.sharing.explorer import explore as write_page
+
+    result = write_page(
+        run, split=split, umap=umap, beside=beside, seed=seed, output=output, force=force, trust=trust or []
+    )
     for note in result.notes:
         typer.echo(note, err=True)
     for path in result.paths:

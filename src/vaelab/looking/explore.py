@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 from torch.nn.functional import mse_loss
 
 from vaelab import figures
-from vaelab.data import Batches, Images, rows_at_once
 from vaelab.errors import RunError, unwritten
 from vaelab.looking.chosen import choose, labels_for, noun, numbered, require_labels
+from vaelab.looking.codes import codes_of, information_of, scale_of
 from vaelab.looking.embedding import principal_components, save_csv, save_npz, umap_points
 from vaelab.looking.load import Trained, opened
-from vaelab.metrics.latents import LatentsOfImages
 from vaelab.metrics.subject import split_images
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.latents import changing, fitted_gaussian, inverse_cdf
@@ -140,7 +138,7 @@ def sample(
     with _seeded(trained, seed):
         if fit_gaussian:
             train = split_images(trained.experiment.data, "train")
-            prior = fitted_gaussian(_codes(model, train, train.labels, stochastic=True))
+            prior = fitted_gaussian(codes_of(model, train, train.labels, stochastic=True))
             source = f"samples from a Gaussian fitted to the codes of {len(train)} training images"
         try:
             images = model.sample(count, labels=told, prior=prior, stochastic=stochastic)
@@ -264,9 +262,9 @@ def traverse(
         (number,) = numbered(f"{image},", f"{split} images", len(found), option="--image")
     told = labels_for(model, 1, found.labels[:1] * 0 if number is None else found.labels[number : number + 1], label)
     with _seeded(trained, seed):
-        codes = _codes(model, found, found.labels, stochastic=stochastic)
-        centre, spread, scale = _scale(model, codes)
-        weights, sorted_by, unit = _information(model, found, found.labels, codes)
+        codes = codes_of(model, found, found.labels, stochastic=stochastic)
+        centre, spread, scale = scale_of(model, codes)
+        weights, sorted_by, unit = information_of(model, found, found.labels, codes)
         offsets = torch.linspace(-reach, reach, steps)
         held = centre if number is None else codes[number]
         rows = model.traverse(held, centre[:, None] + spread[:, None] * offsets, told)  # (Z, steps, C, H, W)
@@ -337,7 +335,7 @@ def manifold(
     spaced = "equal steps of the prior's cumulative probability"
     if lines is None:
         train = split_images(trained.experiment.data, "train")
-        codes = _codes(model, train, train.labels)
+        codes = codes_of(model, train, train.labels)
         lines = codes.quantile(probabilities, dim=0)
         spaced = "quantiles of the training images' codes"
     labels = {
@@ -379,7 +377,7 @@ def embed(
     chosen = choose(trained.experiment.data, own, split, images, invert, None)
     told = labels_for(trained.model, len(chosen.rows), chosen.labels, label)
     with _seeded(trained, seed):
-        z = _codes(trained.model, chosen.rows, told, stochastic=stochastic).numpy()
+        z = codes_of(trained.model, chosen.rows, told, stochastic=stochastic).numpy()
     labels = chosen.labels.numpy() if chosen.labels is not None else None
     classes = trained.experiment.data.names
     named = [classes[label] if label < len(classes) else str(label) for label in labels] if labels is not None else None
@@ -402,32 +400,6 @@ def embed(
     return _write(targets, writers, notes)
 
 
-@torch.no_grad()
-def _codes(model: Autoencoder, images: Images, labels: Tensor, *, stochastic: bool = False) -> Tensor:
-    """Means or samples of q(z|x), (N, Z)."""
-    return torch.cat([q.sample() if stochastic else q.mean for q in _posteriors(model, images, labels)])
-
-
-def _posteriors(model: Autoencoder, images: Images, labels: Tensor) -> Iterator[Distribution]:
-    """Q(z|x) of images with their labels, some at a time."""
-    size = rows_at_once(images.shape)
-    batches = Batches(images, batch_size=size, device=torch.device("cpu"))
-    for batch, y in zip(batches, torch.split(labels, size), strict=True):
-        yield model.encode(batch.images, y)
-
-
-@torch.no_grad()
-def _information(model: Autoencoder, images: Images, labels: Tensor, codes: Tensor) -> tuple[Tensor, str, str]:
-    """How much each dimension tells of an image, (Z,), by what, and the unit: mean KL, or variance of the codes."""
-    found = LatentsOfImages(model.prior() if model.prior is not None else None)
-    for q in _posteriors(model, images, labels):
-        found.add(q)
-        if found.no_kl:  # not a sum over dimensions, or not in closed form
-            return codes.var(0, correction=0), "variance", ""
-    assert found.kl_per_dimension is not None
-    return found.kl_per_dimension, "KL", " nats"
-
-
 def _of_one_label(trained: Trained, split: str, most: int) -> str:
     """The numbers of the first images of a split that have the label of its first, as `numbered` reads them."""
     labels = split_images(trained.experiment.data, split).labels
@@ -446,19 +418,6 @@ def _require_real_vectors(model: Autoencoder) -> None:
         model.require_real_vectors()
     except ValueError as error:
         raise RunError(str(error)) from error
-
-
-def _scale(model: Autoencoder, codes: Tensor) -> tuple[Tensor, Tensor, str]:
-    """Mean and standard deviation of each dimension, (Z,), of the prior or else of codes; what offsets of them are."""
-    try:
-        if model.prior is None:
-            raise NotImplementedError
-        prior = model.prior()
-        centre, spread = prior.mean, prior.stddev
-    except NotImplementedError:
-        centre, spread = codes.mean(0), codes.std(0, correction=0)
-    standard = bool((centre == 0).all() and (spread == 1).all())
-    return centre, spread, "z" if standard else "(z - mean) / std"
 
 
 def _better_inverted(model: Autoencoder, images: Tensor, labels: Tensor) -> bool:
