@@ -1,4 +1,4 @@
-"""The commands that show a trained model to others: export, explore."""
+"""The commands that show a trained model to others: export, explore, push, pull."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -66,3 +66,34 @@ def explore(
         typer.echo(note, err=True)
     for path in result.paths:
         typer.echo(path)
+
+
+Repo = Annotated[str, typer.Argument(help="user/name on the Hugging Face Hub.", show_default=False)]
+
+
+@commands.command()
+def push(
+    run: Run,
+    repo: Repo,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository a private one.")] = False,
+    trust: Trust = None,
+) -> None:
+    """Put weights, config, metrics, figures and a model card into a repository of the Hugging Face Hub."""
+    from vaelab.sharing.hub import push as push_run
+
+    typer.echo(push_run(run, repo, private=private, trust=trust or []).address)
+
+
+@commands.command()
+def pull(
+    repo: Repo,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The new folder; by default outputs/runs/NAME.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="A branch, tag or commit.")] = None,
+    trust: Trust = None,
+) -> None:
+    """Fetch a model that was pushed, as the folder of a run that is done."""
+    from vaelab.sharing.hub import pull as pull_run
+
+    typer.echo(pull_run(repo, output=output, revision=revision, trust=trust or []).path)

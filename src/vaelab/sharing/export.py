@@ -149,6 +149,16 @@ def without_places(config: DictConfig) -> DictConfig:
     return config
 
 
+def without_place(override: str) -> str:
+    """The same of an override.
+
+    >>> without_place("data.root=/home/me/photos"), without_place("latent_dim=8")
+    ('data.root=photos', 'latent_dim=8')
+    """
+    key, _, value = override.partition("=")
+    return f"{key}={Path(value).name}" if value and key.lstrip("+").split(".")[-1] in PLACES else override
+
+
 def weights_file(trained: Trained, trust: Sequence[str] = ()) -> bytes:
     """A .safetensors file of the weights and what describes the model; it is loaded, and found to be the same model.
 
