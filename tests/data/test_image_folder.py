@@ -171,7 +171,7 @@ class TestDamagedFiles:
         message = str(caught.value)
         assert re.match(r"14 files in .* cannot be taken: cat/text00.png cannot be read as an image", message)
         assert message.count("text") == 10
-        assert message.endswith("and 4 more: data.damaged=skip leaves them out")
+        assert message.endswith("and 4 more: data.damaged=skip (--damaged skip) leaves them out")
         assert "\n" not in message
         assert sorted(path.name for path in root.parent.iterdir()) == ["photos"]
 

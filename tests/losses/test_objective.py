@@ -33,7 +33,7 @@ from vaelab.models.networks import Discriminator
 from vaelab.models.parts import UnsuitableError
 from vaelab.models.posteriors import Deterministic
 from vaelab.models.schedules import Linear
-from vaelab.runs.run import ready
+from vaelab.runs.ready import ready
 from vaelab.training.optimizers import adam
 
 CRITIC = {"discriminator": Discriminator, "discriminator_optimizer": adam}
@@ -277,11 +277,3 @@ def test_several_processes_are_refused_where_the_images_of_a_batch_are_coupled(o
 @pytest.mark.parametrize("model", ["vae", "adversarial_ae", "hinge_vae"])
 def test_several_processes_may_share_a_loss_that_is_a_mean_over_images(model):
     ready(checked(vaelab.compose(["data=digits", "trainer=ddp", "trainer.accelerator=cpu", f"model={model}"])))
-
-
-def test_the_documented_commands_are_valid():
-    page = Path(__file__).parents[2] / "docs" / "models.md"
-    commands = [line.split()[2:] for line in page.read_text().splitlines() if line.startswith("vaelab train ")]
-    assert len(commands) > 3
-    for overrides in commands:
-        check(vaelab.compose(["data=digits", *overrides]))

@@ -41,7 +41,7 @@ def ended(capsys, *arguments):
 def test_a_run_that_is_pushed_and_pulled_is_the_same_model_and_done(there, small_run, capsys):
     run = small_run("vae")
 
-    assert ended(capsys, "push", str(run), "me/digits")[:2] == (0, f"{there.address}/me/digits\n")
+    assert ended(capsys, "push", str(run), "me/digits") == (0, f"{there.address}/me/digits\n", "")
 
     files = there.repositories["me/digits"]
     assert set(files) == {

@@ -2,8 +2,10 @@
 
 from vaelab.data.array import ArrayData
 from vaelab.data.augmentation import Augmentation
-from vaelab.data.batches import Batch, Batches
+from vaelab.data.batches import Batch, Batches, in_turn
 from vaelab.data.bundled import MNIST5k, ScikitDigits, Wine
+from vaelab.data.decoded_sets import CelebA, Omniglot
+from vaelab.data.dsprites import DSprites
 from vaelab.data.fits import why_not_of
 from vaelab.data.form import Form
 from vaelab.data.image_folder import ImageFolder
@@ -12,16 +14,34 @@ from vaelab.data.scaling import Scaling
 from vaelab.data.sprites import Sprites
 from vaelab.data.stores import Mapped, Memory, Store
 from vaelab.data.table import TableData
-from vaelab.data.torchvision_sets import KMNIST, MNIST, FashionMNIST
+from vaelab.data.torchvision_sets import (
+    CIFAR10,
+    CIFAR100,
+    EMNIST,
+    KMNIST,
+    MNIST,
+    STL10,
+    SVHN,
+    USPS,
+    FashionMNIST,
+)
 from vaelab.data.waves import Waves
 
 __all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "EMNIST",
     "KMNIST",
     "MNIST",
+    "STL10",
+    "SVHN",
+    "USPS",
     "ArrayData",
     "Augmentation",
     "Batch",
     "Batches",
+    "CelebA",
+    "DSprites",
     "FashionMNIST",
     "Form",
     "ImageData",
@@ -30,6 +50,7 @@ __all__ = [
     "MNIST5k",
     "Mapped",
     "Memory",
+    "Omniglot",
     "Scaling",
     "ScikitDigits",
     "Splits",
@@ -38,6 +59,7 @@ __all__ = [
     "TableData",
     "Waves",
     "Wine",
+    "in_turn",
     "rows_at_once",
     "why_not_of",
 ]

@@ -35,6 +35,8 @@ class Recipe(NamedTuple):
     colour: str  # rgb or grey
     fit: str  # crop, pad or stretch
     dtype: str  # of the values: uint8, uint16, int32 or float32
+    cut: int | None = None  # the side of the square in the middle that is taken first
+    invert: bool = False  # exchange light and dark, of uint8
 
 
 class Picture(NamedTuple):
@@ -45,11 +47,11 @@ class Picture(NamedTuple):
     done: list[str]
 
 
-def read(path: Path, *, frames: bool = False) -> Picture:
+def read(path: Path | io.BytesIO, *, frames: bool = False) -> Picture:
     """An image file, upright as its camera says, what is transparent of it on white.
 
     Args:
-        path: the file.
+        path: of the file, or its bytes.
         frames: take the first of several, instead of refusing them.
 
     Raises:
@@ -77,7 +79,7 @@ def read(path: Path, *, frames: bool = False) -> Picture:
         raise
     except Exception as error:  # a damaged file may fail in any way, in any of Pillow's readers
         reason = "; ".join(str(error).splitlines()) or type(error).__name__
-        raise DamagedError(f"cannot be read as an image: {reason.replace(f' {str(path)!r}', '')}") from error
+        raise DamagedError(f"cannot be read as an image: {_without(reason, path)}") from error
     if image.mode in ("L", "RGB"):
         return Picture(image, "uint8", done)
     if image.has_transparency_data:
@@ -91,7 +93,11 @@ def read(path: Path, *, frames: bool = False) -> Picture:
     return Picture(image.convert("L" if image.mode == "1" else "RGB"), "uint8", done)
 
 
-def size_of(path: Path) -> tuple[tuple[int, int], str]:
+def _without(reason: str, path: Path | io.BytesIO) -> str:
+    return reason.replace(f" {str(path)!r}", "").replace(f" {path!r}", "")
+
+
+def size_of(path: Path | io.BytesIO) -> tuple[tuple[int, int], str]:
     """(height, width) of an image as it is shown, and the type of its values, by its header.
 
     Raises:
@@ -104,12 +110,12 @@ def size_of(path: Path) -> tuple[tuple[int, int], str]:
             mode = opened.mode
     except Exception as error:
         reason = "; ".join(str(error).splitlines()) or type(error).__name__
-        raise DamagedError(f"cannot be read as an image: {reason.replace(f' {str(path)!r}', '')}") from error
+        raise DamagedError(f"cannot be read as an image: {_without(reason, path)}") from error
     dtype = "uint16" if mode.startswith("I;16") else KINDS.get(mode, "uint8")
     return ((width, height) if turned else (height, width)), dtype
 
 
-def decode(path: Path, recipe: Recipe) -> np.ndarray:
+def decode(path: Path | io.BytesIO, recipe: Recipe) -> np.ndarray:
     """The image of a file as the recipe has it, (H, W) or (H, W, 3).
 
     Raises:
@@ -124,10 +130,14 @@ def decode(path: Path, recipe: Recipe) -> np.ndarray:
     height, width = recipe.size
     if recipe.exact and image.size != (width, height):
         raise DamagedError(f"is {image.width} x {image.height}, and the first image {width} x {height}")
+    if recipe.cut is not None:
+        left, top = (image.width - recipe.cut) // 2, (image.height - recipe.cut) // 2
+        image = image.crop((left, top, left + recipe.cut, top + recipe.cut))
     if dtype == "uint8":
         mode = "RGB" if recipe.colour == "rgb" else "L"
         image = image if image.mode == mode else image.convert(mode)
-        return np.asarray(_fitted(image, recipe))
+        pixels = np.asarray(_fitted(image, recipe))
+        return 255 - pixels if recipe.invert else pixels
     if image.size != (width, height):  # numbers that Pillow scales as floats
         image = _fitted(Image.fromarray(np.asarray(image, np.float32)), recipe)
     values = np.asarray(image)

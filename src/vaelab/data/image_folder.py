@@ -56,25 +56,38 @@ class ImageFolder(OwnData):
 
     @cached_property
     def _recipe(self) -> Recipe:
-        Tree.of(self.folder)  # says what is wrong with the folder
         return recipe_for(self.folder, self.size, self.colour, self.fit)
 
     @cached_property
     def _decoded(self) -> ArrayData:
-        """The array.
+        """The array."""
+        return decoded(self.folder, self._recipe, self.damaged, cache=self.cache, write=self.fetch)
 
-        Raises:
-            DataError: it would have to be written to where only a run folder says.
-        """
-        Tree.of(self.folder)
-        key = key_of(self.folder, self._recipe, self.damaged)
-        place = Path(self.cache).expanduser() if self.cache else self.folder.absolute().parent / CACHE
-        target = place / f"{self.folder.absolute().name}-{key}"
-        if not (target / "images.npy").exists():
-            if not self.fetch:
-                raise DataError(
-                    f"{self.folder} is not decoded in {place}, and nothing is written to where a run folder says: "
-                    f"`vaelab train data=image_folder data.root={self.folder}` decodes it"
-                )
-            import_folder(self.folder, target, self._recipe, self.damaged, key)
-        return ArrayData(root=str(target), channels="first", batch_size=self.batch_size)
+
+def decoded(
+    folder: Path, recipe: Recipe, damaged: Damaged, *, cache: str | None, write: bool, tree: Tree | None = None
+) -> ArrayData:
+    """The images below a folder as an array, decoded where they have not been.
+
+    Args:
+        folder: of image files.
+        recipe: how they are decoded.
+        damaged: what is done about those that cannot be read.
+        cache: a folder for the array; by default `.vaelab_cache` beside the folder.
+        write: decode them, if need be.
+        tree: which folders are splits and classes; by default `Tree.of` says.
+
+    Raises:
+        DataError: an image cannot be read, or it would have to be written to where only a run folder says.
+    """
+    key = key_of(folder, recipe, damaged)
+    place = Path(cache).expanduser() if cache else folder.absolute().parent / CACHE
+    target = place / f"{folder.absolute().name}-{key}"
+    if not (target / "images.npy").exists():
+        if not write:
+            raise DataError(
+                f"{folder} is not decoded in {place}, and nothing is written to where a run folder says: "
+                "`vaelab train` with the same data decodes it"
+            )
+        import_folder(folder, target, recipe, damaged, key, tree)
+    return ArrayData(root=str(target), channels="first", batch_size=1)

@@ -8,7 +8,7 @@ import sys
 import threading
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from itertools import islice
@@ -30,6 +30,11 @@ BLOCK = 2**24  # bytes of values that a process decodes at once, about
 MOST_OF_BLOCK = 512  # images
 VERSION = 1  # of what is written
 NAMED = 10  # damaged files
+LOCK = ".lock"
+SCRATCH = "scratch"  # a folder for what is needed while importing
+
+
+Damage = tuple[int, str, str]  # row, path, reason
 
 
 class Found(NamedTuple):
@@ -63,8 +68,8 @@ class Tree(NamedTuple):
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, root: Path) -> "Tree":
-        """By the names of folders: train, val, test, and below that or at once a folder a class.
+    def of(cls, root: Path, named: Mapping[str, Sequence[str]] = SPLIT_FOLDERS) -> "Tree":
+        """By the names of folders: train, val, test, or `named` for each split; below that or at once a folder a class.
 
         Raises:
             DataError: there are no images.
@@ -78,7 +83,7 @@ class Tree(NamedTuple):
             raise DataError(f"{root} has no image files in it, at any depth ({', '.join(sorted(decoding.SUFFIXES))})")
         splits = {
             split: name
-            for split, names in SPLIT_FOLDERS.items()
+            for split, names in named.items()
             for name in names
             if (root / name).is_dir() and any(True for _ in islice(files(root, name), 1))
         }
@@ -114,6 +119,7 @@ def recipe_for(root: Path, size: int | Sequence[int] | None, colour: Colour, fit
     Raises:
         DataError: there is none that can be read.
     """
+    Tree.of(root)  # says what is wrong with the folder
     for found in islice(files(root), 100):
         try:
             of_first, dtype = decoding.size_of(root / found.path)
@@ -127,7 +133,9 @@ def recipe_for(root: Path, size: int | Sequence[int] | None, colour: Colour, fit
     )
 
 
-def import_folder(root: Path, target: Path, recipe: Recipe, damaged: Damaged, key: str) -> Path:
+def import_folder(
+    root: Path, target: Path, recipe: Recipe, damaged: Damaged, key: str, tree: Tree | None = None
+) -> Path:
     """Decode the image files below `root` into the folder `target`, which is then data of `data=array`.
 
     It has images.npy (N, C, H, W), files.txt with the path of each row and, where the folders say so, labels.npy,
@@ -137,29 +145,44 @@ def import_folder(root: Path, target: Path, recipe: Recipe, damaged: Damaged, ke
         DataError: damaged files, which are named, or none that is not.
         RunError, StorageError: the folder cannot be written.
     """
+
+    def fill(part: Path) -> None:
+        count = _list(root, part, tree or Tree.of(root))
+        drop(part, _decode(root, part, count, recipe), count, damaged, str(root), exact=recipe.exact)
+
+    return written(target, key, fill)
+
+
+def written(target: Path, key: str, fill: Callable[[Path], None]) -> Path:
+    """The folder `target`, which `fill` has written under another name; what it has left of an earlier call is there.
+
+    Args:
+        target: a folder that is not there, or empty; it is returned as it is where it has its array.
+        key: of what `fill` writes; what an earlier call has left under another key is removed.
+        fill: writes rows.npy and done.txt, and what belongs to them.
+
+    Raises:
+        DataError: by `fill`; then nothing is left.
+        RunError, StorageError: the folder cannot be written.
+    """
     if (target / "images.npy").exists():
         return target
     part = target.with_name(f"{target.name}.part")
+    made = [path for path in part.parents if not path.exists()]
     try:
         part.mkdir(parents=True, exist_ok=True)
         with alone(part):
             if (target / "images.npy").exists():  # another process was faster
                 return target
             _require_same(part, key)
-            count = _list(root, part)
-            broken = _decode(root, part, count, recipe)
-            if broken and damaged == "refuse":
-                raise _refused(root, broken, recipe)
-            if len(broken) == count:
-                raise _refused(root, broken, recipe)
-            if broken:
-                _drop(part, broken)
+            fill(part)
             _finish(part)
             part.replace(target)
     except DataError:
         shutil.rmtree(part, ignore_errors=True)
         with suppress(OSError):
-            target.parent.rmdir()  # where nothing else is in it
+            for path in made:  # innermost first; what has something in it stays
+                path.rmdir()
         raise
     except OSError as error:
         raise unwritten(target, error) from error
@@ -170,8 +193,11 @@ def _require_same(part: Path, key: str) -> None:
     """Begin anew where an earlier call read something else."""
     kept = part / "key.txt"
     if not kept.exists() or kept.read_text() != key:
-        for name in ("rows.npy", "done.txt"):
-            (part / name).unlink(missing_ok=True)
+        for path in part.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
         kept.write_text(key)
 
 
@@ -183,7 +209,7 @@ def alone(part: Path) -> Iterator[None]:
         return
     import fcntl
 
-    with (part / ".lock").open("a") as file:
+    with (part / LOCK).open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -196,9 +222,8 @@ def key_of(root: Path, recipe: Recipe, damaged: Damaged) -> str:
     return digest.hexdigest()
 
 
-def _list(root: Path, part: Path) -> int:
+def _list(root: Path, part: Path, tree: Tree) -> int:
     """Write files.txt, labels.npy, names.txt and splits/; the number of images."""
-    tree = Tree.of(root)
     labels, rows = array("q"), {split: array("q") for split in tree.splits}
     count = 0
     with (part / "files.txt").open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as listing:
@@ -226,7 +251,7 @@ def _paths(part: Path) -> Iterator[str]:
             yield json.loads(line)
 
 
-def _decode(root: Path, part: Path, count: int, recipe: Recipe) -> list[tuple[int, str, str]]:
+def _decode(root: Path, part: Path, count: int, recipe: Recipe) -> list[Damage]:
     """Have all cores write the rows of images.npy; row, path and reason of those that cannot be had."""
     shape = (3 if recipe.colour == "rgb" else 1, *recipe.size)
     size = int(np.prod(shape)) * np.dtype(recipe.dtype).itemsize
@@ -236,8 +261,8 @@ def _decode(root: Path, part: Path, count: int, recipe: Recipe) -> list[tuple[in
         progress.write_text("")
     offset = file.stat().st_size - count * size
     of_block = max(1, min(MOST_OF_BLOCK, BLOCK // size))
-    done = _done(file, progress, offset, size)
-    broken = [(row, *rest) for of_start in done.values() for row, *rest in of_start]
+    done = finished(file, progress, offset, size)
+    broken = [(row, *rest) for block in done.values() for row, *rest in block["damaged"]]
     blocks = _blocks(part, of_block, done)
     job = {"recipe": recipe._asdict(), "root": str(root.absolute()), "file": str(file), "offset": offset}
     broken += _by_all_cores(job, blocks, progress, count, sum(min(of_block, count - start) for start in done))
@@ -252,16 +277,16 @@ def _blocks(part: Path, of_block: int, done: dict[int, Any]) -> Iterator[dict[st
         start += len(own)
 
 
-def _done(file: Path, progress: Path, offset: int, size: int) -> dict[int, list[list[Any]]]:
-    """The blocks that an earlier call has finished, by their first row, with their damaged files; looked at again."""
-    found: dict[int, list[list[Any]]] = {}
+def finished(file: Path, progress: Path, offset: int, size: int) -> dict[int, dict[str, Any]]:
+    """The blocks that an earlier call has finished, by their first row: their `count` and what was `damaged`."""
+    found: dict[int, dict[str, Any]] = {}
     with file.open("rb") as rows:
         for line in progress.read_text(encoding="utf-8").splitlines():
             try:
                 block = json.loads(line)
                 rows.seek(offset + block["start"] * size)
                 if zlib.crc32(rows.read(block["count"] * size)) == block["crc"]:
-                    found[block["start"]] = block["damaged"]
+                    found[block["start"]] = {"count": block["count"], "damaged": block["damaged"]}
             except (ValueError, KeyError, TypeError):
                 continue  # the line that was being written
     return found
@@ -269,18 +294,11 @@ def _done(file: Path, progress: Path, offset: int, size: int) -> dict[int, list[
 
 def _by_all_cores(
     job: dict[str, Any], blocks: Iterator[dict[str, Any]], progress: Path, count: int, before: int
-) -> list[tuple[int, str, str]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    broken: list[tuple[int, str, str]] = []
+) -> list[Damage]:
+    broken: list[Damage] = []
     failures: list[BaseException] = []
     lock = threading.Lock()
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    with bar, progress.open("a", encoding="utf-8") as log:
-        task = bar.add_task("decoding", total=count, completed=before)
+    with progress_bar("decoding", count, before) as advance, progress.open("a", encoding="utf-8") as log:
 
         def feed(worker: "subprocess.Popen[bytes]") -> None:
             assert worker.stdin is not None
@@ -302,7 +320,7 @@ def _by_all_cores(
                         broken.extend(damaged)
                         log.write(json.dumps({**line, "damaged": damaged}) + "\n")
                         log.flush()
-                        bar.advance(task, len(block["paths"]))
+                        advance(len(block["paths"]))
             except BaseException as error:
                 failures.append(error)
             finally:
@@ -317,6 +335,19 @@ def _by_all_cores(
     if failures:
         raise failures[0]
     return broken
+
+
+@contextmanager
+def progress_bar(what: str, count: int, before: int) -> Iterator[Callable[[int], None]]:
+    """Show how far something is, on a terminal; what is yielded takes how many rows were done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=count, completed=before)
+        yield lambda rows: bar.advance(task, rows)
 
 
 @contextmanager
@@ -348,16 +379,24 @@ def _failure(answer: dict[str, Any]) -> Exception:
     return RunError("a process that decodes images has ended; what was done is kept: the same command goes on")
 
 
-def _refused(root: Path, broken: Sequence[tuple[int, str, str]], recipe: Recipe) -> DataError:
-    named = "; ".join(f"{path} {reason}" for _, path, reason in broken[:NAMED])
-    more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
-    sizes = sum(", and the first image" in reason and " is " in f" {reason}" for _, _, reason in broken)
-    hint = "data.size=64 scales all to one size" if recipe.exact and sizes else "data.damaged=skip leaves them out"
-    return DataError(f"{len(broken)} files in {root} cannot be taken: {named}{more}: {hint}")
+def drop(part: Path, broken: Sequence[Damage], count: int, damaged: Damaged, where: str, *, exact: bool) -> None:
+    """Leave what could not be read out of everything.
 
-
-def _drop(part: Path, broken: Sequence[tuple[int, str, str]]) -> None:
-    """Leave the damaged rows out of everything."""
+    Raises:
+        DataError: it is to be refused, or nothing is left.
+    """
+    if not broken:
+        return
+    if damaged == "refuse" or len(broken) == count:
+        named = "; ".join(f"{path} {reason}" for _, path, reason in broken[:NAMED])
+        more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+        sizes = exact and any(reason.startswith("is ") and ", and the first" in reason for _, _, reason in broken)
+        hint = (
+            "data.size=64 (--size 64) scales all to one size"
+            if sizes
+            else "data.damaged=skip (--damaged skip) leaves them out"
+        )
+        raise DataError(f"{len(broken)} files in {where} cannot be taken: {named}{more}: {hint}")
     rows = np.load(part / "rows.npy", mmap_mode="r")
     kept = np.ones(len(rows), bool)
     kept[[row for row, _, _ in broken]] = False
@@ -373,6 +412,8 @@ def _drop(part: Path, broken: Sequence[tuple[int, str, str]]) -> None:
     for path in (part / "splits").glob("*.npy"):
         own = np.load(path)
         np.save(path, new[own[kept[own]]])
+    if not (part / "files.txt").exists():
+        return
     with (part / "kept.txt").open("w", encoding="utf-8", errors="surrogateescape") as listing:
         listing.writelines(json.dumps(path) + "\n" for path, keep in zip(_paths(part), kept, strict=True) if keep)
     (part / "kept.txt").replace(part / "files.txt")
@@ -382,8 +423,9 @@ def _finish(part: Path) -> None:
     """Have everything on the disk under its name, the array last."""
     for name in ("done.txt", "key.txt"):
         (part / name).unlink()
+    shutil.rmtree(part / SCRATCH, ignore_errors=True)
     for path in [*part.glob("*.npy"), *part.glob("*.txt"), *part.glob("splits/*.npy")]:
         with path.open("rb") as file:
             os.fsync(file.fileno())
     (part / "rows.npy").replace(part / "images.npy")
-    (part / ".lock").unlink(missing_ok=True)
+    (part / LOCK).unlink(missing_ok=True)

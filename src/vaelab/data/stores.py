@@ -76,15 +76,21 @@ class Mapped(Store):
         parts: what each file holds, (N_i, ...), as tensors over the mapped memory.
         shape: of a row.
         arrange: rows as they are in the files -> (B, *shape); by default they are so already.
+        known: the factors of all rows, (N, F), int64.
     """
 
     def __init__(
-        self, parts: Sequence[Tensor], shape: Sequence[int], arrange: Callable[[Tensor], Tensor] | None = None
+        self,
+        parts: Sequence[Tensor],
+        shape: Sequence[int],
+        arrange: Callable[[Tensor], Tensor] | None = None,
+        known: Tensor | None = None,
     ) -> None:
         self.parts = list(parts)
         self.shape = tuple(shape)
         self.dtype = self.parts[0].dtype
         self.arrange = arrange
+        self.known = known
         self._ends = torch.tensor(list(accumulate(map(len, self.parts))))
 
     def __len__(self) -> int:
@@ -103,3 +109,7 @@ class Mapped(Store):
                 start = int(self._ends[part]) - len(self.parts[part])
                 rows[places] = self.parts[part].index_select(0, numbers[places] - start)
         return rows if self.arrange is None else self.arrange(rows)
+
+    def factors(self, numbers: Tensor) -> Tensor:
+        """The factors of rows by number."""
+        return super().factors(numbers) if self.known is None else self.known[numbers]

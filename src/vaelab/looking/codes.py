@@ -1,4 +1,4 @@
-"""The codes of images, and how much each dimension of them tells."""
+"""Codes of images, and the range and importance of each latent dimension."""
 
 from collections.abc import Iterator
 
@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaelab.data import Batches, Images, rows_at_once
+from vaelab.errors import RunError
 from vaelab.metrics.latents import LatentsOfImages
 from vaelab.models.autoencoder import Autoencoder
 
@@ -14,11 +15,11 @@ from vaelab.models.autoencoder import Autoencoder
 @torch.no_grad()
 def codes_of(model: Autoencoder, images: Images, labels: Tensor, *, stochastic: bool = False) -> Tensor:
     """Means or samples of q(z|x), (N, Z)."""
-    return torch.cat([q.sample() if stochastic else q.mean for q in _posteriors(model, images, labels)])
+    return torch.cat([q.sample() if stochastic else q.mean for q in posteriors_of(model, images, labels)])
 
 
-def _posteriors(model: Autoencoder, images: Images, labels: Tensor) -> Iterator[Distribution]:
-    """Q(z|x) of images with their labels, some at a time."""
+def posteriors_of(model: Autoencoder, images: Images, labels: Tensor) -> Iterator[Distribution]:
+    """Yield q(z|x) of images with their labels, batch by batch."""
     size = rows_at_once(images.shape)
     batches = Batches(images, batch_size=size, device=torch.device("cpu"))
     for batch, y in zip(batches, torch.split(labels, size), strict=True):
@@ -26,15 +27,23 @@ def _posteriors(model: Autoencoder, images: Images, labels: Tensor) -> Iterator[
 
 
 @torch.no_grad()
-def information_of(model: Autoencoder, images: Images, labels: Tensor, codes: Tensor) -> tuple[Tensor, str, str]:
+def information(model: Autoencoder, images: Images, labels: Tensor, codes: Tensor) -> tuple[Tensor, str, str]:
     """How much each dimension tells of an image, (Z,), by what, and the unit: mean KL, or variance of the codes."""
     found = LatentsOfImages(model.prior() if model.prior is not None else None)
-    for q in _posteriors(model, images, labels):
+    for q in posteriors_of(model, images, labels):
         found.add(q)
         if found.no_kl:  # not a sum over dimensions, or not in closed form
             return codes.var(0, correction=0), "variance", ""
     assert found.kl_per_dimension is not None
     return found.kl_per_dimension, "KL", " nats"
+
+
+def require_real_vectors(model: Autoencoder) -> None:
+    """Raise RunError where z cannot be any vector."""
+    try:
+        model.require_real_vectors()
+    except ValueError as error:
+        raise RunError(str(error)) from error
 
 
 def scale_of(model: Autoencoder, codes: Tensor) -> tuple[Tensor, Tensor, str]:

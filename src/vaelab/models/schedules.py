@@ -27,9 +27,10 @@ class Schedule(Protocol):
 class Linear:
     """start + (end - start) * min(step / steps, 1): a straight line, then constant (Bowman et al. 2016).
 
-    >>> weight = Linear(start=0, end=1, steps=100)
-    >>> weight(0), weight(25), weight(1000)
-    (0.0, 0.25, 1.0)
+    Examples:
+        >>> weight = Linear(start=0, end=1, steps=100)
+        >>> weight(0), weight(25), weight(1000)
+        (0.0, 0.25, 1.0)
     """
 
     start: Weight = 0.0
@@ -45,9 +46,10 @@ class Linear:
 class Cosine:
     """start + (end - start) * (1 - cos(pi * min(step / steps, 1))) / 2: half a cosine wave, then constant.
 
-    >>> weight = Cosine(start=0, end=4, steps=100)
-    >>> weight(0), weight(50), weight(100)
-    (0.0, 2.0, 4.0)
+    Examples:
+        >>> weight = Cosine(start=0, end=4, steps=100)
+        >>> weight(0), weight(50), weight(100)
+        (0.0, 2.0, 4.0)
     """
 
     start: Weight = 0.0
@@ -67,9 +69,10 @@ class Cyclical:
     Within a cycle the weight climbs in a line from `start` to `end` over the first `ramp` of it and stays
     there for the rest.
 
-    >>> weight = Cyclical(start=0, end=1, steps=100, cycles=4, ramp=0.5)
-    >>> [round(weight(step), 6) for step in (0, 5, 12.5, 24, 25, 30, 100)]
-    [0.0, 0.4, 1.0, 1.0, 0.0, 0.4, 1.0]
+    Examples:
+        >>> weight = Cyclical(start=0, end=1, steps=100, cycles=4, ramp=0.5)
+        >>> [round(weight(step), 6) for step in (0, 5, 12.5, 24, 25, 30, 100)]
+        [0.0, 0.4, 1.0, 1.0, 0.0, 0.4, 1.0]
     """
 
     start: Weight = 0.0

@@ -24,7 +24,7 @@ from vaelab.data import Form, Images, rows_at_once
 from vaelab.errors import RunError, unwritten
 from vaelab.files import replacing
 from vaelab.looking.chosen import noun
-from vaelab.looking.codes import codes_of, information_of, scale_of
+from vaelab.looking.codes import codes_of, information, scale_of
 from vaelab.looking.embedding import projection, umap_points
 from vaelab.looking.load import Trained, opened
 from vaelab.metrics.subject import split_images
@@ -145,7 +145,7 @@ def _content(
     rows = _evenly(images, most)
     left_out = f"{len(rows)} of {len(images)} {split} {noun(form)} are shown" if len(rows) < len(images) else ""
     z = codes_of(model, rows, rows.labels)
-    weights, by, unit = information_of(model, rows, rows.labels, z)
+    weights, by, unit = information(model, rows, rows.labels, z)
     centre, spread, _ = scale_of(model, z)
     draws = _draws(trained, z)
     points, plane = _plane(z.numpy(), umap_seed)

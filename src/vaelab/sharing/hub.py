@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from vaelab.errors import RunError, UserError
 from vaelab.looking.load import opened
 from vaelab.runs.documents import MAX_BYTES, signed
-from vaelab.runs.folder import TAKEN, WEIGHTS, RunFolder, renamed, unmade
+from vaelab.runs.folder import WEIGHTS, RunFolder
+from vaelab.runs.places import TAKEN, renamed, unmade
 from vaelab.sharing.card import card
 from vaelab.sharing.export import weights_file, without_places
 
@@ -57,7 +58,7 @@ def push(run: "Run | str | Path", repo: str, *, private: bool = False, trust: Se
         "README.md": card(trained, repo, metrics=metrics, figures=figures).encode(),
         "config.yaml": signed(OmegaConf.to_yaml(without_places(trained.folder.config))).encode(),
         "data.json": json.dumps(trained.experiment.data.form.to_json(), indent=2).encode(),
-        "metrics.json": json.dumps(metrics, indent=2).encode(),
+        "metrics.json": (trained.folder.path / "metrics.json").read_bytes() if metrics else b"{}",
         WEIGHTS: weights_file(trained, trust),
         **{name: (trained.folder.figures / name).read_bytes() for name in figures},
     }
@@ -116,7 +117,7 @@ def _as_run(fetched: Path, wanted: Path, repo: str, trust: Sequence[str]) -> Run
                 opened(folder, trust=trust)
                 _ = run.metrics
             except UserError as error:
-                raise type(error)(str(error).replace(str(folder), repo)) from error
+                raise RunError(str(error).replace(str(folder), repo)) from error
             run.update_status("done")
             return RunFolder(renamed(folder, wanted, TAKEN, exact=True))
     except OSError as error:
