@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).parent
 # Helpers of several tests; the processes that these start take the paths over.
-sys.path[:0] = [str(TESTS), str(TESTS / "runs"), str(TESTS.parent / "scripts")]
+sys.path[:0] = [str(TESTS), str(TESTS / "runs"), str(TESTS / "sharing"), str(TESTS.parent / "scripts")]
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -86,14 +86,38 @@ def principal_components(z: np.ndarray) -> Points:
         return np.column_stack([z[:, 0], z[:, 0].argsort().argsort() / len(z)]), ("z0", "share of images below")
     if z.shape[1] == 2:
         return z, ("z0", "z1")
+    found = projection(z)
+    return found.points(z), found.axes
+
+
+class Projection(NamedTuple):
+    """A plane through codes: the point of z is directions (z - centre).
+
+    Shapes: `centre` (Z,), `directions` (2, Z), orthonormal.
+    """
+
+    centre: np.ndarray
+    directions: np.ndarray
+    axes: tuple[str, str]
+
+    def points(self, z: np.ndarray) -> np.ndarray:
+        """Codes (N, Z) in the plane, (N, 2)."""
+        points: np.ndarray = (z - self.centre) @ self.directions.T
+        return points
+
+
+def projection(z: np.ndarray) -> Projection:
+    """The plane of codes (N, Z), Z > 1: that of the dimensions themselves, or the one in which they vary most."""
+    if z.shape[1] == 2:
+        return Projection(np.zeros(2, z.dtype), np.eye(2, dtype=z.dtype), ("z0", "z1"))
     from sklearn.decomposition import PCA
 
     pca = PCA(n_components=2, svd_solver="full")
-    with np.errstate(invalid="ignore"):  # of codes that do not vary
-        points = pca.fit_transform(z)
+    with np.errstate(invalid="ignore"):  # codes that do not vary at all
+        pca.fit(z)
     shares = np.nan_to_num(pca.explained_variance_ratio_)
     first, second = (f"principal component {n} ({share:.0%} of the variance)" for n, share in enumerate(shares, 1))
-    return points, (first, second)
+    return Projection(pca.mean_, pca.components_, (first, second))
 
 
 def umap_points(z: np.ndarray, seed: int) -> Points:
