@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import vaelab
+from vaelab.runs.documents import Metrics
 from vaelab.runs.folder import RunFolder
 
 
@@ -30,7 +31,7 @@ def main(runs: int) -> None:
             config.seed, config.latent_dim = seed, 2 + setting % 10
             config.objective.kl_weight = 0.1 * 1.5 ** (setting // 10)
             folder.write_config(config)
-            folder.write_json("metrics", {name: value + seed + setting for name, value in metrics.items()})
+            folder.write_metrics(Metrics({name: value + seed + setting for name, value in metrics.items()}))
         started, worked = time.perf_counter(), os.times().children_user
         subprocess.run([sys.executable, "-m", "vaelab", "report", Path(temporary, "runs")], check=True)
         seconds, busy = time.perf_counter() - started, os.times().children_user - worked

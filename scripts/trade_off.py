@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from vaelab.files import replacing
 from vaelab.looking.load import opened
 from vaelab.metrics.latents import gaussian_total_correlation
-from vaelab.runs.folder import write_text
+from vaelab.runs.documents import write_text
 
 COMMON = ["data=mnist", "loss=mse", "latent_dim=10", "hydra/launcher=joblib"]
 COMMON += [f"callbacks.{name}=null" for name in ("pictures", "progress_bar")]

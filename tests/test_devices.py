@@ -26,6 +26,7 @@ from vaelab.losses import Step
 from vaelab.metrics import latents, likelihood
 from vaelab.metrics.images import psnr, ssim
 from vaelab.models.autoencoder import Autoencoder
+from vaelab.models.distributions import sphere
 from vaelab.training import pictures
 
 WORDS = {preset: [f"model={preset}"] for preset in options("model")} | {"plane": ["model=vae", "latent_dim=2"]}
@@ -59,8 +60,10 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(pictures, "noise_of_its_own", lambda device, seed: nullcontext())
     monkeypatch.setattr(likelihood, "seed_noise", lambda device, seed: None)
     monkeypatch.setattr(figures, "tile", array)
+    sphere._legendre.cache_clear()
     with FakeTensorMode():
         yield
+    sphere._legendre.cache_clear()  # of fake tensors
 
 
 def training(made: Experiment, model: Autoencoder, x: Tensor, y: Tensor) -> Paths:
@@ -126,6 +129,32 @@ def test_no_operation_mixes_the_devices_of_model_and_cpu(
         try:
             with torch.set_grad_enabled(of is training), suppress(DataDependentOutputException):
                 path()
+        except Exception as error:
+            error.add_note(f"in {name} of {preset}")
+            raise
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of NVIDIA")
+@pytest.mark.parametrize("preset", WORDS)
+@pytest.mark.parametrize("of", [training, looking], ids=["training", "looking"])
+def test_a_gpu_that_is_there_runs_every_path(of: Callable[..., Paths], preset: str) -> None:
+    made = check(vaelab.compose(["data=digits", *WORDS[preset]]))
+    model = made.model()
+    model.train(of is training)
+    made.objective.build(model, 0)
+    model.cuda()
+    made.objective.cuda()
+    torch.manual_seed(0)
+    x = torch.rand(6, *made.data.shape, device="cuda")
+    y = torch.arange(6, device="cuda")
+    for name, path in of(made, model, x, y):
+        try:
+            with torch.set_grad_enabled(of is training):
+                result = path()
+            if name in ("loss", "critics"):
+                for loss in [result["loss"]] if name == "loss" else result.values():  # type: ignore[index, attr-defined]
+                    assert loss.isfinite()
+                    loss.backward()
         except Exception as error:
             error.add_note(f"in {name} of {preset}")
             raise

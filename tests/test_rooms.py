@@ -10,7 +10,7 @@ import vaelab
 PACKAGE = Path(vaelab.__file__).parent
 ROOMS = [  # from the lowest up; a file at the top of the package, such as errors.py, lies below all
     *["performance", "models", "losses", "data", "metrics", "figures", "training"],
-    *["config", "runs", "looking", "sweeps", "report", "cli"],
+    *["config", "runs", "looking", "sharing", "sweeps", "report", "cli"],
 ]
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import StochasticWeightAveraging
 
 import vaelab
 from vaelab.config.check import check
@@ -15,6 +16,15 @@ class Slow(torch.optim.SGD):
 
     def __init__(self, params, speed: float = 1.0) -> None:  # type: ignore[no-untyped-def]
         super().__init__(params, lr=0.1 * speed)
+
+
+class Wrapped(StochasticWeightAveraging):
+    """Lightning's, under a name of one's own."""
+
+
+def averaged(folder: Path) -> StochasticWeightAveraging:
+    """Lightning's, made by a function of one's own."""
+    return StochasticWeightAveraging(swa_lrs=0.01)
 
 
 def strange(one: int) -> int:
@@ -38,14 +48,19 @@ HINTS = {
     "xyzzy=1": "`vaelab train --show` prints all keys",
     "scheduler._target_=torch.optim.lr_scheduler.StepLR": "or add a class: +scheduler._target_=...",
     "loss=glob(*)": "several values are a sweep, which needs -m (--multirun)",
+    "loss=bce,mse": "one value that is a list is loss=[bce,mse]",
+    "+experiment=quickstart": "experiment is a part of every config; leave out the +",
+    "logger.x._target_=pytorch_lightning.loggers.CSVLogger": "add it: +logger.x._target_=...",
+    "vae": "did you mean model=vae?",
+    "hydra.run.dir=a[b": "in quotes: hydra.run.dir='\"...\"'",
 }
 VALUES = {
     "encoder.channels=64 encoder=conv": "encoder.channels=64: should be a list: [64]",
-    "latent_dim='8'": "it is text: leave the quotes out, or decode a variable: ${oc.decode:${oc.env:NAME}}",
+    "latent_dim='8'": "it is text: leave the quotes out, or decode a variable: '\"${oc.decode:${oc.env:NAME}}\"'",
     "optimizer._target_=torch.optim.RAdam +optimizer.rate=1": "RAdam has no rate; there are lr, betas, eps",
     "optimizer._target_=torch.optim.Radam": "torch.optim has no such class; did you mean RAdam?",
     "+callbacks.x._target_=pytorch_lightning.callbacks.StochasticWeightAveraging": "it changes the weights after",
-    "+callbacks.x._target_=lightning.Nothing": "a class of pytorch_lightning.callbacks has its full name",
+    "+callbacks.x._target_=lightning.Nothing": "or a class of pytorch_lightning.callbacks by its full name",
     "+trainer.max_tim=1": "did you mean max_time?",
     "callbacks.checkpoints.monitor=val_loss": "did you mean val/loss?",
     "callbacks.checkpoints.monitor=val/batch_perplexity model=vq_vae": "callbacks.checkpoints.mode=min or max",
@@ -60,6 +75,7 @@ def test_a_word_that_is_no_key_is_told_the_key_in_one_line(word: str) -> None:
     (said,) = error.value.mistakes
     assert HINTS[word] in said
     assert "object at" not in said
+    assert "=[glob" not in said
 
 
 @pytest.mark.parametrize("words", VALUES)
@@ -76,13 +92,19 @@ def test_a_number_in_the_environment_is_decoded(tmp_path: Path, monkeypatch: pyt
     file.parent.mkdir()
     file.write_text("# @package _global_\nseed: ${oc.decode:${oc.env:VAELAB_TEST_SEED}}\n")
     assert vaelab.compose(["experiment=mine"], config_dir=tmp_path).seed == 7
+    assert vaelab.compose(['seed="${oc.decode:${oc.env:VAELAB_TEST_SEED}}"']).seed == 7  # as the message below says
     with pytest.raises(vaelab.ConfigError, match="it is text"):
         check(vaelab.compose(["data=digits", "seed=${oc.env:VAELAB_TEST_SEED}"]))
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("latent_dim: 3\n", "its first line should be `# @package _global_`"), ("", "is empty"), ("\ufeff", "is empty")],
+    [
+        ("latent_dim: 3\n", "its first line should be `# @package _global_`"),
+        ("", "is empty"),
+        ("\ufeff", "is empty"),
+        ("\ufeff# @package _global_\nlatent_dim: 3\n", "begins with a byte order mark"),
+    ],
 )
 def test_an_experiment_that_lacks_its_first_line_is_named_with_it(content: str, words: str, tmp_path: Path) -> None:
     file = tmp_path / "experiment" / "mine.yaml"
@@ -121,3 +143,15 @@ def test_an_optimizer_or_scheduler_of_ones_own_is_a_class_as_well() -> None:
     config = vaelab.compose(["data=digits", f"+scheduler._target_={__name__}.strange"])
     with pytest.raises(vaelab.ConfigError, match=r"strange is called with \(total_steps, steps_per_epoch\)"):
         check(config, trust=[__name__])
+
+
+def test_a_callback_that_is_refused_is_refused_under_every_name(tmp_path: Path) -> None:
+    """What changes the weights after the last checkpoint would be neither saved nor tested."""
+    quick = ["data=digits", "trainer=debug", "~callbacks.progress_bar"]
+    config = vaelab.compose([*quick, f"+callbacks.x._target_={__name__}.Wrapped", "+callbacks.x.swa_lrs=0.1"])
+    with pytest.raises(vaelab.ConfigError, match="Wrapped: cannot be used: it changes the weights after"):
+        check(config, trust=[__name__])
+    config = vaelab.compose([*quick, f"+callbacks.x._target_={__name__}.averaged"])
+    with pytest.raises(vaelab.ConfigError, match="StochasticWeightAveraging cannot be used"):
+        vaelab.train(config, folder=tmp_path / "run", trust=[__name__])
+    assert not (tmp_path / "run" / "checkpoints").exists()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vaelab.data import Batches, Images
+from vaelab.data import Batches, Images, in_turn
 
 
 @pytest.fixture
@@ -158,3 +158,17 @@ def test_processes_see_every_image_once_an_epoch_between_them(images, world_size
             seen += batch.labels.tolist()[: batches.own(number)]
 
     assert sorted(seen) == list(range(10))
+
+
+def test_processes_take_whole_batches_in_turn_where_these_are_evaluated(images):
+    alone = list(Batches(images, batch_size=4))
+    shares = [list(Batches(images, batch_size=4, rank=rank, world_size=3, whole=True)) for rank in range(3)]
+
+    for rank, share in enumerate(shares):
+        assert [len(batch.images) for batch in share] == [
+            len(batch.images) if number % 3 == rank else 0 for number, batch in enumerate(alone)
+        ]
+    mine = [[batch for batch in share if len(batch.images)] for share in shares]
+    for one, other in zip(alone, in_turn(mine), strict=True):
+        assert one.images.equal(other.images)
+        assert one.labels.equal(other.labels)

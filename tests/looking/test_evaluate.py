@@ -90,7 +90,7 @@ def test_everything_is_written_with_its_unit_and_what_it_depends_on(trained: Tra
         "images": 200,
         "binarize": "dynamic",
         "normalized_over": "binary",
-        "given": "nothing",
+        "conditional": False,
         "step": 11,
         "seed": 3,
     }
@@ -237,7 +237,7 @@ def test_grey_pixels_get_no_likelihood_of_a_bernoulli(trained: Trained, capsys: 
 def test_a_density_has_a_likelihood_but_no_bits(trained: Trained) -> None:
     evaluation = evaluation_of(trained("gaussian"), Wanted(samples=4), split="test", seed=None, trust=[])
 
-    assert "test/nll_4" in evaluation.metrics
+    assert "test/nll_4" in evaluation.found.metrics
     assert "continuous" in evaluation.omitted["test/nll_4_bits_per_dim"]
 
 

@@ -12,7 +12,8 @@ import vaelab
 from vaelab import figures
 from vaelab.data import rows_at_once
 from vaelab.errors import DataError, RunError
-from vaelab.looking import explore
+from vaelab.looking import embedding, explore
+from vaelab.looking.codes import scale_of
 from vaelab.looking.load import opened
 from vaelab.losses import kl_per_dimension
 from vaelab.models.latents import fitted_gaussian
@@ -56,20 +57,21 @@ def test_reconstructions_are_those_of_the_model_to_the_pixel(small_run, target):
     assert result.paths == [target]
     assert shows(target, figures.reconstructions(chosen, model.reconstruct(chosen)))
     error = (model.reconstruct(chosen) - chosen).square().mean()
-    assert result.notes == [f"mean squared error {error:.5f} a pixel"]
+    assert result.notes == [f"mean squared error of these 3 images: {error:.5f} per pixel"]
 
 
 @pytest.mark.parametrize("seed", [None, 5])
 def test_stochastic_reconstructions_are_a_function_of_the_seed(seed, small_run, target):
     model, (x, _) = vaelab.load(small_run("vae")), images_of(small_run("vae"), "train")
+    shown = x[[number * len(x) // 10 for number in range(10)]]  # as many as it takes, all over the split
     before = torch.get_rng_state()
 
     explore.reconstruct(small_run("vae"), split="train", stochastic=True, seed=seed, output=[target])
 
     assert torch.get_rng_state().equal(before)
     noise(seed or 0)
-    assert shows(target, figures.reconstructions(x[:10], model.reconstruct(x[:10], stochastic=True)))
-    assert not shows(target, figures.reconstructions(x[:10], model.reconstruct(x[:10])))
+    assert shows(target, figures.reconstructions(shown, model.reconstruct(shown, stochastic=True)))
+    assert not shows(target, figures.reconstructions(shown, model.reconstruct(shown)))
 
 
 def test_one_draws_what_training_has_drawn(small_run, target):
@@ -180,7 +182,7 @@ def test_an_embedding_holds_the_means_of_the_posterior_with_their_labels(small_r
     run = small_run("vae")
     model, (x, labels) = vaelab.load(run), images_of(run)
 
-    explore.embed(run, output=[tmp_path / "a.npz", tmp_path / "a.csv", tmp_path / "a.png"])
+    embedding.embed(run, output=[tmp_path / "a.npz", tmp_path / "a.csv", tmp_path / "a.png"])
 
     with torch.no_grad():
         z = model.encode(x).mean.numpy()
@@ -201,7 +203,7 @@ def test_a_stochastic_embedding_holds_samples_and_only_the_images_asked_for(smal
     run = small_run("vae")
     model, (x, labels) = vaelab.load(run), images_of(run, "validation")
 
-    explore.embed(
+    embedding.embed(
         run, split="validation", images="9,2", stochastic=True, seed=3, output=[tmp_path / "a.csv", tmp_path / "a.npz"]
     )
 
@@ -216,7 +218,7 @@ def test_a_stochastic_embedding_holds_samples_and_only_the_images_asked_for(smal
 def test_codes_of_many_dimensions_are_drawn_by_their_principal_components():
     z = np.random.default_rng(0).normal(size=(60, 4)) * [1, 5, 2, 1]
 
-    points, axes = explore.principal_components(z)
+    points, axes = embedding.principal_components(z)
 
     expected = PCA(4).fit(z)
     np.testing.assert_allclose(points, expected.transform(z)[:, :2], atol=1e-6)
@@ -227,10 +229,10 @@ def test_codes_of_many_dimensions_are_drawn_by_their_principal_components():
 def test_codes_of_one_or_two_dimensions_are_drawn_as_they_are():
     z = np.array([[3.0], [1.0], [2.0], [4.0]])
 
-    points, _ = explore.principal_components(z)
+    points, _ = embedding.principal_components(z)
     assert points.tolist() == [[3, 0.5], [1, 0], [2, 0.25], [4, 0.75]]
-    assert explore.principal_components(z.repeat(2, 1))[0].tolist() == z.repeat(2, 1).tolist()
-    assert np.isfinite(explore.principal_components(np.ones((5, 3)))[0]).all()
+    assert embedding.principal_components(z.repeat(2, 1))[0].tolist() == z.repeat(2, 1).tolist()
+    assert np.isfinite(embedding.principal_components(np.ones((5, 3)))[0]).all()
 
 
 @pytest.mark.slow
@@ -239,10 +241,10 @@ def test_a_umap_is_a_function_of_the_seed_and_keeps_clusters_apart():
     generator = np.random.default_rng(0)
     z = np.concatenate([generator.normal(centre, 0.1, (20, 5)) for centre in (-5, 5)]).astype(np.float32)
 
-    points, axes = explore.umap_points(z, seed=1)
+    points, axes = embedding.umap_points(z, seed=1)
 
     assert axes == ("UMAP 1", "UMAP 2")
-    assert (points == explore.umap_points(z, seed=1)[0]).all()
+    assert (points == embedding.umap_points(z, seed=1)[0]).all()
     distances = np.linalg.norm(points[:, None] - points, axis=-1) + 1e9 * np.eye(40)
     assert ((distances.argmin(1) < 20) == (np.arange(40) < 20)).all()
 
@@ -251,7 +253,7 @@ def test_without_umap_learn_one_is_told_what_to_install_before_anything_is_writt
     monkeypatch.setitem(__import__("sys").modules, "umap", None)
 
     with pytest.raises(RunError, match=r'pip install "vaelab\[umap\]"'):
-        explore.embed(small_run("vae"), umap=True, output=[tmp_path / "a.npz", tmp_path / "a.png"])
+        embedding.embed(small_run("vae"), umap=True, output=[tmp_path / "a.npz", tmp_path / "a.png"])
 
     assert not list(tmp_path.iterdir())
 
@@ -264,7 +266,7 @@ def test_ones_own_images_are_fitted_and_it_is_said_how(small_run, tmp_path):
         Image.fromarray(pixels.numpy()).save(tmp_path / f"{number}.png")
 
     result = explore.reconstruct(run, [tmp_path], images="2,0", output=[tmp_path / "a" / "a.png"])
-    explore.embed(run, [tmp_path], output=[tmp_path / "a" / "a.csv"])
+    embedding.embed(run, [tmp_path], output=[tmp_path / "a" / "a.csv"])
     explore.interpolate(run, [tmp_path], output=[tmp_path / "a" / "b.png"])
 
     own = torch.nn.functional.interpolate(
@@ -304,14 +306,14 @@ def test_a_model_of_black_and_white_images_sees_such(small_run, tmp_path):
     run = small_run("binary")
     np.save(tmp_path / "a.npy", np.full((8, 8), 0.7))
 
-    result = explore.embed(run, [tmp_path / "a.npy"], output=[tmp_path / "a.csv"])
+    result = embedding.embed(run, [tmp_path / "a.npy"], output=[tmp_path / "a.csv"])
     explore.reconstruct(run, split="train", output=[tmp_path / "a.png"])
 
     assert any("black and white" in note for note in result.notes)
     z = [float(value) for value in table(tmp_path / "a.csv")[1][0][1:]]
     torch.testing.assert_close(torch.tensor([z]), vaelab.load(run).encode(torch.ones(1, 1, 8, 8)).mean.detach())
     data = opened(run).experiment.data
-    drawn = data.splits.train.binarized(derive_seed(data.seed, "binarize train")).pixels[:10] / 255
+    drawn = data.splits.train.binarized(derive_seed(data.seed, "binarize train")).spread(10).pixels / 255
     assert shows(tmp_path / "a.png", figures.reconstructions(drawn, vaelab.load(run).reconstruct(drawn)))
 
 
@@ -325,7 +327,7 @@ def test_without_an_output_figures_go_to_the_runs_folder_and_are_not_overwritten
         explore.interpolate(run),
         explore.traverse(run),
         explore.manifold(run),
-        explore.embed(run),
+        embedding.embed(run),
     ]
 
     names = ["reconstruct.png", "sample.png", "interpolate.png", "traverse.png", "traverse.gif", "manifold.png"]
@@ -352,11 +354,11 @@ def test_a_prior_without_a_standard_deviation_leaves_the_range_to_the_codes(smal
     codes = torch.tensor([[0.0, 2.0, 4.0], [2.0, 2.0, 0.0]])
 
     model.prior = None
-    centre, spread, scale = explore._scale(model, codes)
+    centre, spread, scale = scale_of(model, codes)
 
     assert (centre.tolist(), spread.tolist(), scale) == ([1, 2, 2], [1, 0, 2], "(z - mean) / std")
     model.prior = LogNormal()
-    assert explore._scale(model, codes)[2] == "(z - mean) / std"
+    assert scale_of(model, codes)[2] == "(z - mean) / std"
 
 
 def test_images_that_are_not_there_are_asked_for_in_vain(small_run, target):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import vaelab
-from vaelab.looking import explore
+from vaelab.looking import embedding, explore
 from vaelab.looking.load import opened
 
 SMALL = ["data=array", "data.batch_size=8", "trainer=debug", "callbacks.progress_bar=null", "latent_dim=2"]
@@ -49,7 +49,7 @@ def test_what_does_not_look_at_the_training_data_does_without_them(run: Path, tm
     np.save(tmp_path / "own.npy", np.array([[1010.0, -4, 0.31], [990, -6, 0.29]]))
     explore.sample(run, output=[tmp_path / "sample.png"])
     explore.reconstruct(run, [tmp_path / "own.npy"], label=1, output=[tmp_path / "reconstruct.png"])
-    result = explore.embed(run, [tmp_path / "own.npy"], label=1, output=[tmp_path / "own.csv"])
+    result = embedding.embed(run, [tmp_path / "own.npy"], label=1, output=[tmp_path / "own.csv"])
 
     assert result.paths == [tmp_path / "own.csv"]
     with pytest.raises(vaelab.DataError, match=r"images.npy is not there"):
@@ -58,7 +58,7 @@ def test_what_does_not_look_at_the_training_data_does_without_them(run: Path, tm
 
 def test_a_picture_that_cannot_be_drawn_does_not_stop_the_table(run: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.array([[1010.0, -4, 0.31]]))
-    result = explore.embed(run, [tmp_path / "one.npy"], label=0, force=True)
+    result = embedding.embed(run, [tmp_path / "one.npy"], label=0, force=True)
     assert sorted(path.name for path in result.paths) == ["embed.csv", "embed.npz"]
     assert "no picture: a picture of codes needs at least 3" in result.notes[-1]
 
@@ -72,7 +72,7 @@ def test_labels_are_seen_by_their_names_and_not_at_all_where_there_are_none(tmp_
     named = vaelab.train(vaelab.compose(overrides), folder=tmp_path / "named").folder
 
     for run, label in ((without, None), (named, {"cat", "dog", "ox"})):
-        explore.embed(run, split="train", output=[run / "codes.csv", run / "codes.npz"])
+        embedding.embed(run, split="train", output=[run / "codes.csv", run / "codes.npz"])
         header, *lines = (run / "codes.csv").read_text().splitlines()
         assert ("label" in header.split(",")) == bool(label)
         assert not label or {line.split(",")[1] for line in lines} == label

@@ -16,7 +16,7 @@ from small_models import SHAPE, model_of
 
 from vaelab.losses import KL, MMD, Step, TotalCorrelation, reconstruction
 from vaelab.losses import capacity as objective_of_capacity
-from vaelab.losses.divergences import gaussian_total_correlation, mmd, total_correlation
+from vaelab.losses.divergences import mmd, moment_matched_total_correlation, total_correlation
 from vaelab.models.posteriors import Deterministic
 from vaelab.models.priors import StandardNormal
 from vaelab.models.schedules import Linear
@@ -129,7 +129,7 @@ class TestTotalCorrelation:
         term = TotalCorrelation()
         step = Step(model, images, dataset_size=1000)
         torch.testing.assert_close(term(step), total_correlation(step.q, step.z, images=1000))
-        torch.testing.assert_close(term.evaluate(step), gaussian_total_correlation(step.q))
+        torch.testing.assert_close(term.evaluate(step), moment_matched_total_correlation(step.q))
 
 
 def independent(kl, *, images, size=20, seed=0):
@@ -147,7 +147,7 @@ class TestGaussianTotalCorrelation:
     def test_of_independent_dimensions_it_is_none_where_that_of_the_batch_measures_information(self, kl, of_the_batch):
         q = independent(kl, images=1000)
         assert kl_divergence(q, StandardNormal(20)()).mean().item() == pytest.approx(kl, abs=0.5)
-        assert gaussian_total_correlation(q).item() == pytest.approx(0, abs=0.1)
+        assert moment_matched_total_correlation(q).item() == pytest.approx(0, abs=0.1)
         torch.manual_seed(1)  # another than that of the means
         assert total_correlation(q, q.sample()).item() == pytest.approx(of_the_batch, abs=0.5)
 
@@ -156,7 +156,7 @@ class TestGaussianTotalCorrelation:
         """To first order in 1/B: of what is there without, less than a tenth is left, in the mean of many sets."""
         images, size = 200, 10
         sets = [independent(kl * size / 20, images=images, size=size, seed=seed) for seed in range(300)]
-        left = torch.stack([gaussian_total_correlation(q) for q in sets])
+        left = torch.stack([moment_matched_total_correlation(q) for q in sets])
         share = 1 - math.exp(-2 * kl / 20)  # of the means in the variance of z
         by_chance = size * (size - 1) / 2 * share**2 / (2 * images)
         assert abs(left.mean().item()) < 0.1 * by_chance
@@ -174,18 +174,18 @@ class TestGaussianTotalCorrelation:
         correlations = np.array([[c[i, j] / math.sqrt(c[i, i] * c[j, j]) for j in range(3)] for i in range(3)])
         expected = -0.5 * math.log(np.linalg.det(correlations))
         assert expected > 0.3
-        assert gaussian_total_correlation(q).item() == pytest.approx(expected, abs=3 * 3 / (4 * images))
+        assert moment_matched_total_correlation(q).item() == pytest.approx(expected, abs=3 * 3 / (4 * images))
 
     def test_the_units_of_a_dimension_do_not_matter(self):
         q = posteriors(50, 3)
         units = torch.tensor([1e-3, 1.0, -1e4], dtype=torch.float64)
         other = Independent(Normal(5 + units * q.base_dist.loc, units.abs() * q.base_dist.scale), 1)
-        torch.testing.assert_close(gaussian_total_correlation(other), gaussian_total_correlation(q))
-        assert gaussian_total_correlation(q) > 0.1
+        torch.testing.assert_close(moment_matched_total_correlation(other), moment_matched_total_correlation(q))
+        assert moment_matched_total_correlation(q) > 0.1
 
     def test_it_is_of_the_precision_of_what_it_is_asked_of_and_one_image_has_none(self):
         mean = torch.randn(1, 3)
-        alone = gaussian_total_correlation(Independent(Normal(mean, torch.ones_like(mean)), 1))
+        alone = moment_matched_total_correlation(Independent(Normal(mean, torch.ones_like(mean)), 1))
         assert alone == 0
         assert alone.dtype == torch.float32
 

@@ -33,7 +33,7 @@ from vaelab.models.networks import Discriminator
 from vaelab.models.parts import UnsuitableError
 from vaelab.models.posteriors import Deterministic
 from vaelab.models.schedules import Linear
-from vaelab.runs.run import ready
+from vaelab.runs.ready import ready
 from vaelab.training.optimizers import adam
 
 CRITIC = {"discriminator": Discriminator, "discriminator_optimizer": adam}

@@ -290,3 +290,26 @@ def test_codes_that_are_all_alike_have_a_perplexity_of_one_and_all_different_one
         assert found.usage is not None
         assert found.usage.perplexity == pytest.approx(perplexity)
         assert found.usage.codes_in_use == perplexity
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [gaussian(torch.randn(5, 1), torch.rand(5, 1) + 0.1) for _ in range(3)],
+        [Codes(torch.zeros(5, 2), torch.randint(4, (5, 2)), 4, commitment=torch.zeros(5)) for _ in range(3)],
+        [OneHotCodes(torch.randn(5, 2, 4), None) for _ in range(3)],
+    ],
+    ids=["numbers", "codes", "one-hot"],
+)
+def test_two_processes_that_share_the_batches_find_what_one_does(batches):
+    alone, *shares = (LatentsOfImages(PRIOR) for _ in range(3))
+    for number, q in enumerate(batches):
+        alone.add(q)
+        shares[number % 2].add(q)
+    both = LatentsOfImages.of(PRIOR, [share.state() for share in shares])
+
+    assert both.usage == alone.usage
+    for name in ("variances", "kl_per_dimension"):
+        found, expected = getattr(both, name), getattr(alone, name)
+        assert found is expected is None or found.equal(expected)
+    assert both.no_kl == alone.no_kl

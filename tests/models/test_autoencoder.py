@@ -222,3 +222,17 @@ def test_without_a_prior_the_manifold_is_that_of_the_codes_quantiles():
 def test_a_manifold_of_more_than_two_dimensions_is_refused():
     with pytest.raises(ValueError, match=f"2 latent dimensions, this model has {LATENT}"):
         autoencoder().manifold(3)
+
+
+@pytest.mark.parametrize("shape", [(4, 24), (2, 3, 4), (4, 1, 3, 4)])
+def test_images_of_another_shape_are_told_the_right_one(shape):
+    with pytest.raises(ValueError, match=r"x should be floats of shape \(N, 2, 3, 4\); found torch.float32 of shape"):
+        autoencoder().encode(torch.zeros(shape))
+
+
+def test_bytes_and_latents_of_another_size_are_told_what_would_be_right():
+    model = autoencoder()
+    with pytest.raises(ValueError, match=r"found torch.uint8"):
+        model.reconstruct(torch.zeros(4, *SHAPE, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"z should be of shape \(N, 5\), or \(..., 5\); found \(4, 6\)"):
+        model.decode(torch.zeros(4, 6))

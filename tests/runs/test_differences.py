@@ -9,7 +9,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from vaelab.errors import RunError
 from vaelab.runs.differences import Difference, differences, scalars, summary
-from vaelab.runs.folder import RunFolder, write_text
+from vaelab.runs.documents import Metrics, write_text
+from vaelab.runs.folder import RunFolder
 
 STATE = {
     "state_dict": {"a": torch.tensor([1.0, -4.0]), "b": torch.zeros(2)},
@@ -26,7 +27,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     folder = RunFolder(one)
     folder.checkpoints.mkdir(parents=True)
     write_text(one / "config.yaml", "name: made up\n")
-    folder.write_json("metrics", METRICS)
+    folder.write_metrics(Metrics(METRICS))
     torch.save(STATE, folder.checkpoints / "last.ckpt")
     torch.save({"state_dict": STATE["state_dict"]}, folder.checkpoints / "best.ckpt")
     with SummaryWriter(one / "tensorboard") as writer:
@@ -41,7 +42,7 @@ def test_copies_do_not_differ(pair: tuple[Path, Path]) -> None:
 
 
 def test_a_figure_differs_by_an_absolute_and_a_relative_amount(pair: tuple[Path, Path]) -> None:
-    RunFolder(pair[1]).write_json("metrics", METRICS | {"test/elbo": -8.5})
+    RunFolder(pair[1]).write_metrics(Metrics(METRICS | {"test/elbo": -8.5}))
     expected = Difference(("metrics", "test/elbo"), "-8.0 and -8.5", 0.5, 0.0625)
     assert differences(*pair) == [expected]
     assert summary([expected]) == [expected]

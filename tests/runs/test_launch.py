@@ -114,6 +114,24 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return vaelab.train(vaelab.compose([*TINY, "trainer=cpu"]), folder=tmp_path_factory.mktemp("one") / "run").folder
 
 
+@pytest.mark.slow
+def test_two_processes_share_an_evaluation_and_its_numbers_are_those_of_one(tmp_path: Path) -> None:
+    """Of weights that stay as they are, since those that are trained differ by rounding."""
+    given = ["data=mnist_5k", "data.validation=2500", "data.test=1500", "trainer.limit_train_batches=1", "logger=csv"]
+    given += ["optimizer=sgd", "optimizer.lr=0", "trainer.max_epochs=1", "~callbacks.progress_bar", "threads=1"]
+    one = vaelab.train(vaelab.compose([*given, "trainer=cpu"]), folder=tmp_path / "one")
+    codes, printed = run_two(["train", *given, *NODES, f"hydra.run.dir={tmp_path / 'two'}"], tmp_path)
+    assert codes == [0, 0], printed
+
+    metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    evaluated = {name: value for name, value in one.metrics.items() if name.startswith(("val/", "test/"))}
+    assert len(evaluated) > 8
+    assert {name: metrics[name] for name in evaluated} == evaluated
+    logs = [(tmp_path / name / "csv" / "metrics.csv").read_text().splitlines() for name in ("one", "two")]
+    active = [[row["val/active_units"] for row in csv.DictReader(log)] for log in logs]
+    assert active[0] == active[1] != []
+
+
 def assert_like(folder: Path, one: Path) -> None:
     """The rows of two logs are those of the same steps, to 1e-5."""
     logs = [list(csv.DictReader((path / "csv" / "metrics.csv").read_text().splitlines())) for path in (folder, one)]

@@ -12,6 +12,7 @@ import torch
 import vaelab
 from processes import finish, run, start
 from vaelab.errors import RunError
+from vaelab.runs.documents import Metrics
 from vaelab.runs.folder import RunFolder
 
 TINY = [
@@ -60,8 +61,8 @@ def test_a_run_is_reproduced_to_the_bit(original: Path, tmp_path: Path) -> None:
 
 
 def test_a_figure_that_was_tampered_with_is_reported_with_its_amounts(copy: Path, tmp_path: Path) -> None:
-    metrics = RunFolder(copy).read_json("metrics")
-    RunFolder(copy).write_json("metrics", metrics | {"test/kl": metrics["test/kl"] * 2})
+    metrics = RunFolder(copy).metrics
+    RunFolder(copy).write_metrics(Metrics(metrics | {"test/kl": metrics["test/kl"] * 2}))
     output = tmp_path / "output"
     assert run("reproduce", copy, "--output", tmp_path / "again", output=output) == 1
     (line,) = [line for line in output.read_text().splitlines() if "test/kl" in line]

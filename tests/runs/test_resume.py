@@ -389,6 +389,17 @@ def test_a_nan_between_two_loggings_reaches_no_checkpoint_either(tmp_path: Path,
     assert read(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 29
 
 
+def test_a_run_in_float64_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    """It was read back through float32."""
+    given = [*TINY[:-2], "trainer.precision=64-true", "callbacks.pictures=null"]
+    one = [*given, "trainer.max_epochs=2"]
+    undisturbed = vaelab.train(vaelab.compose(one), folder=tmp_path / "undisturbed")
+    resumed = vaelab.train(vaelab.compose([*given, "trainer.max_epochs=1"]), folder=tmp_path / "resumed")
+    vaelab.resume(resumed, ["trainer.max_epochs=2"])
+
+    assert not differences(undisturbed.folder, resumed.folder)
+
+
 def test_a_run_that_is_done_is_left_as_it_is(undisturbed: Callable[[str], Path], output: Path) -> None:
     folder = undisturbed("dynamic")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}

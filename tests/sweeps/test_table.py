@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from vaelab.runs.documents import Metrics, Progress
 from vaelab.sweeps.folder import Entry, Job, Record, SweepFolder
 from vaelab.sweeps.table import failures, summary, watched
 
@@ -12,7 +13,7 @@ def job(folder: Path, number: int, parameters: Mapping[str, object], state: str 
     made = Job(folder, str(number), number, parameters, [])
     made.run.path.mkdir(exist_ok=True)
     made.run.update_status(state, **({"error": "ValueError: no"} if state == "failed" else {}))
-    made.run.write_json("metrics", {f"test/{name}": value for name, value in metrics.items()})
+    made.run.write_metrics(Metrics({f"test/{name}": value for name, value in metrics.items()}))
     return made
 
 
@@ -60,8 +61,7 @@ def test_without_seeds_there_is_a_row_a_job_and_what_a_job_has_not_is_empty(tmp_
 
 def test_the_live_table_shows_what_runs_and_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = [job(tmp_path, 0, {"seed": 1}, "running"), job(tmp_path, 1, {"seed": 2}, "failed")]
-    jobs[0].run.log.write_text("time INFO vaelab: epoch 4, step 55: train/loss 30.5, val/loss 31.25, val/kl 2.5\nx\n")
-    (jobs[0].run.path / "config.yaml").write_text("trainer:\n  max_epochs: 20\n")
+    jobs[0].run.update_progress(Progress(5, 20, 55, {"train/loss": 30.5, "val/loss": 31.25, "val/kl": 2.5}))
     entries = [Entry(number.number, number.folder, dict(number.parameters), []) for number in jobs]
     sweep = SweepFolder(tmp_path, Record("vae", [], [], {}, {"name": "basic"}, entries))
     monkeypatch.setenv("FORCE_COLOR", "1")

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 import vaelab
 from vaelab.training import internals
 
-LIGHTNING, TORCH = f"Lightning {version('pytorch-lightning')}", f"torch {torch.__version__}"
+LIGHTNING = f"Lightning {version('pytorch-lightning')}"
 
 
 def test_lightning_still_has_the_private_names_that_we_use() -> None:
@@ -23,6 +22,7 @@ def test_lightning_still_has_the_private_names_that_we_use() -> None:
         "count_step": lambda: (internals.count_step(trainer), manual(trainer).total.completed == 1)[1],
         "next_batch": lambda: callable(trainer.fit_loop.epoch_loop.batch_progress.increment_started),
         "has_plain_steps": lambda: internals.has_plain_steps(trainer),
+        "looks_for_anomalies": lambda: not internals.looks_for_anomalies(trainer),
         "limit_steps": lambda: (internals.limit_steps(trainer, 5), trainer.max_steps == 5)[1],
         "complete_epochs": lambda: (internals.complete_epochs(trainer), trainer.current_epoch == 0)[1],
         "cluster_environment": lambda: not internals.cluster_environment(trainer).creates_processes_externally,
@@ -40,13 +40,6 @@ def test_lightning_still_has_the_private_names_that_we_use() -> None:
 
 def manual(trainer: pl.Trainer) -> Any:
     return trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-
-
-def test_torch_still_has_the_private_names_that_we_use() -> None:
-    from torch.distributed.distributed_c10d import PrefixStore, Store  # noqa: F401
-
-    assert hasattr(torch, "_foreach_copy_"), f"{TORCH} has no _foreach_copy_: training/module.py"
-    assert hasattr(torch.utils.deterministic, "fill_uninitialized_memory"), f"{TORCH}: training/lightning.py"
 
 
 def test_no_other_file_uses_private_names_of_lightning() -> None:

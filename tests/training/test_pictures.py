@@ -77,9 +77,10 @@ def test_samples_are_those_of_the_seed() -> None:
 def test_a_conditional_model_reconstructs_images_with_their_labels_and_traverses_with_the_first_ones() -> None:
     model, images = untrained("model=conditional_vae")
     drawn = portrait(model, images, VIEW, seed=0)
-    x = images.pixels[:10] / 255
+    shown = images.spread(10)
+    x = shown.pixels / 255
     with torch.no_grad():
-        reconstructed = model.reconstruct(x, images.labels[:10])
+        reconstructed = model.reconstruct(x, shown.labels)
     assert (drawn["reconstructions"] == figures.reconstructions(x, reconstructed)).all()
 
 

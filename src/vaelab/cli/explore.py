@@ -1,149 +1,87 @@
-"""The commands that look at what a run has learned. Each is a function of `vaelab.looking.explore`."""
+"""The commands that draw what a run has learned. Each calls a function of `vaelab.looking`."""
 
-from typing import Annotated, Any
+from importlib import import_module
+from typing import Any
 
 import typer
 
-from vaelab.cli.arguments import (
-    Force,
-    Images,
-    Invert,
-    Label,
-    OneLabel,
-    Output,
-    Own,
-    Run,
-    Seed,
-    Split,
-    Stochastic,
-    Trust,
-)
+from vaelab.cli.arguments import option, with_options
 
 commands = typer.Typer()
 
 
-@commands.command()
-def reconstruct(
-    run: Run,
-    own: Own = None,
-    split: Split = "test",
-    images: Images = None,
-    label: Label = None,
-    invert: Invert = False,
-    stochastic: Stochastic = False,
-    seed: Seed = None,
-    output: Output = None,
-    force: Force = False,
-    trust: Trust = None,
-) -> None:
-    """Draw images over their reconstructions (.png); of a table, write both (.csv)."""
-    _look("reconstruct", locals())
+def _drawing(name: str, summary: str, options: str, *, module: str = "explore", **own: tuple[Any, Any]) -> None:
+    """Add a command.
 
-
-@commands.command()
-def sample(
-    run: Run,
-    count: Annotated[int, typer.Option(min=1, help="Images.")] = 64,
-    labels: Annotated[
-        str | None, typer.Option(help="Of a conditional model: names or numbers, 0,1,2 in turn; by default every one.")
-    ] = None,
-    fit_gaussian: Annotated[
-        bool, typer.Option("--fit-gaussian", help="Draw z from a Gaussian fitted to the codes of the training images.")
-    ] = False,
-    stochastic: Annotated[
-        bool, typer.Option("--stochastic", help="Sample the pixels from p(x|z) instead of taking their means.")
-    ] = False,
-    seed: Seed = None,
-    output: Output = None,
-    force: Force = False,
-    trust: Trust = None,
-) -> None:
-    """Draw new images from the prior (.png)."""
-    _look("sample", locals() | {"labels": None if labels is None else labels.split(",")})
-
-
-@commands.command()
-def interpolate(
-    run: Run,
-    own: Own = None,
-    split: Split = "test",
-    images: Images = None,
-    steps: Annotated[int, typer.Option(min=2, help="Images from one to the next, with both ends.")] = 11,
-    spherical: Annotated[bool, typer.Option("--spherical", help="On an arc instead of a line.")] = False,
-    label: Label = None,
-    invert: Invert = False,
-    stochastic: Stochastic = False,
-    seed: Seed = None,
-    output: Output = None,
-    force: Force = False,
-    trust: Trust = None,
-) -> None:
-    """Go from each image to the next between their codes (.png, or .gif with --output)."""
-    _look("interpolate", locals())
-
-
-@commands.command()
-def traverse(
-    run: Run,
-    split: Split = "test",
-    image: Annotated[
-        int | None, typer.Option(min=0, help="Hold the code of this image of the split instead of the mean.")
-    ] = None,
-    label: OneLabel = None,
-    dimensions: Annotated[int, typer.Option(min=1, help="Rows, at most.")] = 16,
-    reach: Annotated[float, typer.Option(help="Standard deviations to both sides of the mean.")] = 3.0,
-    steps: Annotated[int, typer.Option(min=2, help="Columns: values of each dimension.")] = 11,
-    stochastic: Stochastic = False,
-    seed: Seed = None,
-    output: Output = None,
-    force: Force = False,
-    trust: Trust = None,
-) -> None:
-    """Vary each latent dimension by itself, those with most KL first (.png and .gif)."""
-    _look("traverse", locals())
-
-
-@commands.command()
-def manifold(
-    run: Run,
-    label: OneLabel = None,
-    steps: Annotated[int, typer.Option(min=2, help="Images in each of the two directions.")] = 20,
-    output: Output = None,
-    force: Force = False,
-    trust: Trust = None,
-) -> None:
-    """Draw the latent plane of a model with latent_dim=2 (.png)."""
-    _look("manifold", locals())
-
-
-@commands.command()
-def embed(
-    run: Run,
-    own: Own = None,
-    split: Split = "test",
-    images: Images = None,
-    umap: Annotated[bool, typer.Option("--umap", help="Draw a UMAP instead of principal components.")] = False,
-    label: Label = None,
-    invert: Invert = False,
-    stochastic: Stochastic = False,
-    seed: Seed = None,
-    output: Output = None,
-    force: Force = False,
-    trust: Trust = None,
-) -> None:
-    """Write the codes of images as tables (.npz, .csv) and draw them in two dimensions (.png)."""
-    _look("embed", locals())
-
-
-def _look(command: str, given: dict[str, Any]) -> None:
-    """Call the function of `vaelab.looking.explore` with what was given; print the files that it has written.
-
-    What is to be said of them goes to the standard error.
+    Args:
+        name: of the command, and of the function in `vaelab.looking.MODULE` that it calls.
+        summary: for the help.
+        options: names of its options.
+        module: where the function is.
+        own: options that no other command has, or has with another meaning.
     """
-    from vaelab.looking import explore
 
-    result = getattr(explore, command)(**{name: value for name, value in given.items() if value is not None})
-    for note in result.notes:
-        typer.echo(note, err=True)
-    for path in result.paths:
-        typer.echo(path)
+    def command(**given: Any) -> None:
+        if "labels" in given:
+            given["labels"] = given["labels"] and given["labels"].split(",")
+        function = getattr(import_module(f"vaelab.looking.{module}"), name)
+        result = function(**{key: value for key, value in given.items() if value is not None})
+        for note in result.notes:
+            typer.echo(note, err=True)
+        for path in result.paths:
+            typer.echo(path)
+
+    commands.command(name, help=summary)(with_options(command, options, own))
+
+
+_drawing(
+    "reconstruct",
+    "Draw images over their reconstructions (.png); of a table, write both (.csv).",
+    "run own split images label invert stochastic seed output force trust",
+)
+_drawing(
+    "sample",
+    "Draw new images from the prior (.png).",
+    "run count labels fit_gaussian stochastic seed output force trust",
+    count=option(int, 64, min=1, help="How many images."),
+    labels=option(
+        str | None, None, help="Of a conditional model: names or numbers, 0,1,2 in turn; by default every one."
+    ),
+    fit_gaussian=option(
+        bool, False, "--fit-gaussian", help="Draw z from a Gaussian fitted to the codes of the training images."
+    ),
+    stochastic=option(bool, False, "--stochastic", help="Sample the pixels from p(x|z) instead of taking their means."),
+)
+_drawing(
+    "interpolate",
+    "Go from each image to the next between their codes (.png, or .gif with --output).",
+    "run own split images steps spherical label invert stochastic seed output force trust",
+    steps=option(int, 11, min=2, help="Images from one to the next, with both ends."),
+    spherical=option(bool, False, "--spherical", help="On an arc instead of a line."),
+)
+_drawing(
+    "traverse",
+    "Vary each latent dimension by itself, those with the largest KL first (.png and .gif).",
+    "run split image label dimensions reach steps stochastic seed output force trust",
+    image=option(int | None, None, min=0, help="Hold the code of this image of the split instead of the mean."),
+    label=option(
+        str | None, None, help="The label, name or number, given to a conditional model; by default the image's, or 0."
+    ),
+    dimensions=option(int, 16, min=1, help="The largest number of rows."),
+    reach=option(float, 3.0, help="Standard deviations on both sides of the mean."),
+    steps=option(int, 11, min=2, help="Columns: values of each dimension."),
+)
+_drawing(
+    "manifold",
+    "Draw the latent plane of a model with latent_dim=2 (.png).",
+    "run label steps output force trust",
+    label=option(str | None, None, help="The label, name or number, given to a conditional model; by default 0."),
+    steps=option(int, 20, min=2, help="Images in each of the two directions."),
+)
+_drawing(
+    "embed",
+    "Write the codes of images as tables (.npz, .csv) and draw them in two dimensions (.png).",
+    "run own split images umap label invert stochastic seed output force trust",
+    module="embedding",
+    umap=option(bool, False, "--umap", help="Draw a UMAP instead of principal components."),
+)

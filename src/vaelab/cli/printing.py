@@ -13,7 +13,7 @@ from rich.text import Text
 from vaelab import text
 
 if TYPE_CHECKING:
-    from vaelab.looking.evaluate import Evaluation
+    from vaelab.looking.evaluate import Evaluated
     from vaelab.runs.run import Run
     from vaelab.sweeps.folder import SweepFolder
 
@@ -92,16 +92,19 @@ def _print_metrics(metrics: Mapping[str, float]) -> None:
     console().print(table)
 
 
-def print_evaluation(evaluation: "Evaluation") -> None:
+def print_evaluation(evaluation: "Evaluated") -> None:
     """A table of the metrics with their units, and the reasons why others are missing."""
-    output = console(wide=True)
-    output.print(", ".join(f"{key} {value}" for key, value in evaluation.header.items()), soft_wrap=True)
+    output, found = console(wide=True), evaluation.found
+    header = f"{found.images} images of the {found.split} split, step {found.step}, seed {found.seed}"
+    header += "" if found.binarize == "none" else f", binarized ({found.binarize})"
+    header += ", conditional on labels" if found.conditional else ""
+    output.print(header, soft_wrap=True)
     table = Table(box=None)
     table.add_column("metric", style="bold", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("±", no_wrap=True)
     table.add_column("unit")
-    for name, metric in evaluation.metrics.items():
+    for name, metric in found.metrics.items():
         value, error = metric.value, metric.standard_error
         shown = f"{value:.6g}" if isinstance(value, float | int) else f"{min(value):.3g} to {max(value):.3g}"
         details = [

@@ -3,6 +3,7 @@
 Nothing here imports torch: a misspelt key is answered at once.
 """
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -137,9 +138,13 @@ def _misplaced(config: DictConfig, hydra: Loader) -> Iterator[str]:
         name = config.hydra.runtime.choices.get(group)
         places = [path.removeprefix("file://") for path in hydra.sources(config)]
         file = next((path for path in (Path(p, group, f"{name}.yaml") for p in places) if path.is_file()), None)
-        if file is None or "@package _global_" in file.read_text(errors="replace"):
+        if file is None:
             continue
-        if not file.read_bytes().removeprefix(b"\xef\xbb\xbf").strip():
+        content = file.read_bytes()
+        if b"@package _global_" in content:
+            if content.startswith(BOM_UTF8):
+                yield f"{file} begins with a byte order mark, which hides its first line: save it as UTF-8 without one"
+        elif not content.removeprefix(BOM_UTF8).strip():
             yield f"{file} is empty: an option of {group} holds keys of the config, under the line # @package _global_"
         else:
             yield f"{file}: its first line should be `# @package _global_`, by which its keys are those of the config"

@@ -1,12 +1,10 @@
 """What was typed after a command: parsed once into Hydra's objects, and what is wrong with it."""
 
-import re
-import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -72,24 +70,13 @@ def parse(texts: Sequence[str], mistakes: list[str]) -> Overrides:
             try:
                 override = hydra.parse(text)
             except HydraException as error:
-                mistakes.append(f"{text}: not an override ({said(error)}); write {_written_right(text)}")
+                mistakes.append(f"{text}: not an override ({said(error)}); {_rewritten(text)}")
                 continue
             if override.key_or_group.strip("= "):
                 parsed.append(override)
             else:
                 mistakes.append(f"{text}: not an override (it names no key); write key=value")
     return Overrides(parsed)
-
-
-def _written_right(text: str) -> str:
-    """How a shell is told an override whose value has characters that the grammar does not."""
-    key, _, value = text.partition("=")
-    if "," in value and not text.isascii():
-        return "key=value, and a value of other than plain letters in quotes: key='\"value\"'"
-    if not value or "," in value or value[0] in "[{'\"$" or '"' in value or not re.fullmatch(r"[+\w./@-]+", key):
-        return "key=value"
-    quoted = f'{key}="{value}"'
-    return f"the value in quotes: {shlex.quote(quoted)}"
 
 
 def unsearchable(overrides: Overrides) -> Iterator[str]:
@@ -115,7 +102,8 @@ def wrong(overrides: Overrides, hydra: Loader) -> list[str]:
         group, text = override.key_or_group, str(override.input_line)
         if override.is_sweep_override():
             values = text.partition("=")[2]
-            as_list = f"; one value that is a list is {group}=[{values}]" if override.is_choice_sweep() else ""
+            listed = isinstance(override.value(), ChoiceSweep)
+            as_list = f"; one value that is a list is {group}=[{values}]" if listed else ""
             mistakes.append(f"{text}: several values are a sweep, which needs -m (--multirun){as_list}")
             continue
         offered = options_of(group, overrides, hydra)
@@ -131,7 +119,9 @@ def wrong(overrides: Overrides, hydra: Loader) -> list[str]:
             names = [str(name) for name in (chosen if isinstance(chosen, list) else [chosen]) if name is not None]
             unknown = [name for name in names if name not in offered]
             mistakes += [f"{group}={name}: no such option{did_you_mean(name, offered)}" for name in unknown]
-            sound += [] if unknown else [text]
+            chosen_already = override.is_add() and not _composes([text], hydra) and _composes([text[1:]], hydra)
+            mistakes += [f"{text}: {group} is a part of every config; leave out the +"] if chosen_already else []
+            sound += [] if unknown or chosen_already else [text]
     flat = keys_of(hydra.compose(sound if _composes(sound, hydra) else []))
     for override in keys:
         if not override.is_add() and not override.is_force_add() and override.key_or_group not in flat:
@@ -159,6 +149,8 @@ def unknown_key(key: str, known: Collection[str]) -> str:
         where = f"{last} is not part of this config"
         if key == f"{last}._target_":
             return f"{key}: {where}; choose one, {last}={options(last)[0]}, or add a class: +{key}=..."
+    if last not in known and parent in ("callbacks", "logger", "metrics") and key == f"{parent}.{last}._target_":
+        return f"{key}: {where}; add it: +{key}=..."
     named = _named(key.rpartition(".")[2], known)
     if named:
         return f"{key}: {where}; did you mean {' or '.join(named)}?"
@@ -180,6 +172,15 @@ def _named(word: str, known: Collection[str]) -> list[str]:
     last = [key for key in known if "." in key and key.rpartition(".")[2] == word and not key.startswith("hydra.")]
     top = [word] if word in known else []
     return list(dict.fromkeys([*meant, *top, *sorted(last, key=lambda key: key.count("."))]))[:3]
+
+
+def _rewritten(text: str) -> str:
+    """How to write what cannot be read as an override."""
+    key, equals, _ = text.partition("=")
+    if equals:
+        return f"write key=value, and a value with brackets, spaces or other letters in quotes: {key}='\"...\"'"
+    fitting = [f"{group}={text}" for group in groups() if text in options(group)]
+    return f"did you mean {fitting[0]}?" if fitting else "write key=value"
 
 
 def keys_of(config: DictConfig) -> list[str]:

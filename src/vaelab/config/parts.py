@@ -159,8 +159,8 @@ class Maker:
         places = shipped_targets().get(name, ()) if isinstance(name, str) else ()
         if not places:
             kinds = [kind.module for kind in stock.KINDS if stock.named(path, f"{kind.module}.X") is kind]
-            of_kind = f", and a class of {kinds[0]} has its full name" if kinds else ""
-            return f"not among the parts that vaelab ships; one of your own package needs --trust PACKAGE{of_kind}"
+            of_kind = f", or a class of {kinds[0]} by its full name" if kinds else ""
+            return f"not a part that vaelab ships; use one of your own with --trust PACKAGE{of_kind}"
         if not may_stand(name, path):
             fitting = [name for name in shipped_targets() if may_stand(name, path)]
             return f"no part that can stand there{did_you_mean(name, fitting)}"

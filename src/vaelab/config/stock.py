@@ -137,7 +137,7 @@ def loaded(kind: Kind, name: str) -> type:
     """The class of a name.
 
     Raises:
-        ValueError: there is none, or not of that kind, or it cannot be used here.
+        ValueError: there is none, or it is not of that kind.
     """
     attribute = name.rpartition(".")[2]
     module = import_module(kind.module)
@@ -145,10 +145,15 @@ def loaded(kind: Kind, name: str) -> type:
     if kind_of(target) is not kind:
         names = [each for each in dir(module) if kind_of(getattr(module, each)) is kind]
         raise ValueError(f"{kind.module} has no such class{did_you_mean(attribute, names)}")
-    if attribute in REFUSED:
-        raise ValueError(f"cannot be used: {REFUSED[attribute]}")
     assert isinstance(target, type)
     return target
+
+
+def refusal(part: type) -> str | None:
+    """Why a class, or one of one's own that inherits from it, cannot be used; None where it can be."""
+    places = tuple(kind.module.partition(".")[0] for kind in KINDS)
+    bases = [base.__name__ for base in part.__mro__ if base.__module__.startswith(places) and base.__name__ in REFUSED]
+    return f"cannot be used: {REFUSED[bases[0]]}" if bases else None
 
 
 def arguments(path: str, kind: Kind, target: type, values: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
@@ -196,6 +201,9 @@ def _converted(path: str, annotation: Any, value: Any, mistakes: list[str]) -> A
 
 def made(path: str, kind: Kind, target: type, values: Mapping[str, Any], mistakes: list[str]) -> Any:
     """What a class and its arguments make, once tried; `mistakes` gets what is wrong with them."""
+    if (reason := refusal(target)) is not None:
+        mistakes.append(f"{path}._target_={target.__module__}.{target.__qualname__}: {reason}")
+        return None
     before = len(mistakes)
     keywords = arguments(path, kind, target, values, mistakes)
     if len(mistakes) > before:

@@ -58,7 +58,7 @@ def _as_number(value: Any, messages: Iterable[str]) -> str:
         float(value)
     except ValueError:
         return ""
-    return "; it is text: leave the quotes out, or decode a variable: ${oc.decode:${oc.env:NAME}}"
+    return "; it is text: leave the quotes out, or decode a variable: '\"${oc.decode:${oc.env:NAME}}\"'"
 
 
 def mapped(annotation: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from vaelab.data.array import ArrayData
 from vaelab.data.augmentation import Augmentation
-from vaelab.data.batches import Batch, Batches
+from vaelab.data.batches import Batch, Batches, in_turn
 from vaelab.data.bundled import MNIST5k, ScikitDigits, Wine
 from vaelab.data.decoded_sets import CelebA, Omniglot
 from vaelab.data.dsprites import DSprites
@@ -59,6 +59,7 @@ __all__ = [
     "TableData",
     "Waves",
     "Wine",
+    "in_turn",
     "rows_at_once",
     "why_not_of",
 ]

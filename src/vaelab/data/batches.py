@@ -1,7 +1,7 @@
 """Batches gathered from a tensor: one indexed read each, no per-sample Python."""
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -9,6 +9,8 @@ from torch import Tensor
 from vaelab.data.augmentation import Augmentation
 from vaelab.data.images import Images
 from vaelab.seeding import derive_seed
+
+Found = TypeVar("Found")
 
 
 class Batch(NamedTuple):
@@ -34,6 +36,7 @@ class Batches:
         device: where batches are made; by default where the images are.
         rank: which of the processes that share every batch this one is.
         world_size: how many they are; process r takes the images r, r + world_size, ... of a batch.
+        whole: process r takes the batches r, r + world_size, ... as they are, and has empty ones for the others.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Batches:
         device: torch.device | None = None,
         rank: int = 0,
         world_size: int = 1,
+        whole: bool = False,
     ) -> None:
         if (dynamic or augment) and seed is None:
             raise ValueError("dynamic binarization and augmentation draw: they need a seed")
@@ -60,6 +64,7 @@ class Batches:
         self.device = device or images.store.device
         self.rank = rank
         self.world_size = world_size
+        self.whole = whole
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -71,7 +76,8 @@ class Batches:
         store, labels, scaled = self.images.store, self.images.store_labels, self.images.scaling.apply
         batches = torch.split(self.images.rows(self.order(epoch)), self.batch_size)
         for number, rows in enumerate(batches[start:], start):
-            own = self._own(rows)
+            mine = self.whole and number % self.world_size == self.rank
+            own = (rows if mine else rows[:0]) if self.whole else self._own(rows)
             x = scaled(store.rows(own).to(self.device))
             if self.augment is not None:
                 assert self.seed is not None
@@ -103,6 +109,16 @@ class Batches:
         # Drawn on the CPU: the same order on every device.
         generator = _generator(self.seed, "order", epoch, torch.device("cpu"))
         return torch.randperm(len(self.images), generator=generator).to(device)
+
+
+def in_turn(shares: Sequence[Sequence[Found]]) -> list[Found]:
+    """What each process has found in its `whole` batches, in the order of the batches.
+
+    >>> in_turn([["first", "third"], ["second"]])
+    ['first', 'second', 'third']
+    """
+    longest = max(map(len, shares))
+    return [share[number] for number in range(longest) for share in shares if number < len(share)]
 
 
 def _generator(seed: int | None, purpose: str, index: int, device: torch.device) -> torch.Generator:

@@ -37,6 +37,16 @@ def rows_at_once(shape: tuple[int, ...]) -> int:
     return max(1, min(MOST_ROWS_AT_ONCE, NUMBERS_AT_ONCE // torch.Size(shape).numel()))
 
 
+def spread(count: int, size: int) -> list[int]:
+    """So many numbers below `size`, or all, at equal distances.
+
+    >>> spread(4, 10), spread(4, 3)
+    ([0, 2, 5, 7], [0, 1, 2])
+    """
+    count = min(count, size)
+    return [number * size // count for number in range(count)]
+
+
 class Images:
     """Rows of a store and their labels: all of them, or those numbered in `index`, without a copy of any.
 
@@ -106,6 +116,10 @@ class Images:
     def first(self, number: int) -> "Images":
         """The first so many of them."""
         return self.take(torch.arange(min(number, len(self)), device=self.store.device))
+
+    def spread(self, number: int) -> "Images":
+        """So many of them at equal distances, since rows may be sorted by class; all where there are fewer."""
+        return self.take(torch.tensor(spread(number, len(self)), device=self.store.device, dtype=torch.int64))
 
     def scaled(self, scaling: Scaling) -> "Images":
         """The same rows under another scaling."""

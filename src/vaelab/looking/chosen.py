@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vaelab.data import Form, ImageData, Images
+from vaelab.data.images import spread
 from vaelab.data.scaling import AS_IT_IS
 from vaelab.errors import DataError, RunError, did_you_mean
 from vaelab.looking.own_images import read_own
@@ -31,11 +32,12 @@ class Chosen(NamedTuple):
 
 
 def choose(
-    data: ImageData, own: Sequence[Path], split: str, images: str | None, invert: bool, default: str | None
+    data: ImageData, own: Sequence[Path], split: str, images: str | None, invert: bool, default: int | str | None
 ) -> Chosen:
     """Those of one's own images, or else of a split, that `images` says, as `numbered` reads it.
 
-    Where it says nothing, they are all of one's own, or as many of the split as `default` says.
+    Where it says nothing, they are all of one's own, or those of the split that `default` says: all, numbers, or so
+    many that are spread over it, since data may be sorted by class.
 
     Raises:
         DataError: there are no such images, or they cannot be read.
@@ -49,8 +51,12 @@ def choose(
         raise RunError("--invert is for images of one's own: name their files after the run")
     else:
         found, what = split_images(data, split), f"{split} {noun(data.form)}"
-        text = images or fewer(default, len(found)) or str(len(found))
-        numbers = numbered(text, what, len(found), option="--images")
+        if images is None and default is None:
+            numbers = list(range(len(found)))
+        elif images is None and isinstance(default, int):
+            numbers = spread(default, len(found))
+        else:
+            numbers = numbered(images or str(default), what, len(found), option="--images")
         some = found.take(torch.tensor(numbers, device=found.store.device))
         return Chosen(some, [*map(str, numbers)], some.labels if data.classes else None, what, [])
     if images is None:
@@ -141,8 +147,3 @@ def numbered(text: str, what: str, size: int, *, option: str) -> list[int]:
 def noun(form: Form) -> str:
     """What rows are called."""
     return "images" if form.is_image else "rows"
-
-
-def fewer(default: str | None, size: int) -> str | None:
-    """A default count, where there are as many; a list of numbers as it is."""
-    return str(min(int(default), size)) if default is not None and default.isdecimal() else default

@@ -1,15 +1,75 @@
-"""Codes of images as tables, and as points in two dimensions."""
+"""Codes of images as tables, and as points in two dimensions: the command `embed`."""
 
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaelab import figures
 from vaelab.errors import RunError
 from vaelab.files import replacing
+from vaelab.looking.chosen import choose, labels_for
+from vaelab.looking.codes import codes_of
+from vaelab.looking.load import opened
+from vaelab.looking.outputs import Result, Writers, seeded, targets_of, write
+
+if TYPE_CHECKING:
+    from vaelab.runs.run import Run
 
 Points = tuple[np.ndarray, tuple[str, str]]  # (N, 2), and what the axes are
+
+
+def embed(
+    run: "Run | str | Path",
+    own: Sequence[Path] = (),
+    *,
+    split: str = "test",
+    images: str | None = None,
+    umap: bool = False,
+    label: int | str | None = None,
+    invert: bool = False,
+    stochastic: bool = False,
+    seed: int | None = None,
+    output: Sequence[Path] = (),
+    force: bool = False,
+    trust: Sequence[str] = (),
+) -> Result:
+    """The codes of images: a table (.npz, .csv) and a picture of them in two dimensions (.png).
+
+    The .npz holds `z` (N, Z), float32, the means of q(z|x) or, `stochastic`, samples; `names` (N,), which are numbers
+    in the split or file names; and `labels` (N,) where there are any. The .csv holds the same in columns. The picture
+    shows the first two principal components or, `umap`, a UMAP (McInnes et al. 2018).
+
+    Further arguments as in `reconstruct`; without `images` they are all of the split.
+    """
+    targets = targets_of("embed", run, [".npz", ".csv", ".png"], output, force)
+    trained = opened(run, trust=trust)
+    chosen = choose(trained.experiment.data, own, split, images, invert, None)
+    told = labels_for(trained.model, len(chosen.rows), chosen.labels, label, trained.experiment.data.names)
+    with seeded(trained, seed):
+        z = codes_of(trained.model, chosen.rows, told, stochastic=stochastic).numpy()
+    labels = chosen.labels.numpy() if chosen.labels is not None else None
+    classes = trained.experiment.data.names
+    named = [classes[label] if label < len(classes) else str(label) for label in labels] if labels is not None else None
+    title = f"{trained.experiment.name}: codes of {len(z)} {chosen.what}"
+    notes = list(chosen.notes)
+    if any(path.suffix.lower() == ".png" for path in targets):  # before anything is written, since it may fail
+        map_seed = trained.experiment.seed if seed is None else seed
+        try:
+            points, axes = umap_points(z, map_seed) if umap else principal_components(z)
+        except RunError as error:
+            if output or umap:
+                raise
+            notes.append(f"no picture: {error}")
+            targets = [path for path in targets if path.suffix.lower() != ".png"]
+    writers: Writers = {
+        ".npz": lambda path: save_npz(path, z, chosen.names, labels),
+        ".csv": lambda path: save_csv(path, z, chosen.names, named),
+        ".png": lambda path: figures.scatter(points, labels, path, title=title, axes=axes, names=classes),
+    }
+    return write(targets, writers, notes)
 
 
 def principal_components(z: np.ndarray) -> Points:
@@ -56,14 +116,13 @@ def save_npz(path: Path, z: np.ndarray, names: Sequence[str], labels: np.ndarray
 
 
 def save_csv(path: Path, z: np.ndarray, names: Sequence[str], labels: Sequence[str] | None) -> None:
-    """A line an image: its name, the name of its label where there are any, and z0, z1, ..."""
+    """Write a line for each image: its name, the name of its label where there is one, and z0, z1, ..."""
+    columns = {"image": names} if labels is None else {"image": names, "label": labels}
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        label = [] if labels is None else ["label"]
-        table.writerow(["image", *label, *(f"z{j}" for j in range(z.shape[1]))])
-        for number, (name, code) in enumerate(zip(names, z, strict=True)):
-            own_label = [] if labels is None else [labels[number]]
-            table.writerow([name, *own_label, *(str(value) for value in code)])  # the shortest that reads as the same
+        table.writerow([*columns, *(f"z{j}" for j in range(z.shape[1]))])
+        for *known, code in zip(*columns.values(), z, strict=True):
+            table.writerow([*known, *map(str, code)])  # the shortest text that reads as the same number
 
 
 def _require(images: int, least: int, what: str) -> None:
@@ -71,15 +130,3 @@ def _require(images: int, least: int, what: str) -> None:
         raise RunError(
             f"{what} needs at least {least} images, here are {images}; --output codes.csv writes a table alone"
         )
-
-
-def save_pairs(
-    path: Path, columns: Sequence[str], names: Sequence[str], pairs: Sequence[Sequence[Sequence[float]]]
-) -> None:
-    """Two lines a row of a table, the original and its reconstruction: its name, which one it is, and its columns."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["name", "row", *columns])
-        for name, pair in zip(names, pairs, strict=True):
-            for kind, values in zip(("original", "reconstructed"), pair, strict=True):
-                writer.writerow([name, kind, *(f"{value:.6g}" for value in values)])

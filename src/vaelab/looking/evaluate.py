@@ -1,15 +1,15 @@
 """The numbers of a trained model, kept in its run folder: torch is all it takes, not Lightning."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from vaelab.config.parts import check_part
-from vaelab.errors import ConfigError, RunError, unwritten
+from vaelab.errors import ConfigError, RunError
 from vaelab.looking.load import Trained, opened
 from vaelab.metrics import likelihood
 from vaelab.metrics.factors import factors as factors_metric
@@ -17,6 +17,7 @@ from vaelab.metrics.generation import generation as generation_metric
 from vaelab.metrics.registry import Metric, Number, Value, declaration, measured, reason_against
 from vaelab.metrics.standard import PREFIX, STANDARD
 from vaelab.metrics.subject import Subject, Track, split_images
+from vaelab.runs.evaluations import Evaluation
 from vaelab.runs.folder import RunFolder
 from vaelab.runs.surroundings import threads
 
@@ -48,39 +49,21 @@ class Wanted:
     metrics: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The metrics of one split by their names, why others are not among them, and the file that keeps them."""
+@dataclass
+class Evaluated:
+    """What `vaelab evaluate` has found.
 
-    folder: RunFolder
-    header: Mapping[str, Any]
-    metrics: dict[str, Value] = field(default_factory=dict)
+    Args:
+        found: the metrics that were computed now.
+        path: the file that keeps them.
+        omitted: names of metrics that could not be computed -> why.
+        figures: drawn beside the file.
+    """
+
+    found: Evaluation
+    path: Path
     omitted: dict[str, str] = field(default_factory=dict)
     figures: list[Path] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """Of the file, without its suffix."""
-        return f"evaluation/{self.header['split']}_step{self.header['step']}_seed{self.header['seed']}"
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self.folder.path / f"{self.name}.json"
-
-    def keep(self) -> None:
-        """Write the metrics, over those that the file has of the same names and beside all others.
-
-        Raises:
-            RunError: the run folder takes no files; a StorageError where the disk is full.
-        """
-        known: dict[str, Any] = self.folder.read_json(self.name).get("metrics", {})
-        metrics = known | {name: _described(value) for name, value in self.metrics.items()}
-        try:
-            self.path.parent.mkdir(exist_ok=True)
-            self.folder.write_json(self.name, {**self.header, "metrics": metrics})
-        except OSError as error:
-            raise unwritten(self.path, error) from error
 
 
 def evaluate(
@@ -121,7 +104,7 @@ def evaluate(
     """
     wanted = Wanted(samples, generation, features, fit_gaussian, factors, metrics)
     evaluation = evaluation_of(run, wanted, split=split, seed=seed, trust=trust)
-    return {name: value.value for name, value in evaluation.metrics.items()}
+    return {name: value.value for name, value in evaluation.found.metrics.items()}
 
 
 def evaluation_of(
@@ -132,7 +115,7 @@ def evaluation_of(
     seed: int | None,
     trust: Sequence[str],
     track: Track = lambda steps, description: steps,
-) -> Evaluation:
+) -> Evaluated:
     """The same, with units and reasons; `track` may show how far each of its loops is."""
     _require_counts(wanted)
     own = [_own(name, trust) for name in wanted.metrics]
@@ -149,18 +132,19 @@ def evaluation_of(
     compared = partial(generation_metric, features=wanted.features, images=wanted.generation or 0)
     if wanted.generation is not None and (reason := reason_against(compared, subject)):
         raise RunError(f"--generation {wanted.generation}: {reason}")
-    header = {
-        "split": split,
-        "images": len(chosen),
-        "binarize": data.binarize,
-        "normalized_over": trained.model.likelihood.normalized_over,
-        "given": "nothing" if trained.model.classes is None else "labels",
-        "step": trained.step,
-        "seed": subject.seed,
-    }
-    evaluation = Evaluation(trained.folder, header)
+    found = Evaluation(
+        split=split,
+        images=len(chosen),
+        binarize=data.binarize,
+        normalized_over=trained.model.likelihood.normalized_over,
+        conditional=trained.model.classes is not None,
+        step=trained.step,
+        seed=subject.seed,
+        metrics={},
+    )
+    evaluation = Evaluated(found, trained.folder.path / "evaluation" / found.file)
     with threads(trained.experiment.threads):
-        _evaluate(subject, _asked(wanted, trained, own), evaluation)
+        _evaluate(subject, _asked(wanted, trained, own), evaluation, trained.folder)
         if wanted.factors and not subject.why_not("vectors"):
             from vaelab.looking.factors import draw
 
@@ -222,16 +206,20 @@ def _asked(wanted: Wanted, trained: Trained, own: Sequence[Metric]) -> list[tupl
     return [*((metric, str) for metric in own), *found[::-1], *((metric, str) for metric in STANDARD)]
 
 
-def _evaluate(subject: Subject, metrics: Sequence[tuple[Metric, Naming]], evaluation: Evaluation) -> None:
+def _evaluate(
+    subject: Subject, metrics: Sequence[tuple[Metric, Naming]], evaluation: Evaluated, folder: RunFolder
+) -> None:
+    computed: dict[str, Value] = {}
     try:
         for metric, named in metrics:
             for name, found in measured(metric, subject):
                 of_split = f"{PREFIX[subject.split]}/{named(name)}"
                 if isinstance(found, Value):
-                    evaluation.metrics[of_split] = found
+                    computed[of_split] = found
                 else:
                     evaluation.omitted[of_split] = found
-            evaluation.keep()  # after each part: nothing that is finished is lost
+            evaluation.found = replace(evaluation.found, metrics=computed)
+            folder.keep_evaluation(evaluation.found)  # after each part: nothing that is finished is lost
     except KeyboardInterrupt as stopped:
         stopped.args = (str(evaluation.path),)
         raise
@@ -265,8 +253,3 @@ def _device(accelerator: str | None) -> torch.device:
     """The machine's accelerator where the run may have used it and there is one, else the CPU."""
     found = torch.accelerator.current_accelerator(check_available=True) if accelerator != "cpu" else None
     return found or torch.device("cpu")
-
-
-def _described(value: Value) -> dict[str, Any]:
-    error = {} if value.standard_error is None else {"standard_error": value.standard_error}
-    return {"value": value.value, **error, "unit": value.unit, **value.details}

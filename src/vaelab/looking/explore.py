@@ -6,40 +6,26 @@ run's figures/ under the name of the function. What is drawn at random is f(seed
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 from torch.nn.functional import mse_loss
 
 from vaelab import figures
-from vaelab.data import Batches, Images, rows_at_once
-from vaelab.errors import RunError, unwritten
+from vaelab.errors import RunError
 from vaelab.looking.chosen import choose, label_number, labels_for, noun, numbered, require_labels
-from vaelab.looking.embedding import principal_components, save_csv, save_npz, save_pairs, umap_points
+from vaelab.looking.codes import codes_of, information, require_real_vectors, scale_of
 from vaelab.looking.load import Trained, opened
-from vaelab.metrics.latents import LatentsOfImages
+from vaelab.looking.outputs import Result, Writers, save_pairs, seeded, targets_of, write
 from vaelab.metrics.subject import split_images
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.latents import changing, fitted_gaussian, inverse_cdf
-from vaelab.runs.locate import folder_of
-from vaelab.seeding import derive_seed
 
 if TYPE_CHECKING:
     from vaelab.runs.run import Run
-
-Writers = Mapping[str, Callable[[Path], object]]
-
-
-class Result(NamedTuple):
-    """The files written, and what is to be said of them."""
-
-    paths: list[Path]
-    notes: list[str]
 
 
 def reconstruct(
@@ -77,18 +63,17 @@ def reconstruct(
     """
     trained = opened(run, trust=trust)
     form = trained.experiment.data.form
-    targets = _targets("reconstruct", run, [".png", ".csv"] if form.columns else [".png"], output, force)
-    chosen = choose(trained.experiment.data, own, split, images, invert, "10")
+    targets = targets_of("reconstruct", run, [".png", ".csv"] if form.columns else [".png"], output, force)
+    chosen = choose(trained.experiment.data, own, split, images, invert, 10)
     model, names = trained.model, trained.experiment.data.names
     told = labels_for(model, len(chosen.rows), chosen.labels, label, names)
-    with _seeded(trained, seed), torch.no_grad():
+    with seeded(trained, seed), torch.no_grad():
         reconstructed = model.reconstruct(chosen.images, told, stochastic=stochastic)
     view = figures.View.of(form)
     error = mse_loss(reconstructed, chosen.images).item()
-    notes = [
-        *chosen.notes,
-        f"mean squared error {error:.5f} a {'pixel' if form.is_image else 'value'}",
-    ]
+    count = f"this {noun(form)[:-1]}" if len(chosen.rows) == 1 else f"these {len(chosen.rows)} {noun(form)}"
+    of = "pixel" if form.is_image else "value"
+    notes = [*chosen.notes, f"mean squared error of {count}: {error:.5f} per {of}"]
     if (
         own
         and not invert
@@ -105,7 +90,7 @@ def reconstruct(
         ".png": lambda path: figures.save(picture, path, title=title, rows=rows),
         ".csv": lambda path: save_pairs(path, form.columns, chosen.names, values),
     }
-    return _write(targets, writers, notes)
+    return write(targets, writers, notes)
 
 
 def sample(
@@ -126,7 +111,7 @@ def sample(
     With `fit_gaussian` z is drawn from a Gaussian with full covariance that is fitted to the codes of the training
     images: what a plain autoencoder, which has no prior, can be sampled from.
     """
-    targets = _targets("sample", run, [".png"], output, force)
+    targets = targets_of("sample", run, [".png"], output, force)
     trained = opened(run, trust=trust)
     model, name = trained.model, trained.experiment.name
     if model.prior is None and not fit_gaussian:
@@ -143,12 +128,12 @@ def sample(
         require_labels(model, numbers)
     told = torch.tensor(numbers)[torch.arange(count) % len(numbers)] if numbers else None
     if fit_gaussian:
-        _require_real_vectors(model)
+        require_real_vectors(model)
     source, prior = "samples from the prior", None
-    with _seeded(trained, seed):
+    with seeded(trained, seed):
         if fit_gaussian:
             train = split_images(trained.experiment.data, "train")
-            prior = fitted_gaussian(_codes(model, train, train.labels, stochastic=True))
+            prior = fitted_gaussian(codes_of(model, train, train.labels, stochastic=True))
             source = f"samples from a Gaussian fitted to the codes of {len(train)} training images"
         try:
             images = model.sample(count, labels=told, prior=prior, stochastic=stochastic)
@@ -160,7 +145,7 @@ def sample(
         title += f", label {names[numbers[0]]}"
     picture = figures.samples(figures.View.of(trained.experiment.data.form)(images), columns)
     of_columns = {"columns": [names[label] for label in numbers[:columns]], "corner": "label"} if columns else {}
-    return _write(targets, {".png": lambda path: figures.save(picture, path, title=title, **of_columns)}, [])
+    return write(targets, {".png": lambda path: figures.save(picture, path, title=title, **of_columns)}, [])
 
 
 def interpolate(
@@ -186,10 +171,10 @@ def interpolate(
 
     Further arguments as in `reconstruct`; `output` may be a .gif as well.
     """
-    targets = _targets("interpolate", run, [".png", ".gif"], output, force, default=[".png"])
+    targets = targets_of("interpolate", run, [".png", ".gif"], output, force, default=[".png"])
     trained = opened(run, trust=trust)
     model = trained.model
-    default = "6" if own or label is not None or model.classes is None else _of_one_label(trained, split, 6)
+    default = 6 if own or label is not None or model.classes is None else _of_one_label(trained, split, 6)
     chosen = choose(trained.experiment.data, own, split, images, invert, default)
     if len(chosen.rows) < 2:
         raise RunError(
@@ -203,8 +188,8 @@ def interpolate(
             "or say with --label 3 what the model is told of all of them"
         )
     if model.space != "the unit sphere":
-        _require_real_vectors(model)
-    with _seeded(trained, seed):
+        require_real_vectors(model)
+    with seeded(trained, seed):
         path = model.interpolate(first, last, steps, told[:-1], spherical=spherical, stochastic=stochastic)
     view = figures.View.of(trained.experiment.data.form)
     spherical = spherical or model.space == "the unit sphere"
@@ -226,7 +211,7 @@ def interpolate(
             titles=[f"{trained.experiment.name}: {kind}, t = {float(times[t]):.2f}" for t in there_and_back],
         ),
     }
-    return _write(targets, writers, chosen.notes)
+    return write(targets, writers, chosen.notes)
 
 
 def traverse(
@@ -258,20 +243,20 @@ def traverse(
     """
     if not (0 < reach < math.inf):
         raise RunError(f"--reach {reach:g}: give a number of standard deviations above 0, such as 3")
-    targets = _targets("traverse", run, [".png", ".gif"], output, force)
+    targets = targets_of("traverse", run, [".png", ".gif"], output, force)
     trained = opened(run, trust=trust)
     model, name = trained.model, trained.experiment.name
-    _require_real_vectors(model)
+    require_real_vectors(model)
     found = split_images(trained.experiment.data, split)
     number = None
     if image is not None:
         (number,) = numbered(f"{image},", f"{split} images", len(found), option="--image")
     own = found.labels[:1] * 0 if number is None else found.labels[number : number + 1]
     told = labels_for(model, 1, own, label, trained.experiment.data.names)
-    with _seeded(trained, seed):
-        codes = _codes(model, found, found.labels, stochastic=stochastic)
-        centre, spread, scale = _scale(model, codes)
-        weights, sorted_by, unit = _information(model, found, found.labels, codes)
+    with seeded(trained, seed):
+        codes = codes_of(model, found, found.labels, stochastic=stochastic)
+        centre, spread, scale = scale_of(model, codes)
+        weights, sorted_by, unit = information(model, found, found.labels, codes)
         offsets = torch.linspace(-reach, reach, steps)
         held = centre if number is None else codes[number]
         rows = model.traverse(held, centre[:, None] + spread[:, None] * offsets, told)  # (Z, steps, C, H, W)
@@ -304,7 +289,7 @@ def traverse(
     }
     if sorted_by != "KL":
         notes.append("this model has no KL of each dimension: sorted by the variance of the codes")
-    return _write(targets, writers, notes)
+    return write(targets, writers, notes)
 
 
 def manifold(
@@ -325,10 +310,10 @@ def manifold(
     Raises:
         RunError: the model has another number of latent dimensions.
     """
-    targets = _targets("manifold", run, [".png"], output, force)
+    targets = targets_of("manifold", run, [".png"], output, force)
     trained = opened(run, trust=trust)
     model, name, size = trained.model, trained.experiment.name, trained.model.posterior.latent_dim
-    _require_real_vectors(model)
+    require_real_vectors(model)
     if size != 2:
         size_of = f"latent_dim={size}, not 2" if size == trained.experiment.latent_dim else f"{size} latent dimensions"
         raise RunError(
@@ -342,7 +327,7 @@ def manifold(
     spaced = "equal steps of the prior's cumulative probability"
     if lines is None:
         train = split_images(trained.experiment.data, "train")
-        codes = _codes(model, train, train.labels)
+        codes = codes_of(model, train, train.labels)
         lines = codes.quantile(probabilities, dim=0)
         spaced = "quantiles of the training images' codes"
     labels = {
@@ -353,84 +338,7 @@ def manifold(
     }
     view = figures.View.of(trained.experiment.data.form)
     picture = figures.manifold(view(model.manifold(steps, told, codes=codes)))
-    return _write(targets, {".png": lambda path: figures.save(picture, path, **labels)}, [])
-
-
-def embed(
-    run: "Run | str | Path",
-    own: Sequence[Path] = (),
-    *,
-    split: str = "test",
-    images: str | None = None,
-    umap: bool = False,
-    label: int | str | None = None,
-    invert: bool = False,
-    stochastic: bool = False,
-    seed: int | None = None,
-    output: Sequence[Path] = (),
-    force: bool = False,
-    trust: Sequence[str] = (),
-) -> Result:
-    """The codes of images: a table (.npz, .csv) and a picture of them in two dimensions (.png).
-
-    The .npz holds `z` (N, Z), float32, the means of q(z|x) or, `stochastic`, samples; `names` (N,), which are numbers
-    in the split or file names; and `labels` (N,) where there are any. The .csv holds the same in columns. The picture
-    shows the first two principal components or, `umap`, a UMAP (McInnes et al. 2018).
-
-    Further arguments as in `reconstruct`; without `images` they are all of the split.
-    """
-    targets = _targets("embed", run, [".npz", ".csv", ".png"], output, force)
-    trained = opened(run, trust=trust)
-    chosen = choose(trained.experiment.data, own, split, images, invert, None)
-    told = labels_for(trained.model, len(chosen.rows), chosen.labels, label, trained.experiment.data.names)
-    with _seeded(trained, seed):
-        z = _codes(trained.model, chosen.rows, told, stochastic=stochastic).numpy()
-    labels = chosen.labels.numpy() if chosen.labels is not None else None
-    classes = trained.experiment.data.names
-    named = [classes[label] if label < len(classes) else str(label) for label in labels] if labels is not None else None
-    title = f"{trained.experiment.name}: codes of {len(z)} {chosen.what}"
-    notes = list(chosen.notes)
-    if any(path.suffix.lower() == ".png" for path in targets):  # before anything is written, since it may fail
-        map_seed = trained.experiment.seed if seed is None else seed
-        try:
-            points, axes = umap_points(z, map_seed) if umap else principal_components(z)
-        except RunError as error:
-            if output or umap:
-                raise
-            notes.append(f"no picture: {error}")
-            targets = [path for path in targets if path.suffix.lower() != ".png"]
-    writers: Writers = {
-        ".npz": lambda path: save_npz(path, z, chosen.names, labels),
-        ".csv": lambda path: save_csv(path, z, chosen.names, named),
-        ".png": lambda path: figures.scatter(points, labels, path, title=title, axes=axes, names=classes),
-    }
-    return _write(targets, writers, notes)
-
-
-@torch.no_grad()
-def _codes(model: Autoencoder, images: Images, labels: Tensor, *, stochastic: bool = False) -> Tensor:
-    """Means or samples of q(z|x), (N, Z)."""
-    return torch.cat([q.sample() if stochastic else q.mean for q in _posteriors(model, images, labels)])
-
-
-def _posteriors(model: Autoencoder, images: Images, labels: Tensor) -> Iterator[Distribution]:
-    """Q(z|x) of images with their labels, some at a time."""
-    size = rows_at_once(images.shape)
-    batches = Batches(images, batch_size=size, device=torch.device("cpu"))
-    for batch, y in zip(batches, torch.split(labels, size), strict=True):
-        yield model.encode(batch.images, y)
-
-
-@torch.no_grad()
-def _information(model: Autoencoder, images: Images, labels: Tensor, codes: Tensor) -> tuple[Tensor, str, str]:
-    """How much each dimension tells of an image, (Z,), by what, and the unit: mean KL, or variance of the codes."""
-    found = LatentsOfImages(model.prior() if model.prior is not None else None)
-    for q in _posteriors(model, images, labels):
-        found.add(q)
-        if found.no_kl:  # not a sum over dimensions, or not in closed form
-            return codes.var(0, correction=0), "variance", ""
-    assert found.kl_per_dimension is not None
-    return found.kl_per_dimension, "KL", " nats"
+    return write(targets, {".png": lambda path: figures.save(picture, path, **labels)}, [])
 
 
 def _of_one_label(trained: Trained, split: str, most: int) -> str:
@@ -445,76 +353,8 @@ def _label_of(trained: Trained, told: Tensor) -> str:
     return "" if trained.model.classes is None else f", label {trained.experiment.data.names[int(told)]}"
 
 
-def _require_real_vectors(model: Autoencoder) -> None:
-    """Raise RunError where z cannot be any vector."""
-    try:
-        model.require_real_vectors()
-    except ValueError as error:
-        raise RunError(str(error)) from error
-
-
-def _scale(model: Autoencoder, codes: Tensor) -> tuple[Tensor, Tensor, str]:
-    """Mean and standard deviation of each dimension, (Z,), of the prior or else of codes; what offsets of them are."""
-    try:
-        if model.prior is None:
-            raise NotImplementedError
-        prior = model.prior()
-        centre, spread = prior.mean, prior.stddev
-    except NotImplementedError:
-        centre, spread = codes.mean(0), codes.std(0, correction=0)
-    standard = bool((centre == 0).all() and (spread == 1).all())
-    return centre, spread, "z" if standard else "(z - mean) / std"
-
-
 def _better_inverted(model: Autoencoder, images: Tensor, labels: Tensor) -> bool:
     """Whether 1 - x would be reconstructed with less than half the error."""
     with torch.no_grad():
         errors = [mse_loss(model.reconstruct(x, labels), x).item() for x in (images, 1 - images)]
     return errors[1] < errors[0] / 2
-
-
-@contextmanager
-def _seeded(trained: Trained, seed: int | None) -> Iterator[None]:
-    """Draw from the seed that the figures of training are drawn from; the caller's generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(trained.experiment.seed if seed is None else seed, "figures"))
-        yield
-
-
-def _targets(
-    verb: str,
-    run: "Run | str | Path",
-    suffixes: Sequence[str],
-    output: Sequence[Path],
-    force: bool,
-    default: Sequence[str] | None = None,
-) -> list[Path]:
-    """The files to write, looked at before anything is computed.
-
-    Raises:
-        RunError: one has a suffix that says nothing, or is there already.
-    """
-    folder = folder_of(run)
-    targets = [Path(path) for path in output]
-    targets = targets or [folder.figures / f"{verb}{suffix}" for suffix in default or suffixes]
-    mistakes = []
-    for path in targets:
-        if path.suffix.lower() not in suffixes:
-            mistakes.append(f"--output {path}: {verb} writes {', '.join(suffixes)}, by the name's ending")
-        elif path.is_dir():
-            mistakes.append(f"--output {path} is a folder: name a file in it")
-        elif path.exists() and not force:
-            mistakes.append(f"{path} is there already: --force replaces it, --output writes elsewhere")
-    if mistakes:
-        raise RunError("\n".join(mistakes))
-    return targets
-
-
-def _write(targets: Sequence[Path], writers: Writers, notes: Sequence[str]) -> Result:
-    """Write each target by what its suffix asks for, whole or not at all."""
-    for path in targets:
-        try:
-            writers[path.suffix.lower()](path)
-        except OSError as error:
-            raise unwritten(path, error) from error
-    return Result(list(targets), list(notes))

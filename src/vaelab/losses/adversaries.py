@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaelab.losses.divergences import gaussian_total_correlation, mmd_to_prior
+from vaelab.losses.divergences import mmd_to_prior, moment_matched_total_correlation
 from vaelab.losses.needs import need_density, need_independent_dimensions, need_prior, need_uncoupled
 from vaelab.losses.objective import Critics, Term
 from vaelab.losses.step import Step
@@ -64,7 +64,7 @@ class DensityRatioTotalCorrelation(Adversary):
 
     D is the probability that z is a sample of q(z) rather than of prod_j q(z_j), of which permuting each dimension over
     the batch makes samples (their algorithm 1, which permutes a second batch; this one permutes the same, and costs
-    half). An evaluation takes `gaussian_total_correlation`, as `gaussian_tc`.
+    half). An evaluation takes `moment_matched_total_correlation`, as `gaussian_tc`.
     """
 
     couples_images = True
@@ -82,7 +82,7 @@ class DensityRatioTotalCorrelation(Adversary):
 
     def evaluate(self, step: Step) -> Tensor:
         """That of the Gaussian with the covariance of q(z)."""
-        return gaussian_total_correlation(step.q)
+        return moment_matched_total_correlation(step.q)
 
     def critic_loss(self, step: Step) -> Tensor:
         """The cross-entropy of telling z from its permutations."""

@@ -90,7 +90,7 @@ class TotalCorrelation(Term):
     estimated from a batch, see `total_correlation`. The estimate knows q(z) by its batch alone: at the information
     that an image usually has in z it is far above the truth (7.8, 13.8, 22.1 nats at a KL of 18, 24, 32 where the truth
     is 0, for 128 of 55,000 images), and its gradient pushes against information too. An evaluation therefore takes
-    `gaussian_total_correlation`, as `gaussian_tc`.
+    `moment_matched_total_correlation`, as `gaussian_tc`.
 
     Args:
         weight: beta - 1.
@@ -114,7 +114,7 @@ class TotalCorrelation(Term):
 
     def evaluate(self, step: Step) -> Tensor:
         """That of the Gaussian with the covariance of q(z)."""
-        return gaussian_total_correlation(step.q)
+        return moment_matched_total_correlation(step.q)
 
 
 class MMD(Term):
@@ -209,7 +209,7 @@ def total_correlation(
     return correlation
 
 
-def gaussian_total_correlation(q: Distribution) -> Tensor:
+def moment_matched_total_correlation(q: Distribution) -> Tensor:
     """The total correlation of the Gaussian with q(z)'s covariance: (sum_j log C_jj - log det C) / 2 in nats.
 
     C = cov(means) + mean(variances) over the B images is the covariance of q(z) = 1/B sum_n q(z|x_n). Of independent

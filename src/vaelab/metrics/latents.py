@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
+from vaelab.data import in_turn
 from vaelab.losses import kl_per_dimension
 from vaelab.models.distributions import Codes, Flowed, GaussianChain, OneHotCodes, VonMisesFisher
 
@@ -15,6 +16,8 @@ ACTIVE_VARIANCE = 0.01
 PAIRS_AT_ONCE = 2**20  # numbers z_j of (sample, posterior, dimension)
 MIXTURE_DRAWS = 2_000
 MEAN_DRAWS = 16  # samples of each of the two means that stand in for an expectation without a closed form
+
+BY_BATCH = ("_expectations", "_kl", "_indices", "_probabilities")  # lists of `LatentsOfImages`
 
 
 def active_units(variances: Tensor) -> int:
@@ -84,6 +87,22 @@ class LatentsOfImages:
             except (ValueError, NotImplementedError) as error:
                 self.no_kl = str(error)
 
+    def state(self) -> dict[str, Any]:
+        """What was taken in, on the CPU, for another process."""
+        lists = {name: [_on_cpu(found) for found in getattr(self, name)] for name in BY_BATCH}
+        return lists | {"_images": self._images, "_codebook_size": self._codebook_size, "no_kl": self.no_kl}
+
+    @classmethod
+    def of(cls, prior: Distribution | None, states: Sequence[dict[str, Any]]) -> "LatentsOfImages":
+        """Those that several processes have taken in, of batches that they share."""
+        joined = cls(prior)
+        for name in BY_BATCH:
+            setattr(joined, name, in_turn([state[name] for state in states]))
+        joined._images = sum(state["_images"] for state in states)
+        joined._codebook_size = max(state["_codebook_size"] for state in states)
+        joined.no_kl = max(state["no_kl"] for state in states)
+        return joined
+
     @property
     def variances(self) -> Tensor | None:
         """Var_x(E_q[z_j]) over the images, (Z,), see `expectations`; None of codes."""
@@ -116,6 +135,10 @@ class LatentsOfImages:
             perplexity = _perplexity(probability.double().mean(0)).mean().item()
             return Usage(len(set(chosen.flatten().tolist())), places * size, perplexity)
         return None
+
+
+def _on_cpu(found: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    return found.cpu() if isinstance(found, Tensor) else tuple(tensor.cpu() for tensor in found)
 
 
 def _perplexity(share: Tensor) -> Tensor:

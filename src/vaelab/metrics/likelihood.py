@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 
 from vaelab.losses import Objective, Step
 from vaelab.models.autoencoder import Autoencoder
-from vaelab.models.distributions.elementary import rows_at_once
+from vaelab.models.distributions.elementary import rows_per_chunk
 from vaelab.models.parts import CodePosterior
 from vaelab.seeding import derive_seed, seed_noise
 
@@ -112,7 +112,7 @@ def importance_weighted_log_likelihood(
     for start in range(0, samples, DRAWN_AT_ONCE):
         z = q.rsample(torch.Size([min(DRAWN_AT_ONCE, samples - start)]))  # (k, B, Z)
         log_ratio = prior.log_prob(z) - q.log_prob(z)  # (k, B)
-        parts = z.split(rows_at_once(x, x.numel()))
+        parts = z.split(rows_per_chunk(x, x.numel()))
         log_p = torch.cat([model.decode(part, y).log_prob(x) for part in parts])
         total = total.logaddexp((log_p + log_ratio).cpu().double().logsumexp(0))
     return total - math.log(samples)

@@ -19,7 +19,7 @@ from vaelab.seeding import derive_seed, seed_noise
 COSTLY = 1_000  # images, where the density of z under each posterior takes a network and not just a formula
 FORMULAS = (Independent, MultivariateNormal, OneHotCodes, VonMisesFisher)
 PREFIX = {"test": "test", "validation": "val", "train": "train"}  # of names, as training's loggers have them
-NATS, SHARE = "nats per image", "share of labels"
+NATS, ACCURACY = "nats per image", "accuracy"
 UNITS = {"mse": "per pixel", "batch_perplexity": "codes"}  # of terms that are not nats
 SUPERVISED = ("linear_probe_accuracy", "knn_accuracy")
 CLUSTERINGS = ("cluster_nmi", "cluster_ari", "cluster_accuracy")
@@ -65,7 +65,7 @@ def pictures(subject: Subject) -> Some:
         except ValueError as error:
             too_small = str(error)
     yield "psnr", mean_of(torch.cat(decibels), "dB")
-    yield "ssim", too_small or mean_of(torch.cat(similarities), "1 where equal")
+    yield "ssim", too_small or mean_of(torch.cat(similarities), "1 = identical")
 
 
 @metric("codes_in_use", "perplexity", "gaussian_total_correlation", "kl_per_dimension", "active_units")
@@ -137,15 +137,15 @@ def classes(subject: Subject) -> Some:
         known = subject.codes(train, "training codes"), train.labels.cpu()
         details = {"images": len(chosen), "trained_on": len(train)}
         for name, accuracy in zip(SUPERVISED, (labels.linear_probe, labels.nearest_neighbours), strict=True):
-            yield name, Value(accuracy(*known, codes, of_codes), SHARE, details=details)
+            yield name, Value(accuracy(*known, codes, of_codes), ACCURACY, details=details)
     if len(torch.unique(of_codes)) < 2:
         yield from ((name, "all images have the same label") for name in CLUSTERINGS)
         return
     found = labels.clustering(codes, of_codes, derive_seed(subject.seed, "clusters"))
     details = {"images": len(chosen), "clusters": len(torch.unique(of_codes))}
-    yield CLUSTERINGS[0], Value(found.nmi, "1 where equal", details=details)
-    yield CLUSTERINGS[1], Value(found.ari, "1 where equal, 0 by chance", details=details)
-    yield CLUSTERINGS[2], Value(found.accuracy, SHARE, details=details)
+    yield CLUSTERINGS[0], Value(found.nmi, "1 = perfect", details=details)
+    yield CLUSTERINGS[1], Value(found.ari, "1 = perfect, 0 = chance", details=details)
+    yield CLUSTERINGS[2], Value(found.accuracy, ACCURACY, details=details)
 
 
 @metric("nll")

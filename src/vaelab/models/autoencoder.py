@@ -65,6 +65,9 @@ class Autoencoder(nn.Module):
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         """q(z|x), or q(z|x, y), of images (B, C, H, W) with labels (B,): batch (B,), event (Z,)."""
+        if x.shape[1:] != self.likelihood.shape or not x.is_floating_point():
+            expected = ", ".join(["N", *map(str, self.likelihood.shape)])
+            raise ValueError(f"x should be floats of shape ({expected}); found {x.dtype} of shape {tuple(x.shape)}")
         q: Distribution = self.posterior(self._of(self.encoder, x, y))
         return q
 
@@ -73,6 +76,9 @@ class Autoencoder(nn.Module):
 
         Labels are (B,), or (1,) where they are the same for all.
         """
+        if z.shape[-1] != self.posterior.latent_dim:
+            size = self.posterior.latent_dim
+            raise ValueError(f"z should be of shape (N, {size}), or (..., {size}); found {tuple(z.shape)}")
         parameters = self._of(self.decoder, z, y)
         p: Distribution = self.likelihood(in_full(parameters))
         return p

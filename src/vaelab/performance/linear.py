@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from vaelab.performance.torch_internals import has_onednn_product, onednn_product
+
 # Below it, the call costs what the product saves.
 SMALLEST_WEIGHT = 2**15
 
@@ -34,8 +36,7 @@ class _OneDNN(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-        return result
+        return onednn_product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -68,8 +69,7 @@ def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
 def _onednn_is_faster() -> bool:
     return (
         torch.backends.mkl.is_available()
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and has_onednn_product()
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
         and _vendor() != "GenuineIntel"
     )

@@ -12,7 +12,7 @@ import yaml
 
 from vaelab.config.compose import SETTINGS
 from vaelab.errors import RunError
-from vaelab.runs.documents import MAX_INTEGER, Manifest, number, read_text, unsigned
+from vaelab.runs.documents import MAX_INTEGER, Manifest, read_text, unsigned
 from vaelab.runs.folder import RunFolder, require_plain
 from vaelab.runs.hyperparameters import hyperparameters
 from vaelab.sweeps.folder import Entry, Record, shown
@@ -138,17 +138,13 @@ def _hyperparameters(path: Path) -> dict[str, Any]:
 
 def _evaluations(folder: RunFolder, seed: Any) -> dict[str, tuple[float, str]]:
     """The single numbers that `vaelab evaluate` has left under the run's own seed; of the newest weights each."""
-    found: dict[str, tuple[float, str]] = {}
-    names = [path.stem for path in (folder.path / "evaluation").glob("*.json") if own_file(path)]
-    for content in sorted(
-        (folder.read_json(f"evaluation/{name}") for name in names), key=lambda content: content["step"]
-    ):
-        if content["seed"] != seed:
-            continue
-        for name, metric in content["metrics"].items():
-            if not isinstance(metric["value"], list):
-                found[clean(name, MOST)] = number(metric["value"]), clean(str(metric["unit"]), MOST)
-    return found
+    return {
+        clean(name, MOST): (metric.value, clean(metric.unit, MOST))
+        for evaluation in folder.evaluations
+        if evaluation.seed == seed
+        for name, metric in evaluation.metrics.items()
+        if not isinstance(metric.value, list)
+    }
 
 
 def _command(path: Path, manifest: Manifest | None, job: Entry | None) -> str:

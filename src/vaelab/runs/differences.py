@@ -90,7 +90,7 @@ def _results(folder: RunFolder) -> dict[str, Any]:
             raise RunError(f"{path} is damaged ({error}), so the run cannot be compared") from error
     tensorboard = folder.path / "tensorboard"
     return {
-        "metrics": folder.read_json("metrics"),
+        "metrics": folder.metrics,
         "last": _of_any_folder({key: value for key, value in checkpoints[LAST].items() if key in STATE}, folder.path),
         "best": {key: value for key, value in checkpoints[BEST].items() if key == "state_dict"},
         "scalars": {

@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ValidationError
 
+from vaelab.config.values import adapter
 from vaelab.errors import RunError
 from vaelab.files import replacing
 from vaelab.text import clean, one_line
@@ -32,28 +33,61 @@ State = Literal["waiting", "running", "done", "pruned", "interrupted", "failed",
 Document = TypeVar("Document")
 
 
+def number(value: Any) -> float:
+    """A number of a document, or the name of one that JSON does not have.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(value, bool) or not (isinstance(value, int | float) or value in ("nan", "inf", "-inf")):
+        raise ValueError(f"{json.dumps(value):.50} is not a number")
+    return float(value)
+
+
+Number = Annotated[float, BeforeValidator(number)]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has been trained, after each epoch.
+
+    Args:
+        epoch: epochs completed.
+        epochs: that it will have; None where the config does not limit them.
+        step: steps of the model's optimizer.
+        terms: the newest values, "train/loss", "val/loss", ...
+    """
+
+    epoch: int
+    epochs: int | None
+    step: int
+    terms: Mapping[str, Number]
+
+
 @dataclass(frozen=True)
 class Status:
-    """What status.json says: how a run stands.
+    """The state of a run: status.json.
 
     Args:
         state: running also where the process was killed; waiting and unreadable are never written.
         error: why it failed, or was interrupted by a disk.
-        traceback: of that.
-        at: a state -> when it was reached last.
+        traceback: of that error.
+        progress: None before the first epoch has ended.
+        at: a state -> when it was last reached.
     """
 
     state: State = "waiting"
     error: str = ""
     traceback: str = ""
+    progress: Progress | None = None
     at: Mapping[State, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> "Status":
-        """What a file says; waiting where there is none.
+        """Read a file; the state is waiting where there is none.
 
         Raises:
-            RunError: it is none that vaelab writes.
+            RunError: it is not a status that vaelab writes.
         """
         content = read_json(path)
         times = {key.removesuffix("_at"): content.pop(key) for key in list(content) if key.endswith("_at")}
@@ -61,11 +95,9 @@ class Status:
 
     def write(self, path: Path) -> None:
         """Replace the file as a whole."""
-        times = {f"{state}_at": time for state, time in self.at.items()}
-        told = {"error": self.error, "traceback": self.traceback}
-        write_json(
-            path, {"state": self.state, **{key: text for key, text in told.items() if text}, **times}, sealed=True
-        )
+        content = asdict(self)
+        times = {f"{state}_at": time for state, time in content.pop("at").items()}
+        write_json(path, {key: value for key, value in content.items() if value} | times, sealed=True)
 
     def then(self, state: State, *, error: str = "", traceback: str = "") -> "Status":
         """The next status, reached now."""
@@ -107,10 +139,10 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> "Manifest | None":
-        """What a file says; None where there is none.
+        """Read a file; None where there is none.
 
         Raises:
-            RunError: it is none that vaelab writes.
+            RunError: it is not a manifest that vaelab writes.
         """
         content = read_json(path)
         return typed(cls, content, path) if content else None
@@ -120,27 +152,21 @@ class Manifest:
         write_json(path, asdict(self), sealed=True)
 
 
-def read_metrics(path: Path) -> dict[str, float]:
-    """The numbers of a metrics.json by their names; none where there is no file.
+class Metrics(dict[str, float]):
+    """The final numbers of a run by name, NaN and infinity included: metrics.json."""
 
-    Raises:
-        RunError: it holds anything else.
-    """
-    try:
-        return {name: number(value) for name, value in read_json(path).items()}
-    except ValueError as error:
-        raise RunError(f"{path} cannot be read: it should hold numbers, and {error}") from error
+    @classmethod
+    def read(cls, path: Path) -> "Metrics":
+        """Read a file; empty where there is none.
 
+        Raises:
+            RunError: it holds anything but numbers.
+        """
+        return cls(typed(dict[str, Number], read_json(path), path))
 
-def number(value: Any) -> float:
-    """A number of a document, or the name of one that JSON does not have.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if isinstance(value, bool) or not (isinstance(value, int | float) or value in ("nan", "inf", "-inf")):
-        raise ValueError(f"{json.dumps(value):.50} is none")
-    return float(value)
+    def write(self, path: Path) -> None:
+        """Replace the file as a whole."""
+        write_json(path, self)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -216,16 +242,17 @@ def unsigned(text: str) -> str:
 
 
 def typed(kind: type[Document], content: Mapping[str, Any], path: Path) -> Document:
-    """A document of a kind.
+    """The content of a document as a dataclass or another annotated type.
 
     Raises:
-        RunError: it holds what that kind does not, or what is of another type.
+        RunError: a key is unknown, or a value has another type.
     """
     unknown = sorted(set(content) - set(getattr(kind, "__dataclass_fields__", content)))
     try:
         if unknown:
             raise ValueError(f"it should not hold {one_line(unknown[0], 50)}")
-        return TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
+        document: Document = adapter(kind).validate_json(json.dumps(content), strict=True)  # type: ignore[arg-type]
+        return document
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = one_line(".".join(map(str, first["loc"])), 100)

@@ -1,37 +1,38 @@
 """A run folder: what it holds, written so that a crash leaves either the old file or the new one."""
 
 import os
-import re
 import shutil
-import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.data.form import Form
-from vaelab.errors import NO_ROOM, RunError, StorageError
+from vaelab.errors import RunError, StorageError, unwritten
 from vaelab.runs.documents import (
     Manifest,
+    Metrics,
+    Progress,
     State,
     Status,
     read_json,
-    read_metrics,
     read_text,
     signed,
     unsigned,
     write_json,
     write_text,
 )
-from vaelab.text import clean, one_line
+from vaelab.runs.evaluations import Evaluation
+from vaelab.runs.places import TAKEN, exclusive, is_inside, place, renamed, require_own_files, unmade
+from vaelab.text import one_line
 from vaelab.training.services import addresses
 
 MAX_DEPTH = 50  # of a config
-TAKEN = "is there already, and a run never overwrites one"
+WEIGHTS = "model.safetensors"  # of a run that was pulled, which has no checkpoints
 
 
 class RunFolder:
@@ -92,7 +93,7 @@ class RunFolder:
         if not is_inside(path, "config.yaml"):
             raise RunError(f"{path} is not a run folder: it has no config.yaml; `vaelab train` makes them")
         folder = cls(path)
-        written = ("train.log", "status.json", "metrics.json", "manifest.json", "data.json")
+        written = ("train.log", "status.json", "metrics.json", "manifest.json", "data.json", WEIGHTS)
         require_own_files(folder.path, files=written, folders=("checkpoints", "tensorboard"))
         return folder
 
@@ -106,20 +107,9 @@ class RunFolder:
         path = self.path / "config.yaml"
         try:
             text = read_text(path)
-            require_plain(text)
-            config = OmegaConf.create(text)
-            resolved = OmegaConf.to_yaml(config, resolve=False)
-        except Exception as error:  # a foreign file may fail in any way
+        except (ValueError, OSError) as error:
             raise RunError(f"{path} cannot be read: {one_line(str(error), 300)}") from error
-        if not isinstance(config, DictConfig):
-            raise RunError(f"{path} is not a config: it should hold keys and values")
-        if "${" in resolved:
-            raise RunError(f"{path} holds an interpolation, ${{...}}: a run's config is resolved, so this is not one")
-        try:
-            unsigned(text)
-        except ValueError as error:
-            raise RunError(f"{path}: {error}") from error
-        return config
+        return resolved_config(text, str(path))
 
     def require_known_servers(self, trust: Sequence[str]) -> None:
         """Refuse to send what a run logs to where only its folder says.
@@ -144,13 +134,13 @@ class RunFolder:
         return Status.read(self.path / "status.json")
 
     @property
-    def metrics(self) -> dict[str, float]:
-        """What metrics.json holds.
+    def metrics(self) -> Metrics:
+        """The content of metrics.json; empty until the run is done.
 
         Raises:
             RunError: it holds anything but numbers.
         """
-        return read_metrics(self.path / "metrics.json")
+        return Metrics.read(self.path / "metrics.json")
 
     @property
     def manifest(self) -> Manifest | None:
@@ -163,13 +153,27 @@ class RunFolder:
 
     @property
     def form(self) -> Form | None:
-        """What data.json holds: what the run's model has to know of its data; None where it has not been written.
+        """What the run's model has to know of its data, from data.json; None where that has not been written.
 
         Raises:
             RunError: it holds something else.
         """
-        content = self.read_json("data")
-        return Form.from_json(content, str(self.path / "data.json")) if content else None
+        path = self.path / "data.json"
+        content = read_json(path)
+        return Form.from_json(content, str(path)) if content else None
+
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        """The content of evaluation/, by the step of the weights.
+
+        Raises:
+            RunError: a file of it cannot be read, or the folder is a link.
+        """
+        folder = self.path / "evaluation"
+        if folder.is_symlink():
+            raise RunError(f"{folder} is a link: a run folder holds files of its own only")
+        found = [Evaluation.read(path) for path in sorted(folder.glob("*.json"))]
+        return sorted(filter(None, found), key=lambda evaluation: evaluation.step)
 
     @property
     def done(self) -> bool:
@@ -215,14 +219,14 @@ class RunFolder:
                 path.unlink()
 
     def best_checkpoint(self) -> Path:
-        """best.ckpt, or last.ckpt where there was no validation split.
+        """best.ckpt, or last.ckpt where there was no validation split; of a run that was pulled, model.safetensors.
 
         Raises:
-            RunError: there is neither.
+            RunError: there is none of them.
         """
-        for name in ("best.ckpt", "last.ckpt"):
-            if (self.checkpoints / name).is_file():
-                return self.checkpoints / name
+        for path in (self.checkpoints / "best.ckpt", self.checkpoints / "last.ckpt", self.path / WEIGHTS):
+            if path.is_file():
+                return path
         raise RunError(
             f"{self.path} has no checkpoint: the run did not finish its first epoch; `vaelab resume {self.path}` "
             "goes on with it"
@@ -238,114 +242,46 @@ class RunFolder:
         self.require_there()
         manifest.write(self.path / "manifest.json")
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """`name`.json, replaced as a whole."""
+    def write_metrics(self, metrics: Metrics) -> None:
+        """metrics.json, replaced as a whole."""
         self.require_there()
-        write_json(self.path / f"{name}.json", content)
+        metrics.write(self.path / "metrics.json")
 
-    def read_json(self, name: str) -> dict[str, Any]:
-        """What `name`.json holds; nothing where it does not exist.
+    def write_form(self, form: Form) -> None:
+        """data.json, replaced as a whole."""
+        self.require_there()
+        write_json(self.path / "data.json", form.to_json())
+
+    def keep_evaluation(self, new: Evaluation) -> Path:
+        """Write an evaluation; metrics of other names that its file already has stay in it.
 
         Raises:
-            RunError: it cannot be read.
+            RunError: the file there cannot be read or written; a StorageError where the disk is full.
         """
-        return read_json(self.path / f"{name}.json")
+        path = self.path / "evaluation" / new.file
+        try:
+            path.parent.mkdir(exist_ok=True)
+            known = Evaluation.read(path)
+            (new if known is None else replace(new, metrics={**known.metrics, **new.metrics})).write(path)
+        except OSError as error:
+            raise unwritten(path, error) from error
+        return path
 
     def update_status(self, state: State, *, error: str = "", traceback: str = "") -> None:
         """Set status.json to `state`, with the time; an error that is past goes."""
         self.require_there()
         self.status.then(state, error=error, traceback=traceback).write(self.path / "status.json")
 
+    def update_progress(self, progress: Progress) -> None:
+        """Set the progress in status.json."""
+        self.require_there()
+        replace(self.status, progress=progress).write(self.path / "status.json")
+
     def _move(self, path: Path) -> None:
         """Have the paths be those of where the folder came to lie."""
         place = self._place
         self.__init__(path)  # type: ignore[misc]
         self._place = place
-
-
-def is_inside(path: str | Path, name: str) -> bool:
-    """Whether the folder `path` has a file of that name, or a link in its place, to be refused.
-
-    Raises:
-        RunError: the path is an address, or none that there can be.
-    """
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", str(path)):
-        raise RunError(f"{path} is an address: a run folder is on this machine, nothing is fetched")
-    if "\0" in str(path):
-        raise RunError(f"{one_line(str(path))}: no folder has such a name")
-    file = Path(path, name)
-    return file.is_file() or file.is_symlink()
-
-
-def require_own_files(folder: Path, *, files: Sequence[str] = (), folders: Sequence[str] = ()) -> None:
-    """Refuse links and devices: what is read, cut or removed in a run or sweep folder has to be in that folder.
-
-    Args:
-        folder: the run's or the sweep's.
-        files: names in it that are no folders, where they are there.
-        folders: names in it that are no files.
-
-    Raises:
-        RunError: there is one, or a name with control characters. W&B's own folders, of which nothing is read, may
-            have links.
-    """
-    wrong = [name for name in files if (folder / name).is_dir()] + [
-        name for name in folders if (folder / name).is_file()
-    ]
-    if wrong:
-        raise RunError(
-            f"{folder / wrong[0]} is {'a folder' if wrong[0] in files else 'a file'}, as in no run or sweep folder"
-        )
-    unread = [folder]
-    while unread:
-        of = unread.pop()
-        with os.scandir(of) as entries:
-            for entry in entries:
-                if clean(entry.name) != entry.name or "\n" in entry.name or "\t" in entry.name:
-                    raise RunError(
-                        f"{one_line(entry.path)}: a run or sweep folder holds no names with control characters"
-                    )
-                if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
-                    raise RunError(
-                        f"{entry.path} is a link or no regular file: a run or sweep folder holds files of its own only"
-                    )
-                if entry.is_dir() and not (entry.name == "wandb" and (of / "config.yaml").is_file()):
-                    unread.append(Path(entry.path))
-
-
-def renamed(unfinished: Path, wanted: Path, taken: str, *, exact: bool) -> Path:
-    """Where a folder came to lie: at `wanted` or, unless `exact`, with -2, -3, ... appended.
-
-    Raises:
-        RunError: `exact` and there is something; `taken` says what that means.
-    """
-    candidate, number = wanted, 1
-    while True:
-        try:
-            if exact or not candidate.exists():  # an empty folder would be replaced
-                return unfinished.rename(candidate)
-        except OSError:
-            if not candidate.exists():
-                raise
-        if exact:
-            raise RunError(f"{wanted} {taken}: choose another folder")
-        number += 1
-        candidate = wanted.with_name(f"{wanted.name}-{number}")
-
-
-def unmade(folder: Path, error: OSError) -> RunError:
-    """That a folder cannot be made: a StorageError where the disk is full."""
-    kind = StorageError if error.errno in NO_ROOM else RunError
-    return kind(f"the folder {folder} cannot be made: {error.strerror or error}")
-
-
-def place(path: Path) -> tuple[int, int] | None:
-    """What tells a folder from another one that takes its name; None where there is none."""
-    try:
-        about = path.stat()
-    except OSError:
-        return None
-    return about.st_dev, about.st_ino
 
 
 def _is_free(folder: Path) -> bool:
@@ -372,6 +308,29 @@ def require_plain(text: str) -> None:
             raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
 
 
+def resolved_config(text: str, where: str) -> DictConfig:
+    """The config in the text of a config.yaml; `where` it was found is named in errors.
+
+    Raises:
+        RunError: it is none, was edited, or holds interpolations, which could look into who reads it.
+    """
+    try:
+        require_plain(text)
+        config = OmegaConf.create(text)
+        resolved = OmegaConf.to_yaml(config, resolve=False)
+    except Exception as error:  # a foreign file may fail in any way
+        raise RunError(f"{where} cannot be read: {one_line(str(error), 300)}") from error
+    if not isinstance(config, DictConfig):
+        raise RunError(f"{where} is not a config: it should hold keys and values")
+    if "${" in resolved:
+        raise RunError(f"{where} holds an interpolation, ${{...}}: a run's config is resolved, so this is not one")
+    try:
+        unsigned(text)
+    except ValueError as error:
+        raise RunError(f"{where}: {error}") from error
+    return config
+
+
 def portable(config: DictConfig) -> DictConfig:
     """A copy that means the same in any folder."""
     config = config.copy()
@@ -381,23 +340,3 @@ def portable(config: DictConfig) -> DictConfig:
     if config.get("init") is not None:
         config.init = str(Path(config.init).absolute())
     return config
-
-
-@contextmanager
-def exclusive(path: Path, in_use: str, *, wait: bool = False) -> Iterator[None]:
-    """Lock a file for this process, or wait until it can be locked.
-
-    Raises:
-        RunError: another process has locked it; `in_use` says what that means.
-    """
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            raise RunError(in_use) from error
-        yield

@@ -19,8 +19,7 @@ from typing import Any, NoReturn, TypeVar
 
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import DictConfig, OmegaConf
-from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
-from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed import DistError, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from vaelab.errors import ConfigError, DivergenceError, RunError, UserError
 from vaelab.runs.companion import PATIENCE

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from vaelab.errors import NO_ROOM, Pruned, RunError, StorageError, UserError
+from vaelab.performance.torch_internals import FULL_DISK
 from vaelab.runs.documents import State
-from vaelab.runs.folder import RunFolder, place
+from vaelab.runs.folder import RunFolder
+from vaelab.runs.places import place
 
 log = logging.getLogger("vaelab")
 
 NO_ROOM_TO_LOAD = ("failed to map segment", "annot allocate memory")  # of a library
 NO_WRITING = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO}
 NO_COMMIT = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
-TORCH_STOPPED = "unexpected pos"
-"""What torch (2.14) says where it could not write a checkpoint to its end."""
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def refused_by_disk(error: BaseException | None, folder: Path) -> str | None:
                 return f"{os.fsdecode(error.filename)} is gone"
         if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in NO_COMMIT:
             return str(error)
-        if isinstance(error, RuntimeError) and TORCH_STOPPED in str(error):
+        if isinstance(error, RuntimeError) and FULL_DISK in str(error):
             return os.strerror(errno.ENOSPC)
         error = error.__cause__ or error.__context__
     return None

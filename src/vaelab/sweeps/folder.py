@@ -15,17 +15,8 @@ from pydantic import Field
 
 from vaelab.errors import RunError, StorageError
 from vaelab.runs.documents import State, Status, read_json, typed, write_json
-from vaelab.runs.folder import (
-    TAKEN,
-    RunFolder,
-    exclusive,
-    is_inside,
-    place,
-    portable,
-    renamed,
-    require_own_files,
-    unmade,
-)
+from vaelab.runs.folder import RunFolder, portable
+from vaelab.runs.places import TAKEN, exclusive, is_inside, place, renamed, require_own_files, unmade
 from vaelab.text import one_line
 
 if TYPE_CHECKING:

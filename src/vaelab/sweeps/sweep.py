@@ -282,7 +282,7 @@ def _ready(
         DataError: the data are missing or damaged.
     """
     from vaelab.runs.launch import require_one  # imports Lightning, for which no mistake should wait
-    from vaelab.runs.run import ready
+    from vaelab.runs.ready import ready
 
     require_one()
     # One job for each choice of data and devices.

@@ -1,13 +1,10 @@
 """A sweep as a table: live while it runs, and at its end with the mean over seeds."""
 
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from itertools import count
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -29,8 +26,6 @@ STYLES = {
     "waiting": "dim",
 }
 BROKEN = ("failed", "unreadable")
-_EPOCH = re.compile(r"epoch (\d+), step (\d+): (.*)$", re.MULTILINE)
-_TAIL = 8192  # bytes of a log in which its last epoch's line is
 
 
 @contextmanager
@@ -142,25 +137,14 @@ def _live(jobs: Sequence[Job], rows: int, metrics: Sequence[str]) -> Table:
 
 
 def _progress(job: Job) -> tuple[str, str]:
-    """How far a run's log says that it is, and its validation loss, or else its training loss."""
-    if not job.run.log.is_file():
+    """How far a run has been trained, and its validation loss, or else its training loss."""
+    progress = job.status.progress
+    if progress is None:
         return "", ""
-    with job.run.log.open("rb") as file:
-        file.seek(max(0, file.seek(0, 2) - _TAIL))
-        lines = _EPOCH.findall(file.read().decode(errors="replace"))
-    if not lines:
-        return "", ""
-    epoch, _, terms = lines[-1]
-    shown_terms = dict(term.split(" ") for term in terms.split(", ") if term.count(" ") == 1)
-    name = "val/loss" if "val/loss" in shown_terms else "train/loss"
-    return f"epoch {int(epoch) + 1}{_epochs(job.run.path)}", one_line(f"{name} {shown_terms.get(name, '')}", 60)
-
-
-@cache
-def _epochs(run: Path) -> str:
-    """Of how many, where the run's config limits them."""
-    limit = re.search(r"^  max_epochs: (\d+)$", (run / "config.yaml").read_text(), re.MULTILINE)
-    return f"/{limit[1]}" if limit else ""
+    of = "" if progress.epochs is None else f"/{progress.epochs}"
+    name = "val/loss" if "val/loss" in progress.terms else "train/loss"
+    value = f"{name} {progress.terms[name]:.4f}" if name in progress.terms else ""
+    return f"epoch {progress.epoch}{of}", value
 
 
 def _shown_metrics(metrics: Mapping[str, float], names: Sequence[str]) -> str:

@@ -38,7 +38,7 @@ class ImageDataModule(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> Batches:
-        """The validation images: all of them in every process, so that the number of processes changes nothing."""
+        """The validation images; every process takes its share of the batches, each of which is what one has."""
         return self._evaluation(self.data.splits.validation)
 
     def test_dataloader(self) -> Batches:
@@ -52,7 +52,14 @@ class ImageDataModule(pl.LightningDataModule):
     def _evaluation(self, images: Images) -> Batches:
         assert self.trainer is not None
         device = self.trainer.strategy.root_device
-        return Batches(self._resident(images), batch_size=rows_at_once(images.shape), device=device)
+        return Batches(
+            self._resident(images),
+            batch_size=rows_at_once(images.shape),
+            device=device,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            whole=True,
+        )
 
     def _resident(self, images: Images) -> Images:
         assert self.trainer is not None

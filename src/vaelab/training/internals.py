@@ -85,6 +85,11 @@ def has_plain_steps(trainer: pl.Trainer) -> bool:
     )
 
 
+def looks_for_anomalies(trainer: pl.Trainer) -> bool:
+    """Whether trainer.detect_anomaly has torch look at each gradient."""
+    return trainer._detect_anomaly
+
+
 def listens(callback: pl.Callback, hooks: Iterable[str]) -> bool:
     """Whether a callback has one of these hooks for itself."""
     return any(getattr(type(callback), hook) is not getattr(pl.Callback, hook) for hook in hooks)

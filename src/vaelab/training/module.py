@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -15,13 +14,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vaelab.data import Batch, Batches
 from vaelab.errors import DivergenceError
-from vaelab.losses import Objective, Step
+from vaelab.losses import Objective, Step, Terms
 from vaelab.losses.objective import OptimizerOf
 from vaelab.metrics.likelihood import evaluation_terms
 from vaelab.models.autoencoder import Autoencoder
+from vaelab.performance.torch_internals import copy_each, unscales_gradients
 from vaelab.seeding import derive_seed, seed_noise, sharing
 from vaelab.training.bundles import Bundles
 from vaelab.training.datamodule import as_batch
+from vaelab.training.graph import StepGraph, require_capturable
 from vaelab.training.internals import HOOK, batch_number, batch_of_epoch, count_step, has_plain_steps
 from vaelab.training.learning_rate import FactorOf, TorchSchedule, schedules, step_after_batch, step_on_metrics
 from vaelab.training.reading import tensors
@@ -51,6 +52,7 @@ class AutoencoderModule(pl.LightningModule):
             does not know its length, it is not known in time.
         gradient_clip_val: what the gradients of each optimizer are clipped to; None leaves them.
         gradient_clip_algorithm: by their norm together, or by value.
+        cuda_graph: whether the step is captured as a CUDA graph.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class AutoencoderModule(pl.LightningModule):
         accumulate_grad_batches: int = 1,
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: Literal["norm", "value"] = "norm",
+        cuda_graph: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -72,11 +75,13 @@ class AutoencoderModule(pl.LightningModule):
         self.model, self.objective, self.optimizer, self.scheduler = model, objective, optimizer, scheduler
         self.seed, self.log_every, self.accumulate_grad_batches = seed, log_every, accumulate_grad_batches
         self.gradient_clip_val, self.gradient_clip_algorithm = gradient_clip_val, gradient_clip_algorithm
+        self.cuda_graph = cuda_graph
         self.shown: dict[str, float] = {}  # the newest terms, for the progress bar
         self._window, self._evaluation = TermMeans(), TermMeans()
         self._dataset_size: int | None = None
         self._bundles: Bundles | None = None  # of the training that is going on
         self._plain_steps = False
+        self._graph: StepGraph | None = None
         self._critic_parameters = [p for critic, _ in objective.critics().values() for p in critic.parameters()]
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -111,23 +116,28 @@ class AutoencoderModule(pl.LightningModule):
             step = Step(
                 self.model, batch.images, batch.labels, number=self.global_step, dataset_size=self._dataset_size
             )
-            self._train_critics(False)  # the terms ask them, and train them no further
-            terms = dict(self.objective(step))
             first = batch_idx - batch_idx % self.accumulate_grad_batches
             share /= min(self.accumulate_grad_batches, self.trainer.num_training_batches - first)
             due = (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
-            self._minimize(0, terms["loss"], share, due)
-            if self._critic_parameters:
-                self._train_critics(True)
-                losses = self.objective.critic_losses(step)
-                for index, name in enumerate(self.objective.critics(), 1):
-                    self._minimize(index, losses[name], share, due)
-                terms |= losses
+            terms = self._take(step, share, due) if self._graph is None else self._graph(step)
         if due:
+            count_step(self.trainer)
             step_after_batch(self.trainer)
         self._window.add(terms, images, step.number)
-        loss: Tensor = terms["loss"].detach()
-        return loss
+        return terms["loss"].detach()
+
+    def _take(self, step: Step, share: float = 1.0, due: bool = True) -> Terms:
+        """Forward, backward and, where they are `due`, the optimizers' steps; the terms, and the critics' losses."""
+        self._train_critics(False)  # the terms ask them, and train them no further
+        terms = dict(self.objective(step))
+        self._minimize(0, terms["loss"], share, due)
+        if self._critic_parameters:
+            self._train_critics(True)
+            losses = self.objective.critic_losses(step)
+            for index, name in enumerate(self.objective.critics(), 1):
+                self._minimize(index, losses[name], share, due)
+            terms |= losses
+        return terms
 
     @contextmanager
     def _sharing(self, number: int, batch_idx: int, size: int) -> Iterator[tuple[float, int]]:
@@ -167,8 +177,6 @@ class AutoencoderModule(pl.LightningModule):
             with self._scale_kept(_parameters(*others)):
                 self.trainer.precision_plugin.optimizer_step(optimizer, model=self, closure=do_nothing_closure)
         optimizer.zero_grad()
-        if index == 0:
-            count_step(self.trainer)
 
     def _backward(self, loss: Tensor) -> None:
         """The gradients; trainer.detect_anomaly has torch look at each of them.
@@ -207,7 +215,7 @@ class AutoencoderModule(pl.LightningModule):
         if self.gradient_clip_val is None:
             return
         scaler = self._scaler()
-        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+        if scaler is not None and unscales_gradients(optimizer):
             scaler.unscale_(optimizer)  # fused kernels would do so themselves, afterwards
         by_norm = self.gradient_clip_algorithm == "norm"
         clip = nn.utils.clip_grad_norm_ if by_norm else nn.utils.clip_grad_value_
@@ -217,6 +225,10 @@ class AutoencoderModule(pl.LightningModule):
         """Step a scheduler that looks at a metric, before the checkpoint of the epoch is written."""
         step_on_metrics(self.trainer, self.scheduler)
 
+    def on_train_end(self) -> None:
+        """Free the memory of the graph."""
+        self._graph = None
+
     def on_train_start(self) -> None:
         """Count the images; log the terms restored from a checkpoint between a batch's end and its logging."""
         batches = self.trainer.train_dataloader
@@ -224,6 +236,10 @@ class AutoencoderModule(pl.LightningModule):
             self._dataset_size = len(batches.images)
         self._bundles = Bundles(self.trainer, self.log_every)
         self._plain_steps = has_plain_steps(self.trainer)
+        if self.cuda_graph:
+            require_capturable(self.trainer, accumulate_grad_batches=self.accumulate_grad_batches)
+            scheduled = bool(self.trainer.lr_scheduler_configs)
+            self._graph = StepGraph(self._take, self, self.trainer.optimizers, scheduled=scheduled)
         if len(self._window) >= self.log_every:
             self._log_window()
 
@@ -245,9 +261,13 @@ class AutoencoderModule(pl.LightningModule):
         if len(self._window) >= self.log_every or self.trainer.is_last_batch:
             self._log_window()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Distribution]:
-        """The terms of one batch of the validation split; and q(z|x), for callbacks that look at it."""
-        return {"posterior": self._evaluate(batch, "val", batch_idx)}
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Distribution] | None:
+        """The terms of one batch of the validation split; and q(z|x), for callbacks that look at it.
+
+        None of a batch that another process takes.
+        """
+        q = self._evaluate(batch, "val", batch_idx)
+        return None if q is None else {"posterior": q}
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the validation split."""
@@ -281,6 +301,7 @@ class AutoencoderModule(pl.LightningModule):
         Raises:
             ValueError: Lightning would find no state for an optimizer, and go on without.
         """
+        self.trainer.precision_plugin.convert_module(self)  # Lightning does so after it has loaded float64 as float32
         expected, found = 1 + len(self.objective.critics()), len(checkpoint["optimizer_states"])
         if found != expected:
             raise ValueError(f"expected the state of {expected} optimizer{'s' * (expected > 1)}, found {found}")
@@ -288,8 +309,10 @@ class AutoencoderModule(pl.LightningModule):
         if len(windows) == self.trainer.world_size:  # else they are not this process's images
             self._window = TermMeans(windows[self.global_rank]).to(self.trainer.strategy.root_device)
 
-    def _evaluate(self, batch: Batch, split: str, number: int) -> Distribution:
+    def _evaluate(self, batch: Batch, split: str, number: int) -> Distribution | None:
         batch = as_batch(batch)
+        if not len(batch.images):
+            return None
         seed_noise(self.device, derive_seed(self.seed, split, number))
         step = Step(self.model, batch.images, batch.labels, number=self.global_step, training=False)
         self._evaluation.add(evaluation_terms(self.objective, step), len(batch.images), self.global_step)
@@ -312,13 +335,14 @@ class AutoencoderModule(pl.LightningModule):
             DivergenceError: a term of one of them is NaN or infinite; in every process, with the first step.
         """
         windows = self._window.gathered(self.trainer.strategy)
-        TermMeans(chain(*zip(*(window.state() for window in windows), strict=True))).require_finite("train/")
+        TermMeans.joined(windows).require_finite("train/")
         return windows
 
     def _log_evaluation(self, prefix: str) -> None:
-        means = self._evaluation.means(prefix)
+        everyones = TermMeans.joined(self._evaluation.gathered(self.trainer.strategy))
+        means = everyones.means(prefix)
         if not all(map(math.isfinite, means.values())):
-            self._evaluation.require_finite(prefix)
+            everyones.require_finite(prefix)
         self._evaluation = TermMeans()
         self.shown |= means
         self.log_dict(means, logger=False, sync_dist=True)  # its loggers would get the step before
@@ -331,7 +355,7 @@ def _add_up(gradients: list[Tensor]) -> None:
     together = torch.cat([gradient.flatten() for gradient in gradients])
     torch.distributed.all_reduce(together)
     sums = together.split([gradient.numel() for gradient in gradients])
-    torch._foreach_copy_(gradients, [part.view_as(like) for part, like in zip(sums, gradients, strict=True)])
+    copy_each(gradients, [part.view_as(like) for part, like in zip(sums, gradients, strict=True)])
 
 
 def _parameters(*optimizers: torch.optim.Optimizer) -> list[nn.Parameter]:

@@ -17,6 +17,7 @@ from vaelab.training.bundles import TakesBundles
 from vaelab.training.internals import batch_of_epoch
 from vaelab.training.module import AutoencoderModule
 from vaelab.training.tensorboard import EventFiles
+from vaelab.training.term_means import everyones
 
 IMAGES_PER_SECOND = "train/images_per_second"
 
@@ -98,12 +99,16 @@ class Latents(pl.Callback):
     ) -> None:
         """Keep what is counted of the batch, as `validation_step` has encoded it."""
         assert isinstance(pl_module, AutoencoderModule)
+        if outputs is None:  # another process takes the batch
+            return
         q = outputs["posterior"]
         if isinstance(q, Codes) or pl_module.model.posterior.has_density:
             self._latents.add(q)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log."""
+        if trainer.world_size > 1:
+            self._latents = LatentsOfImages.of(self._latents.prior, everyones(self._latents.state(), trainer.strategy))
         variances, usage, kl = self._latents.variances, self._latents.usage, self._latents.kl_per_dimension
         metrics: dict[str, float] = {}
         if variances is not None:

@@ -9,6 +9,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from vaelab import figures
 from vaelab.data import Images
+from vaelab.data.images import spread
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.latents import changing
 from vaelab.seeding import derive_seed, noise_of_its_own
@@ -66,21 +67,22 @@ def log_pictures(loggers: Iterable[Logger], pictures: Portrait, prefix: str, *, 
 def portrait(model: Autoencoder, images: Images, view: figures.View, *, seed: int) -> Portrait:
     """What a model makes of images, seen as `view` does: pictures by name, those that it can have.
 
-    `reconstructions` of the first ten; `samples` of its prior, drawn from `seed`, a column for each label that the
+    `reconstructions` of ten; `samples` of its prior, drawn from `seed`, a column for each label that the
     model is told; of latents that are real vectors `traversals` of the dimensions whose codes vary most, each over
     `REACH` standard deviations around its mean while the others stay at the first image's; and `manifold`, where there
     are two of them, at the quantiles of the codes. The generators' state and the model's mode are left as they were.
     """
     parameter = next(model.parameters())
-    images = images.first(ENCODED)
+    images = images.spread(ENCODED)
     x = images.x.to(parameter.device, parameter.dtype)
     labels = images.labels.to(parameter.device)
     training = model.training
     model.eval()
     with noise_of_its_own(parameter.device, seed):
         latents = model.encode(x, labels).mean
-        reconstructed = model.reconstruct(x[:10], labels[:10])
-        pictures = {"reconstructions": figures.reconstructions(view(x[:10]), view(reconstructed))}
+        shown = spread(10, len(x))
+        reconstructed = model.reconstruct(x[shown], labels[shown])
+        pictures = {"reconstructions": figures.reconstructions(view(x[shown]), view(reconstructed))}
         if model.prior is not None:
             pictures["samples"] = figures.samples(view(model.sample(64)), model.classes)
         if model.space == "real vectors":

@@ -9,14 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from vaelab.errors import RunError
+from vaelab.training.tensor_files import SUFFIX, read_weights
 
 
 def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """A checkpoint of plain tensors and containers, every byte of it checked.
+    """A checkpoint of plain tensors and containers, every byte of it checked; of a .safetensors file the weights alone.
 
     Raises:
         Exception: of any kind; the file is damaged, or is not what torch.save writes.
     """
+    if path.suffix == SUFFIX:
+        weights, texts = read_weights(path)
+        return {"state_dict": weights, "global_step": int(texts["step"])}
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
@@ -52,6 +56,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
         model.load_state_dict(weights)
         if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
             raise ValueError("a weight is NaN or infinite")
+    except RunError:
+        raise
     except Exception as error:  # a foreign file may fail in any way
         raise RunError(f"{path} cannot be loaded: {reason(error)}") from error
 

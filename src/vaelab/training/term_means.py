@@ -1,12 +1,13 @@
 """Terms of the loss between two times that they are logged."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from pytorch_lightning.strategies import ParallelStrategy, Strategy
 from torch import Tensor
 
+from vaelab.data import in_turn
 from vaelab.errors import DivergenceError
 from vaelab.losses import Terms
 
@@ -59,9 +60,7 @@ class TermMeans:
         """Those of every process, by rank."""
         if not isinstance(processes, ParallelStrategy):
             return [self]
-        everyones: list[Any] = [None] * processes.world_size
-        torch.distributed.all_gather_object(everyones, self.to(torch.device("cpu")).state())
-        return list(map(TermMeans, everyones))
+        return list(map(TermMeans, everyones(self.to(torch.device("cpu")).state(), processes)))
 
     def to(self, device: torch.device) -> "TermMeans":
         """The same on another device."""
@@ -73,3 +72,17 @@ class TermMeans:
     def state(self) -> list[TermsOfBatch]:
         """What a new one can be made from."""
         return self._batches
+
+    @staticmethod
+    def joined(parts: Sequence["TermMeans"]) -> "TermMeans":
+        """Those of the batches of several processes, a batch of each in turn."""
+        return parts[0] if len(parts) == 1 else TermMeans(in_turn([part._batches for part in parts]))
+
+
+def everyones(content: Any, processes: Strategy) -> list[Any]:
+    """What every process has, by rank; tensors in it are on the CPU."""
+    if not isinstance(processes, ParallelStrategy):
+        return [content]
+    gathered: list[Any] = [None] * processes.world_size
+    torch.distributed.all_gather_object(gathered, content)
+    return gathered

@@ -14,7 +14,7 @@ PIXELS_IN_CACHE = 2**17  # of a core of a CPU: half a megabyte of float32
 NUMBERS_AT_ONCE = {"cpu": 2**19, "other": 2**26}
 
 
-def rows_at_once(like: Tensor, numbers: int) -> int:
+def rows_per_chunk(like: Tensor, numbers: int) -> int:
     """How many rows of so many numbers are worked on together where `like` is: fast, and in little memory."""
     return max(1, NUMBERS_AT_ONCE["cpu" if like.device.type == "cpu" else "other"] // numbers)
 

@@ -10,7 +10,7 @@ from torch.distributions import Laplace as TorchLaplace
 from torch.distributions import MultivariateNormal as TorchMultivariateNormal
 from torch.distributions import Normal as TorchNormal
 
-from vaelab.models.distributions.elementary import Normal, rows_at_once
+from vaelab.models.distributions.elementary import Normal, rows_per_chunk
 from vaelab.seeding import standard_normal_like, uniform_like
 
 
@@ -108,7 +108,7 @@ class Mixture(MixtureSameFamily):
         """The log-density in nats, (*sample), of vectors (*sample, Z)."""
         rows = value.reshape(-1, value.shape[-1])
         numbers = self.component_distribution.batch_shape.numel() * value.shape[-1]  # of one row
-        parts = rows.split(rows_at_once(rows, numbers))
+        parts = rows.split(rows_per_chunk(rows, numbers))
         log_prob = torch.cat([super(Mixture, self).log_prob(part) for part in parts])  # type: ignore[no-untyped-call]
         return log_prob.reshape(value.shape[:-1])
 

@@ -165,16 +165,15 @@ def _quadrature(kappa: Tensor, m: int) -> tuple[Tensor, Tensor]:
     return theta, log_weight + (m - 2) * theta.sin().log() if m > 2 else log_weight
 
 
+@cache  # also since a GPU would be waited for
 def _legendre(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Nodes and weights of the Gauss-Legendre quadrature over [0, 1]."""
-    nodes, weights = _legendre_on_unit_interval()
-    return torch.as_tensor(nodes, dtype=dtype, device=device), torch.as_tensor(weights, dtype=dtype, device=device)
-
-
-@cache
-def _legendre_on_unit_interval() -> tuple["np.ndarray", "np.ndarray"]:
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
-    return (nodes + 1) / 2, weights / 2
+    with torch.inference_mode(False):  # training may be next
+        return (
+            torch.as_tensor((nodes + 1) / 2, dtype=dtype, device=device),
+            torch.as_tensor(weights / 2, dtype=dtype, device=device),
+        )
 
 
 def _log_area(dim: int) -> float:

@@ -190,7 +190,7 @@ class Grid(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """The grid."""
-        return z.reshape(len(z), *self.sizes, -1).movedim(-1, 1)
+        return z.reshape(z.shape[0], *self.sizes, -1).movedim(-1, 1)
 
 
 def _doubling(channels_in: int, channels_out: int, size: tuple[int, ...], *, bias: bool = True) -> nn.Module:

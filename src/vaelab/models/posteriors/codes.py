@@ -241,7 +241,7 @@ class FiniteScalarQuantizer(CodePosterior):
         digits = ((bounded + 1) / 2 * self.steps).round()  # 0 ... level - 1
         values = digits / self.steps * 2 - 1
         indices = (digits.to(torch.int64) * self.bases).sum(-1)  # (B, L)
-        nothing = bounded.new_zeros(len(bounded))
+        nothing = bounded.new_zeros(bounded.shape[0])
         return Codes(straight_through(bounded, values).flatten(1), indices, self.codebook_size, commitment=nothing)
 
     def vectors(self, indices: Tensor) -> Tensor:
