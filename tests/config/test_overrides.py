@@ -4,7 +4,6 @@
 """
 
 import os
-import shlex
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -19,7 +18,6 @@ import vaelab
 from vaelab.config.check import check
 from vaelab.config.compose import compose
 from vaelab.config.conf import flat_keys, groups, options
-from vaelab.config.overrides import parse
 from vaelab.errors import UserError
 
 EXAMPLES = int(os.environ.get("VAELAB_EXAMPLES", "1"))
@@ -154,12 +152,3 @@ def test_a_config_that_is_sound_trains_or_says_why_not(given: list[str]) -> None
 @given(st.lists(overrides(), min_size=1, max_size=4))
 def test_many_more_overrides_train_or_give_a_message(given: list[str]) -> None:
     assert outcome(given, trained=True) != SILENT
-
-
-@pytest.mark.parametrize("value", ["a=b", "größe", "(a)", "~/x", "a'b", "x{y}"])
-def test_a_value_that_cannot_be_read_is_shown_as_it_would_be(value: str) -> None:
-    mistakes: list[str] = []
-    parse([f"data.root={value}"], mistakes)
-    (written,) = shlex.split(mistakes[0].partition("in quotes: ")[2])
-    (override,) = parse([written], [])._parsed
-    assert override.value() == value

@@ -44,7 +44,9 @@ _drawing(
     "Draw new images from the prior (.png).",
     "run count labels fit_gaussian prior temperature top_k stochastic seed output force trust",
     count=option(int, 64, min=1, help="How many images."),
-    labels=option(str | None, None, help="Of a conditional model: names or numbers, in turn; by default all."),
+    labels=option(
+        str | None, None, help="Of a conditional model: names or numbers, 0,1,2 in turn; by default every one."
+    ),
     fit_gaussian=option(
         bool, False, "--fit-gaussian", help="Draw z from a Gaussian fitted to the codes of the training images."
     ),
@@ -64,7 +66,9 @@ _drawing(
     "Vary each latent dimension by itself, those with the largest KL first (.png and .gif).",
     "run split image label dimensions reach steps stochastic seed output force trust",
     image=option(int | None, None, min=0, help="Hold the code of this image of the split instead of the mean."),
-    label=option(str | None, None, help="The label given to a conditional model; by default the image's, or 0."),
+    label=option(
+        str | None, None, help="The label, name or number, given to a conditional model; by default the image's, or 0."
+    ),
     dimensions=option(int, 16, min=1, help="The largest number of rows."),
     reach=option(float, 3.0, help="Standard deviations on both sides of the mean."),
     steps=option(int, 11, min=2, help="Columns: values of each dimension."),

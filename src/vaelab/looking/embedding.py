@@ -164,15 +164,3 @@ def _require(images: int, least: int, what: str) -> None:
         raise RunError(
             f"{what} needs at least {least} images, and there are {images}; --output codes.csv writes only a table"
         )
-
-
-def save_pairs(
-    path: Path, columns: Sequence[str], names: Sequence[str], pairs: Sequence[Sequence[Sequence[float]]]
-) -> None:
-    """Two lines a row of a table, the original and its reconstruction: its name, which one it is, and its columns."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["name", "row", *columns])
-        for name, pair in zip(names, pairs, strict=True):
-            for kind, values in zip(("original", "reconstructed"), pair, strict=True):
-                writer.writerow([name, kind, *(f"{value:.6g}" for value in values)])

@@ -18,9 +18,8 @@ from vaelab import figures
 from vaelab.errors import RunError
 from vaelab.looking.chosen import choose, label_number, labels_for, noun, numbered, require_labels
 from vaelab.looking.codes import codes_of, information, require_real_vectors, scale_of
-from vaelab.looking.embedding import save_pairs
 from vaelab.looking.load import Trained, opened
-from vaelab.looking.outputs import Result, Writers, seeded, targets_of, write
+from vaelab.looking.outputs import Result, Writers, save_pairs, seeded, targets_of, write
 from vaelab.metrics.subject import split_images
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.latents import changing, fitted_gaussian, inverse_cdf
@@ -261,13 +260,8 @@ def traverse(
     number = None
     if image is not None:
         (number,) = numbered(f"{image},", f"{split} images", len(found), option="--image")
-    told = labels_for(
-        model,
-        1,
-        torch.zeros_like(found.labels[:1]) if number is None else found.labels[[number]],
-        label,
-        trained.experiment.data.names,
-    )
+    own = torch.zeros_like(found.labels[:1]) if number is None else found.labels[[number]]
+    told = labels_for(model, 1, own, label, trained.experiment.data.names)
     with seeded(trained, seed):
         codes = codes_of(model, found, found.labels, stochastic=stochastic)
         centre, spread, scale = scale_of(model, codes)

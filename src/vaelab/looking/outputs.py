@@ -1,5 +1,6 @@
 """The files that a command on a run writes, and the seed of what it draws."""
 
+import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from vaelab.errors import RunError, unwritten
+from vaelab.files import replacing
 from vaelab.looking.load import Trained
 from vaelab.runs.locate import folder_of
 from vaelab.seeding import derive_seed
@@ -70,3 +72,15 @@ def write(targets: Sequence[Path], writers: Writers, notes: Sequence[str]) -> Re
         except OSError as error:
             raise unwritten(path, error) from error
     return Result(list(targets), list(notes))
+
+
+def save_pairs(
+    path: Path, columns: Sequence[str], names: Sequence[str], pairs: Sequence[Sequence[Sequence[float]]]
+) -> None:
+    """Two lines a row of a table, the original and its reconstruction: its name, which one it is, and its columns."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", "row", *columns])
+        for name, pair in zip(names, pairs, strict=True):
+            for kind, values in zip(("original", "reconstructed"), pair, strict=True):
+                writer.writerow([name, kind, *(f"{value:.6g}" for value in values)])
