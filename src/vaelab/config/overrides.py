@@ -1,7 +1,5 @@
 """Parse a command's overrides once into Hydra's objects, and explain what is wrong with them."""
 
-import re
-import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -178,10 +176,7 @@ def _named(word: str, known: Collection[str]) -> list[str]:
 
 def _rewritten(text: str) -> str:
     """Say how to write a text that cannot be parsed as an override."""
-    key, equals, value = text.partition("=")
-    if value and value[0] not in "[{'\"$" and not set(value) & set(',"') and re.fullmatch(r"[+\w./@-]+", key):
-        quoted = f'{key}="{value}"'
-        return f"write the value in quotes: {shlex.quote(quoted)}"
+    key, equals, _ = text.partition("=")
     if equals:
         return f"write key=value, and a value with brackets, spaces or other letters in quotes: {key}='\"...\"'"
     fitting = [f"{group}={text}" for group in groups() if group != "sweep" and text in options(group)]
