@@ -15,6 +15,9 @@ from vaelab.cli.main import main
 from vaelab.runs.documents import signed, unsigned
 from vaelab.runs.folder import RunFolder
 
+# Of huggingface_hub 2.4 itself, where it stores by Git LFS.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
 
 @pytest.fixture
 def there(monkeypatch, tmp_path):
@@ -22,7 +25,9 @@ def there(monkeypatch, tmp_path):
     import huggingface_hub.constants
 
     with hub() as running:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", running.address)
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", running.address)  # as by HF_ENDPOINT
+        template = f"{running.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)  # it stores by Git LFS
         monkeypatch.setenv("HF_TOKEN", TOKEN)
@@ -109,7 +114,7 @@ STRANGE = {
     "code": (changed("config.yaml", "vaelab.models.posteriors.Gaussian", "os.system"), "os.system"),
     "the environment": (changed("config.yaml", "name: vae", "name: ${oc.env:HF_TOKEN}"), "holds an interpolation"),
     "other weights": (changed("data.json", '"levels"', '"else"'), "does not describe data"),
-    "no numbers": (lambda files: files.update({"metrics.json": b'{"a": "b"}'}), "it should hold numbers"),
+    "no numbers": (lambda files: files.update({"metrics.json": b'{"a": "b"}'}), '"b" is not a number'),
     "damaged": (lambda files: files.update({"model.safetensors": b"x" * 99}), "cannot be loaded"),
     "large": (lambda files: files.update({"config.yaml": b" " * (17 << 20)}), "its config.yaml is larger than 16 MB"),
 }
