@@ -66,6 +66,8 @@ def test_a_run_that_is_pushed_and_pulled_is_the_same_model_and_done(there, small
     assert all(value.equal(again.state_dict()[name]) for name, value in model.state_dict().items())
     assert ended(capsys, "sample", "outputs/runs/digits", "-o", "a.png")[0] == 0
     assert "nothing to resume" in ended(capsys, "resume", "outputs/runs/digits")[1]
+    code, _, errors = ended(capsys, "resume", "outputs/runs/digits", "trainer.max_epochs=9")
+    assert (code, "nothing of the optimizer" in errors) == (2, True)
 
 
 def test_the_card_has_figures_numbers_and_the_command_and_no_folder_of_this_machine(there, small_run, capsys, tmp_path):
