@@ -15,6 +15,9 @@ from vaelab.cli.main import main
 from vaelab.runs.documents import signed, unsigned
 from vaelab.runs.folder import RunFolder
 
+# Of huggingface_hub 2.4 itself, where it stores by Git LFS.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
 
 @pytest.fixture
 def there(monkeypatch, tmp_path):
@@ -22,7 +25,9 @@ def there(monkeypatch, tmp_path):
     import huggingface_hub.constants
 
     with hub() as running:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", running.address)
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", running.address)  # as by HF_ENDPOINT
+        template = f"{running.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)  # it stores by Git LFS
         monkeypatch.setenv("HF_TOKEN", TOKEN)
@@ -61,6 +66,8 @@ def test_a_run_that_is_pushed_and_pulled_is_the_same_model_and_done(there, small
     assert all(value.equal(again.state_dict()[name]) for name, value in model.state_dict().items())
     assert ended(capsys, "sample", "outputs/runs/digits", "-o", "a.png")[0] == 0
     assert "nothing to resume" in ended(capsys, "resume", "outputs/runs/digits")[1]
+    code, _, errors = ended(capsys, "resume", "outputs/runs/digits", "trainer.max_epochs=9")
+    assert (code, "nothing of the optimizer" in errors) == (2, True)
 
 
 def test_the_card_has_figures_numbers_and_the_command_and_no_folder_of_this_machine(there, small_run, capsys, tmp_path):
@@ -109,7 +116,7 @@ STRANGE = {
     "code": (changed("config.yaml", "vaelab.models.posteriors.Gaussian", "os.system"), "os.system"),
     "the environment": (changed("config.yaml", "name: vae", "name: ${oc.env:HF_TOKEN}"), "holds an interpolation"),
     "other weights": (changed("data.json", '"levels"', '"else"'), "does not describe data"),
-    "no numbers": (lambda files: files.update({"metrics.json": b'{"a": "b"}'}), "it should hold numbers"),
+    "no numbers": (lambda files: files.update({"metrics.json": b'{"a": "b"}'}), '"b" is not a number'),
     "damaged": (lambda files: files.update({"model.safetensors": b"x" * 99}), "cannot be loaded"),
     "large": (lambda files: files.update({"config.yaml": b" " * (17 << 20)}), "its config.yaml is larger than 16 MB"),
 }

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from vaelab.config.check import checked
 from vaelab.config.overrides import parse
-from vaelab.errors import ConfigError
+from vaelab.errors import ConfigError, RunError
 from vaelab.runs.folder import RunFolder
 from vaelab.training.checkpoints import LAST
 from vaelab.training.learning_rate import TorchSchedule
@@ -21,7 +21,7 @@ def extend(folder: RunFolder, overrides: Sequence[str], *, trust: Sequence[str] 
 
     Raises:
         ConfigError: another key is set, or a longer run would have differed already.
-        RunError: another process is training it.
+        RunError: another process is training it, or it has no optimizer's state.
     """
     mistakes: list[str] = []
     epochs: Any = None
@@ -34,6 +34,11 @@ def extend(folder: RunFolder, overrides: Sequence[str], *, trust: Sequence[str] 
             epochs = override.value()
     if mistakes:
         raise ConfigError(mistakes)
+    if folder.done and not (folder.checkpoints / LAST).is_file():
+        raise RunError(
+            f"{folder.path} has weights and nothing of the optimizer, as a run that was pulled: "
+            f"`vaelab train init={folder.path} ...` begins with them"
+        )
     config = folder.config
     before = OmegaConf.select(config, KEY)
     OmegaConf.update(config, KEY, epochs)

@@ -146,9 +146,11 @@ def _answers(hub: Any, repo: str) -> Iterator[None]:
         why = "the token is not accepted" if code == 401 else "the token may not do this" if code == 403 else str(error)
         raise RunError(f"{repo}: {hub.constants.ENDPOINT} answers {code}: {' '.join(why.split())[:200]}") from error
     except Exception as error:  # of the libraries below it, of many kinds
-        raise RunError(
-            f"{repo}: {hub.constants.ENDPOINT} cannot be reached: {' '.join(str(error).split())[:200]}"
-        ) from error
+        first: BaseException = error
+        while first.__cause__ is not None:
+            first = first.__cause__
+        why = " ".join(str(first).split())[:200] or type(first).__name__
+        raise RunError(f"{repo}: {hub.constants.ENDPOINT} cannot be reached: {why}") from error
 
 
 def _library() -> Any:
