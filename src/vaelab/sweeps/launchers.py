@@ -225,7 +225,7 @@ class SubmititSlurm(_Submitit):
     account: Text | None = None
     qos: Text | None = None
     constraint: Text | None = None
-    setup: Sequence[str] = ()
+    setup: list[str] = field(default_factory=list)
     additional_parameters: Mapping[str, Any] = field(default_factory=dict)
     remote = True
 
