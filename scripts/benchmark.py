@@ -24,6 +24,7 @@ to, --root.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -34,9 +35,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
-from io import StringIO
 from itertools import chain, repeat
 from pathlib import Path
 from statistics import median
@@ -707,23 +707,32 @@ def side_by_side(folder: Path, root: str, jobs: int, epochs: int, rounds: int) -
 
 
 def sweeps_own_part(folder: Path, jobs: int) -> dict[str, float]:
-    """What a job costs beyond its training: a sweep of short jobs in this process, less the same runs by themselves."""
-    from vaelab.sweeps.sweep import sweep as run_sweep
+    """What a job costs beyond its training: so many jobs more in a sweep, less the same runs in this process."""
+    # The process that jobs are forked from outlives the sweep: as its subreaper we wait for it, and count it.
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 
-    def timed(number: str) -> tuple[float, float]:
+    def swept(count: int, name: str) -> tuple[float, float]:
+        where = [f"seed=range({count})", f"hydra.sweep.dir='{folder / name}'"]
+        clock, used = time.perf_counter(), os.times()
+        subprocess.run(
+            [sys.executable, "-m", "vaelab", "train", "-m", *SHORT, *where], check=True, stdout=subprocess.DEVNULL
+        )
+        clock = time.perf_counter() - clock
+        with suppress(ChildProcessError):
+            while True:
+                os.wait()
+        return clock, sum(os.times()[2:4]) - sum(used[2:4])
+
+    def alone(name: str) -> tuple[float, float]:
         began = now()
-        if number.startswith("sweep"):
-            with redirect_stdout(StringIO()):
-                run_sweep([*SHORT, f"seed=range({jobs})", f"hydra.sweep.dir='{folder / number}'"])
-        else:
-            for seed, config in enumerate(configs):
-                vaelab.train(config, folder=folder / f"{number} {seed}")
+        for seed, config in enumerate(configs):
+            vaelab.train(config, folder=folder / f"{name} {seed}")
         return since(began)
 
     configs = [vaelab.compose([*SHORT, f"seed={seed}"]) for seed in range(jobs)]
-    timed("first")  # imports, and what else is done once
-    pairs = [(timed(f"train {turn}"), timed(f"sweep {turn}")) for turn in range(5)]
-    clock, processor = (median((swept[i] - alone[i]) / jobs for alone, swept in pairs) for i in (0, 1))
+    alone("first")  # imports, and what else is done once
+    turns = [(alone(f"alone {turn}"), swept(1, f"one {turn}"), swept(1 + jobs, f"more {turn}")) for turn in range(3)]
+    clock, processor = (median((more[i] - one[i] - runs[i]) / jobs for runs, one, more in turns) for i in (0, 1))
     console.print(f"a sweep's own part of a job: {clock:.3f} s, of the processor {processor:.3f} s")
     return {"clock": clock, "processor": processor}
 
