@@ -10,18 +10,21 @@
     python scripts/benchmark.py memory         # the peak of training over that of the imports
     python scripts/benchmark.py nll            # the likelihood by 5,000 samples, beside its matrix products alone
 
-`train` compares four loops over the same 60,000 images of MNIST: the same network, loss (binary cross-entropy summed
-over pixels + KL), batch size, Adam and number of threads. They take turns, an epoch each, A B C D A B C D, in one
-process, so that whatever else the machine does hits all of them. An epoch of vaelab is everything between two starts
-of one: steps, logging to TensorBoard, progress bar, checkpoint. The first epoch is told apart; of the others the
-median counts, and ratios are medians of ratios within a turn. Seconds of processor time stand beside those of the
-clock: on a busy machine they are the steadier ones. At the end all four are tested on the same images.
+`train` compares loops over the same 60,000 images of MNIST: the same network, loss (binary cross-entropy summed over
+pixels + KL), batch size, Adam and number of threads, which is also that of the cores that the process may use. They
+take turns, an epoch each, A B C A B C, in one process, so that whatever else the machine does hits all of them. An
+epoch of vaelab is everything between two starts of one: steps, logging to TensorBoard, progress bar, checkpoint. The
+first epoch is told apart; of the others the median counts, and ratios are medians of ratios within a turn. Seconds of
+processor time stand beside those of the clock: on a busy machine they are the steadier ones. At the end all are tested
+on the same images. `pip install "vaelab[benchmark]"` brings JAX and pythae, whose loops are left out where they are
+missing; JAX's has the networks without convolutions. `--isa avx2` has torch and JAX leave AVX-512 and AMX unused.
 
 Writes benchmark_<case>.json into --output and, for `train`, a picture to --figure. MNIST is expected in, or downloaded
 to, --root.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -32,9 +35,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
-from io import StringIO
 from itertools import chain, repeat
 from pathlib import Path
 from statistics import median
@@ -52,6 +54,14 @@ from torchvision import datasets, transforms
 import vaelab
 
 LATENT, RATE = 20, 1e-3
+FORCED = {
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "DNNL_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+    }
+}
 console = Console(file=sys.stderr, width=120)
 
 
@@ -150,17 +160,105 @@ class ByHand:
         self.model = PlainVAE(case)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=RATE, fused=True)
 
+    def loss(self, x: Tensor) -> Tensor:
+        """Of images (B, 1, 28, 28), summed."""
+        logits, mean, log_variance = self.model(x)
+        return F.binary_cross_entropy_with_logits(logits, x, reduction="sum") + divergence(mean, log_variance)
+
     def epoch(self) -> None:
         """One epoch."""
         total = torch.zeros(())
         for index in torch.randperm(len(self.pixels)).split(self.batch):
             x = self.pixels[index].float().div_(255)
-            logits, mean, log_variance = self.model(x)
-            loss = F.binary_cross_entropy_with_logits(logits, x, reduction="sum") + divergence(mean, log_variance)
+            loss = self.loss(x)
             self.optimizer.zero_grad()
             (loss / len(x)).backward()
             self.optimizer.step()
             total += loss.detach()
+
+
+class Compiled(ByHand):
+    """The same with forward pass and loss compiled by torch.compile."""
+
+    def __init__(self, case: Case, root: str) -> None:
+        super().__init__(case, root)
+        self.loss = torch.compile(super().loss)
+
+
+class Jax:
+    """A whole epoch in one call: a scan over the batches, compiled by jax.jit."""
+
+    def __init__(self, case: Case, root: str) -> None:
+        import jax
+        import jax.numpy as jnp
+        import optax
+
+        self.model, self.jax = PlainVAE(case), jax
+        pixels = datasets.MNIST(root, train=True).data.reshape(-1, 784).numpy()
+        adam, batch = optax.adam(RATE), case.batch
+        whole = len(pixels) // batch * batch
+
+        def mlp(layers: Any, h: Any) -> Any:
+            for weight, bias in layers[:-1]:
+                h = jax.nn.relu(h @ weight + bias)
+            weight, bias = layers[-1]
+            return h @ weight + bias
+
+        def loss(parameters: Any, x: Any, key: Any) -> Any:
+            encoder, heads, decoder = parameters
+            mean, log_variance = jnp.split(mlp([*encoder, heads], x), 2, axis=1)
+            logits = mlp(decoder, mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape))
+            kl = -0.5 * (1 + log_variance - mean**2 - jnp.exp(log_variance)).sum()
+            return (optax.sigmoid_binary_cross_entropy(logits, x).sum() + kl) / len(x)
+
+        def step(state: Any, index: Any) -> Any:
+            parameters, moments, key = state
+            key, noise = jax.random.split(key)
+            x = self.pixels[index].astype(jnp.float32) / 255
+            value, gradients = jax.value_and_grad(loss)(parameters, x, noise)
+            updates, moments = adam.update(gradients, moments)
+            return (optax.apply_updates(parameters, updates), moments, key), value
+
+        def epoch(state: Any) -> Any:
+            parameters, moments, key = state
+            key, shuffle = jax.random.split(key)
+            order = jax.random.permutation(shuffle, len(pixels))
+            state, losses = jax.lax.scan(step, (parameters, moments, key), order[:whole].reshape(-1, batch))
+            if whole < len(pixels):
+                state, last = step(state, order[whole:])
+                return state, losses.sum() + last
+            return state, losses.sum()
+
+        def weights(layer: nn.Module) -> Any:
+            return jnp.asarray(layer.weight.detach().T.numpy()), jnp.asarray(layer.bias.detach().numpy())
+
+        def layers(network: nn.Module) -> list[Any]:
+            return [weights(layer) for layer in network.children() if isinstance(layer, nn.Linear)]
+
+        heads = [weights(self.model.mean), weights(self.model.log_variance)]
+        self.pixels = jnp.asarray(pixels)
+        parameters = (
+            layers(self.model.encoder),
+            tuple(jnp.concatenate(both, axis=-1) for both in zip(*heads, strict=True)),
+            layers(self.model.decoder),
+        )
+        self.state = parameters, adam.init(parameters), jax.random.key(0)
+        self.run = jax.jit(epoch, donate_argnums=0)
+
+    def epoch(self) -> None:
+        """One epoch."""
+        self.state, total = self.run(self.state)
+        total.block_until_ready()
+
+    def finish(self) -> None:
+        """Copy the weights into the model in PyTorch."""
+        (encoder, (weight, bias), decoder), *_ = self.jax.device_get(self.state)
+        split = [(weight[:, :LATENT], bias[:LATENT]), (weight[:, LATENT:], bias[LATENT:])]
+        networks = [self.model.encoder, nn.Sequential(self.model.mean, self.model.log_variance), self.model.decoder]
+        for network, arrays in zip(networks, [encoder, split, decoder], strict=True):
+            linear = [layer for layer in network.children() if isinstance(layer, nn.Linear)]
+            for layer, (w, b) in zip(linear, arrays, strict=True):
+                layer.weight.data, layer.bias.data = torch.tensor(w.T), torch.tensor(b)
 
 
 class Pythae:
@@ -216,7 +314,8 @@ class Pythae:
         self.trainer.train_step(self.number)
 
 
-LOOPS: dict[str, type] = {"tutorial": Tutorial, "by hand": ByHand} | ({"pythae": Pythae} if find_spec("pythae") else {})
+LOOPS: dict[str, type] = {"tutorial": Tutorial, "by hand": ByHand, "compiled": Compiled}
+LOOPS |= {name: loop for name, loop in {"jax": Jax, "pythae": Pythae}.items() if find_spec(name)}
 Times = dict[str, list[tuple[float, float]]]  # loop -> (clock, processor) seconds of each epoch
 
 
@@ -305,6 +404,7 @@ def unseen() -> Iterator[None]:
     os.environ["FORCE_COLOR"] = "1"
     try:
         with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            nowhere.isatty = lambda: True  # type: ignore[method-assign]
             yield
     finally:
         del os.environ["FORCE_COLOR"]
@@ -320,13 +420,16 @@ def vaelab_trains(callback: pl.Callback, *overrides: str) -> vaelab.Run:
 
 
 def train(options: argparse.Namespace) -> dict[str, Any]:
-    """Every network: the four loops in turns."""
+    """Every network: the loops in turns."""
     results = {}
+    if hasattr(os, "sched_setaffinity"):  # JAX takes a thread for each core that it may use
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     test = datasets.MNIST(options.root, train=False).data.unsqueeze(1).float() / 255
     for name in options.networks:
         case, times = CASES[name], Times()
         console.rule(f"{name}, processor seconds")
-        others = {loop: made(case, options.root) for loop, made in LOOPS.items() if loop in options.loops}
+        loops = [loop for loop in options.loops if loop != "jax" or name != "conv"]
+        others = {loop: made(case, options.root) for loop, made in LOOPS.items() if loop in loops}
         run = vaelab_trains(
             Turns(others, times),
             f"data.root={options.root}",
@@ -336,6 +439,8 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
             f"optimizer.lr={RATE}",
             *case.overrides,
         )
+        if "jax" in others:
+            others["jax"].finish()
         losses = {loop: negative_elbo(other.model, test) for loop, other in others.items()}
         losses["vaelab"] = -run.metrics["test/elbo"]
         results[name] = summary(times, losses)
@@ -401,8 +506,9 @@ def draw(results: dict[str, Any], path: Path) -> None:
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
-    loops = ["vaelab", "by hand", "pythae", "tutorial"]
-    loops = [loop for loop in loops if all(loop in result["loops"] for result in results.values())]
+    colors = {"vaelab": "#d1495b", "by hand": "#8d99ae", "compiled": "#00798c", "jax": "#30638e", "pythae": "#ccd5ae"}
+    colors["tutorial"] = "#e9c46a"
+    loops = [loop for loop in colors if all(loop in result["loops"] for result in results.values())]
     figure, axes = plt.subplots(figsize=(1.5 + 1.7 * len(results), 3.2), layout="constrained")
     width = 0.8 / len(loops)
     for i, loop in enumerate(loops):
@@ -411,7 +517,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
             for result in results.values()
         ]
         places = [case + (i - (len(loops) - 1) / 2) * width for case in range(len(results))]
-        bars = axes.bar(places, heights, width, label=loop, color=["#d1495b", "#8d99ae", "#ccd5ae", "#e9c46a"][i])
+        bars = axes.bar(places, heights, width, label=loop, color=colors[loop])
         axes.bar_label(bars, fmt="%.2f", fontsize=7)
     axes.axhline(1, color="black", linewidth=0.5)
     axes.set_xticks(range(len(results)), list(results))
@@ -601,23 +707,32 @@ def side_by_side(folder: Path, root: str, jobs: int, epochs: int, rounds: int) -
 
 
 def sweeps_own_part(folder: Path, jobs: int) -> dict[str, float]:
-    """What a job costs beyond its training: a sweep of short jobs in this process, less the same runs by themselves."""
-    from vaelab.sweeps.sweep import sweep as run_sweep
+    """What a job costs beyond its training: so many jobs more in a sweep, less the same runs in this process."""
+    # The process that jobs are forked from outlives the sweep: as its subreaper we wait for it, and count it.
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 
-    def timed(number: str) -> tuple[float, float]:
+    def swept(count: int, name: str) -> tuple[float, float]:
+        where = [f"seed=range({count})", f"hydra.sweep.dir='{folder / name}'"]
+        clock, used = time.perf_counter(), os.times()
+        subprocess.run(
+            [sys.executable, "-m", "vaelab", "train", "-m", *SHORT, *where], check=True, stdout=subprocess.DEVNULL
+        )
+        clock = time.perf_counter() - clock
+        with suppress(ChildProcessError):
+            while True:
+                os.wait()
+        return clock, sum(os.times()[2:4]) - sum(used[2:4])
+
+    def alone(name: str) -> tuple[float, float]:
         began = now()
-        if number.startswith("sweep"):
-            with redirect_stdout(StringIO()):
-                run_sweep([*SHORT, f"seed=range({jobs})", f"hydra.sweep.dir='{folder / number}'"])
-        else:
-            for seed, config in enumerate(configs):
-                vaelab.train(config, folder=folder / f"{number} {seed}")
+        for seed, config in enumerate(configs):
+            vaelab.train(config, folder=folder / f"{name} {seed}")
         return since(began)
 
     configs = [vaelab.compose([*SHORT, f"seed={seed}"]) for seed in range(jobs)]
-    timed("first")  # imports, and what else is done once
-    pairs = [(timed(f"train {turn}"), timed(f"sweep {turn}")) for turn in range(5)]
-    clock, processor = (median((swept[i] - alone[i]) / jobs for alone, swept in pairs) for i in (0, 1))
+    alone("first")  # imports, and what else is done once
+    turns = [(alone(f"alone {turn}"), swept(1, f"one {turn}"), swept(1 + jobs, f"more {turn}")) for turn in range(3)]
+    clock, processor = (median((more[i] - one[i] - runs[i]) / jobs for runs, one, more in turns) for i in (0, 1))
     console.print(f"a sweep's own part of a job: {clock:.3f} s, of the processor {processor:.3f} s")
     return {"clock": clock, "processor": processor}
 
@@ -710,6 +825,7 @@ def machine(threads: int) -> dict[str, Any]:
         "processor": named.get("model name", platform.processor()),
         "cores": os.cpu_count(),
         "threads": threads,
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # what torch's kernels take
         "bfloat16": sorted({"amx_bf16", "avx512_bf16"} & set(named.get("flags", "").split())),
         "torch": torch.__version__,
         "load": os.getloadavg(),
@@ -772,7 +888,10 @@ def main() -> None:
     parser.add_argument("--root", default="data", help="where MNIST is")
     parser.add_argument("--figure", type=Path, help="the picture of train; by default benchmark_train.png in --output")
     parser.add_argument("--output", type=Path, default=Path("outputs"))
+    parser.add_argument("--isa", choices=FORCED, help="leave later instructions of the processor unused")
     options = parser.parse_args()
+    if options.isa and not FORCED[options.isa].items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **FORCED[options.isa]})
     options.root = str(Path(options.root).absolute())
     if options.quick:
         options.repeats = 1
@@ -780,7 +899,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     options.output.mkdir(parents=True, exist_ok=True)
-    result = {"machine": machine(options.threads), options.case: benchmarks[options.case](options)}
+    where = machine(options.threads)
+    console.print(f"{where['processor']}, {where['instructions']}, threads: {options.threads}", highlight=False)
+    result = {"machine": where, options.case: benchmarks[options.case](options)}
     path = options.output / f"benchmark_{options.case}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     console.print(path)

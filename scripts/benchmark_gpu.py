@@ -4,7 +4,8 @@
 
 The same networks, loss and Adam as in benchmark.py, over the 60,000 images of MNIST, which all loops keep on the GPU.
 They take turns, an epoch each, in one process; an epoch ends when the GPU has done all of it. Of vaelab it is
-everything between two starts of one, with TensorBoard, progress bar and checkpoint. Writes benchmark_gpu.json.
+everything between two starts of one, with TensorBoard, progress bar and checkpoint. Writes benchmark_gpu.json. JAX
+needs jax and optax: --loops "by hand" torch.compile does without.
 """
 
 import argparse

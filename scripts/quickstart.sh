@@ -4,9 +4,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ ! -x .venv/bin/vaelab ]; then
-  echo "1/2 installing into .venv: torch and what else is missing, some minutes and gigabytes the first time"
+  echo "1/2 installing into .venv: torch and what else is missing; the first time 2 to 10 minutes and up to 6 GB"
   [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
 fi
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable .
-echo "2/2 training 30 epochs: about a minute on two idle cores; on a busy machine threads=1 is faster"
+.venv/bin/python -m pip install --disable-pip-version-check --progress-bar off --editable . |
+  sed -u -n -E 's/^(Collecting|Downloading|Installing|Successfully)/  \1/p'
+echo "2/2 training 30 epochs: one to three minutes; a line for each, then the metrics and where the pictures are"
 .venv/bin/vaelab train experiment=quickstart "$@"

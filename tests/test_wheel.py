@@ -21,6 +21,8 @@ def test_the_wheel_in_a_new_environment_trains_in_an_empty_folder(tmp_path: Path
     assert "vaelab/conf/train.yaml" in names
     assert "vaelab/conf/experiment/quickstart.yaml" in names
     assert {f"vaelab/report/report.{kind}" for kind in ("css", "html.jinja", "js")} <= set(names)
+    assert {f"vaelab/sharing/explorer.{kind}" for kind in ("css", "html.jinja", "js")} <= set(names)
+    assert "vaelab/sharing/onnxruntime_web/ort-wasm-simd-threaded.wasm.xz" in names
     assert not [name for name in names if name.startswith(("tests", "outputs", "data"))]
     # The dependencies are those of this environment; vaelab itself is the wheel's.
     environment = tmp_path / "environment"

@@ -1,4 +1,4 @@
-"""Errors that a user can mend. The command line prints them without a traceback."""
+"""Errors that a user can fix. The command line prints them without a traceback."""
 
 import errno
 from collections.abc import Iterable, Sequence
@@ -9,25 +9,25 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class UserError(Exception):
-    """Say what is wrong, where, and what would be right."""
+    """An error whose message says what is wrong, where, and what would be right."""
 
     exit_code = 2  # the command line's
 
 
 class ConfigError(UserError):
-    """Every mistake of a config at once."""
+    """All mistakes of a config at once."""
 
     def __init__(self, mistakes: Sequence[str]) -> None:
         self.mistakes = tuple(mistakes)
         super().__init__("\n".join(self.mistakes))
 
     def __reduce__(self) -> tuple[type["ConfigError"], tuple[tuple[str, ...]]]:
-        """Rebuild it from its mistakes, so that it crosses process borders."""
+        """Make it picklable, so that it can be sent between processes."""
         return type(self), (self.mistakes,)
 
 
 class DataError(UserError):
-    """Data that are missing, damaged or unfit."""
+    """Data that are missing, damaged or unsuitable."""
 
 
 class RunError(UserError):
@@ -41,7 +41,7 @@ class StorageError(RunError):
 
 
 def unwritten(path: Path, error: OSError) -> RunError:
-    """Say that a file cannot be written: a StorageError where the disk is full, else a RunError."""
+    """Return the error that a file cannot be written: a StorageError if the disk is full, else a RunError."""
     kind = StorageError if error.errno in NO_ROOM else RunError
     return kind(f"{path} cannot be written: {error.strerror or error}")
 
@@ -52,8 +52,8 @@ class DivergenceError(UserError):
     exit_code = 3
 
 
-class Pruned(Exception):  # noqa: N818 - it is no error
-    """A run was pruned: others were better at the same epoch."""
+class Pruned(Exception):  # noqa: N818 - not an error
+    """Raised to end a run that was pruned, since others were better at the same epoch."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -69,7 +69,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     words = sorted(known)
     plain = {candidate.lower(): candidate for candidate in words}
     asked = word.lower().replace("-", "_")
-    # The first of the nearest may be an anagram's neighbour: of equals, prefer the same letters.
+    # Among near words prefer an anagram: swapped letters are the most frequent typo.
     near = get_close_matches(asked, plain, n=3, cutoff=0.6)
     if near:
         best = next((candidate for candidate in near if sorted(candidate) == sorted(asked)), near[0])

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write files atomically."""
 
 import os
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write under; what was written is on the disk before it is renamed to `path`.
+    """Give a temporary name beside `path`; the file is flushed to the disk, then renamed to `path`.
 
-    Its folder is made. After an error nothing is left behind, and what was at `path` is as it was.
+    The folder is made if necessary. After an error the temporary file is removed and `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

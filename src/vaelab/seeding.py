@@ -1,4 +1,4 @@
-"""Randomness as a function of (seed, purpose, index), so that no generator's state has to be kept."""
+"""Random numbers as a function of (seed, purpose, index), so that no generator state has to be saved."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ def seed_noise(device: torch.device, seed: int) -> None:
 
 @contextmanager
 def noise_of_its_own(device: torch.device, seed: int) -> Iterator[None]:
-    """Draw from `seed` in here, and leave torch's generators as they were."""
+    """Draw from `seed` in this block, and restore torch's generators."""
     devices = [] if device.type == "cpu" else [device.index or 0]
     with torch.random.fork_rng(devices, device_type=device.type):
         seed_noise(device, seed)

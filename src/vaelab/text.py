@@ -1,4 +1,4 @@
-"""Text that somebody else may have written: a terminal shows it and obeys none of it."""
+"""Clean text that somebody else may have written, so that it cannot control a terminal."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def clean(text: str, most: int | None = None) -> str:
-    r"""The text, at most so much of it, with a sign in place of each character that a terminal or a browser would obey.
+    r"""Replace control characters, and cut the text to `most` characters.
 
     >>> clean("a\x1b[2Jb\r\n") == "a\N{REPLACEMENT CHARACTER}[2Jb\N{REPLACEMENT CHARACTER}\n"
     True
@@ -22,7 +22,7 @@ def clean(text: str, most: int | None = None) -> str:
 
 
 def one_line(text: str, most: int | None = None) -> str:
-    r"""The same in one line.
+    r"""Clean a text and join its lines.
 
     >>> one_line("a\nb")
     'a b'
@@ -31,7 +31,7 @@ def one_line(text: str, most: int | None = None) -> str:
 
 
 def console(*, stderr: bool = False, width: int | None = None, soft_wrap: bool = False) -> "Console":
-    """A console that takes text as text: "[b]" is no markup, ":x:" no emoji, a number no number."""
+    """Return a console that prints text literally: "[b]" is not markup, ":x:" not an emoji."""
     from rich.console import Console
 
     return Console(stderr=stderr, width=width, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False)

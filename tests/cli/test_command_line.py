@@ -13,6 +13,7 @@ import yaml
 
 import vaelab
 from processes import command, in_one_interpreter
+from vaelab.__main__ import main as entry
 from vaelab.cli.main import main
 
 QUICK = ["data=digits", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
@@ -175,12 +176,12 @@ MISTAKES = {
     "logger=null": ["logger=[]"],
     "+@=": ["names no key"],
     "encoder.hidden={a:1}": ["encoder.hidden={a:1}", "Cannot merge"],
-    "+schedule@objective.free_bits=linear": ["objective.free_bits", "cannot stand there"],
+    "+schedule@objective.free_bits=linear": ["objective.free_bits", "does not fit there"],
     "encoder._target_=vaelab.models.networks.MLPDecoder": [
-        "no part that can stand there",
+        "not a part that fits there",
         "vaelab.models.networks.MLPEncoder",
     ],
-    "hydra.searchpath=[nope]": ["nope is no folder"],
+    "hydra.searchpath=[nope]": ["nope is not a folder"],
     "data.root=http://x/y": ["data.root=http://x/y", "not an address"],
     "data=digits data.test=-1": ["data.test=-1", "greater than or equal to 0"],
     "data=digits data.batch_size=2000": ["data.batch_size=2000", "1397 images"],
@@ -235,7 +236,7 @@ def test_a_monitor_that_nothing_logs_is_named(tmp_path: Path) -> None:
 
 def test_more_memory_than_there_is_ends_a_run_in_one_line(tmp_path: Path) -> None:
     arguments = ["data=digits", "trainer=debug", "model=iwae", "objective.samples=10000000000"]
-    with pytest.raises(vaelab.RunError, match="memory does not suffice"):
+    with pytest.raises(vaelab.RunError, match="not enough memory"):
         vaelab.train(vaelab.compose(arguments), folder=tmp_path / "run")
 
 
@@ -250,6 +251,14 @@ def test_a_mistake_ends_a_real_process_with_2_and_no_traceback(tmp_path: Path) -
     result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr == "error: model=vea: no such option; did you mean vae?\n"
+
+
+def test_windows_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit) as end:
+        entry()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: vaelab runs on Linux and macOS; on Windows, use WSL\n"
 
 
 BLOWUP = """

@@ -47,12 +47,12 @@ MISTAKES = {
     "sample vae -o out": ["--output out: sample writes .png"],
     "sample vae -o flat.npy/out.png": ["flat.npy/out.png cannot be written"],
     "embed vae -o out.txt -o codes.gif": ["--output out.txt", "--output codes.gif", ".npz, .csv, .png"],
-    "sample vae -o vae/figures/samples.png": ["samples.png is there already", "--force", "--output"],
+    "sample vae -o vae/figures/samples.png": ["samples.png exists", "--force", "--output"],
     "reconstruct vae flat.npy": ["flat.npy has an array of shape (64,)", "(N, H, W)"],
     "reconstruct vae nothing.png": ["there is no nothing.png"],
     "embed vae vae": ["vae has no images in it"],
     "embed vae images.npy --images 9": ["there are 4 own images"],
-    "reconstruct vae --invert": ["--invert is for images of one's own"],
+    "reconstruct vae --invert": ["--invert needs images of your own"],
 }
 
 
@@ -79,7 +79,7 @@ def test_what_is_written_is_said_on_the_output_and_what_was_done_beside_it(here,
 
     assert code == 0
     assert output == "new/own.png\n"
-    assert "4 images of 24 x 16: cut to its middle 16 x 16, scaled to 8 x 8" in errors
+    assert "4 images of 24 x 16: cropped to its middle 16 x 16, scaled to 8 x 8" in errors
     assert "mean squared error" in errors
     assert (here / "new" / "own.png").is_file()
 

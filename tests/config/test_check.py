@@ -67,7 +67,7 @@ def mistakes(*overrides: str, **parts: str) -> str:
 )
 def test_the_grid_of_codes_is_the_decoders(overrides: list[str]) -> None:
     """By their size alone, 8 x 8 images being halved, the numbers of z would fit most of these."""
-    assert "as many decoder.channels as encoder.channels" in mistakes("model=vq_vae", *overrides)
+    assert "as many entries as encoder.channels" in mistakes("model=vq_vae", *overrides)
 
 
 def test_codes_of_flat_features_may_be_a_grid_to_the_decoder() -> None:
@@ -76,13 +76,13 @@ def test_codes_of_flat_features_may_be_a_grid_to_the_decoder() -> None:
 
 def test_a_decoder_gives_what_the_likelihood_takes() -> None:
     assert mistakes(decoder="SmallDecoder") == (
-        "SmallDecoder gives (1, 7, 7) for a latent, and loss=bce takes (1, 8, 8)"
+        "SmallDecoder returns shape (1, 7, 7) for a latent, and loss=bce expects (1, 8, 8)"
     )
 
 
 def test_an_encoder_has_the_features_that_it_says() -> None:
     said = mistakes(encoder="BoastfulEncoder")
-    assert said.startswith("the loss cannot be computed of images (1, 8, 8): ")
+    assert said.startswith("the loss cannot be computed for images (1, 8, 8): ")
     assert "99" in said
     assert "gaussian.py, line" in said
 

@@ -176,7 +176,8 @@ def overrides_for(group: str, option: str, raw_sets: Path) -> list[str]:
 def parameter(group: str, option: str) -> object:
     # wandb and mlflow use what their own dependencies have deprecated.
     foreign = [pytest.mark.filterwarnings("ignore::DeprecationWarning")] if option in ("wandb", "mlflow") else []
-    slow = [pytest.mark.slow] if option == "ddp" else []  # starts a second process
+    # `ddp` starts a second process; data by name are read by tests/data/test_published.py as well.
+    slow = [pytest.mark.slow] if option == "ddp" or option in PUBLISHED else []
     return pytest.param(group, option, marks=[*foreign, *slow])
 
 

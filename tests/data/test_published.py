@@ -141,6 +141,12 @@ def test_for_a_run_folder_nothing_is_downloaded(data_class: type[ImageData], tmp
     assert not list(tmp_path.iterdir())
 
 
+def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "photos").write_text("x")
+    with pytest.raises(DataError, match=r"is a file: data\.root is a folder, with celeba in it"):
+        _ = CelebA(root=str(tmp_path / "photos")).shape
+
+
 @pytest.mark.parametrize(
     ("file", "content", "data_class"),
     [

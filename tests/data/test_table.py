@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import vaelab
+import vaelab.looking.explore
 from vaelab.data import TableData
 from vaelab.errors import DataError
 from vaelab.looking.own_images import read_own
@@ -68,6 +69,15 @@ class TestMissingValues:
         x = table(tmp_path, self.text, missing="mean").splits.train.x
         torch.testing.assert_close(x, torch.tensor([[1, 2], [13 / 3, 4], [5, 14 / 3], [7, 8]]))
 
+    def test_are_the_mean_of_the_rows_that_are_trained_on(self, tmp_path: Path) -> None:
+        (tmp_path / "test.txt").write_text("3\n")
+        files = {"test": "test.txt"}
+        splits = table(tmp_path, 'a\n1\n3\n""\n100\n', missing="mean", split_files=files).splits
+        assert splits.train.x.flatten().tolist() == [1, 3, 2]
+        (tmp_path / "test.txt").write_text("0\n1\n3\n")
+        with pytest.raises(DataError, match="no training row has a value of the column a"):
+            _ = table(tmp_path, 'a\n1\n3\n""\n100\n', missing="mean", split_files=files).splits
+
     def test_of_a_category_have_no_mean(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="category c are missing, which has no mean"):
             _ = table(tmp_path, self.text, missing="mean", columns=["b", "c"]).shape
@@ -111,11 +121,12 @@ def test_parquet_is_read_as_csv_is(tmp_path: Path) -> None:
 def test_a_model_of_a_table_takes_tables_and_refuses_other_losses(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     lines = [
-        f"{a:.3f},{'uvw'[c]},{2 * a + c:.3f}"
+        f"{a:.3f},{'uvw'[c]},{2 * a + c:.3f},{'left' if c else 'right'}"
         for a, c in zip(generator.normal(size=80), generator.integers(0, 3, 80), strict=True)
     ]
-    (tmp_path / "x.csv").write_text("a,c,b\n" + "\n".join(lines))
+    (tmp_path / "x.csv").write_text("a,c,b,side\n" + "\n".join(lines))
     overrides = ["data=table", f"data.root={tmp_path / 'x.csv'}", "data.columns=[a,c,b]", "data.batch_size=8"]
+    overrides += ["data.label=side", "conditional=true"]
     overrides += [
         "latent_dim=2",
         "encoder.hidden=[8]",
@@ -129,9 +140,17 @@ def test_a_model_of_a_table_takes_tables_and_refuses_other_losses(tmp_path: Path
     run = vaelab.train(vaelab.compose([*overrides, "loss=columns"]), folder=tmp_path / "run")
 
     assert np.isfinite(list(run.metrics.values())).all()
+    _, written = vaelab.looking.explore.reconstruct(run, images="0,1", label="left").paths
+    header, *rows = (line.split(",") for line in written.read_text().splitlines())
+    originals = {tuple(row[2:]) for row in rows[::2]}
+    assert header == ["name", "row", "a", "c=u", "c=v", "c=w", "b"]
+    assert [row[1] for row in rows] == ["original", "reconstructed"] * 2
+    assert all(any(float(line.split(",")[0]) == pytest.approx(float(row[0])) for line in lines) for row in originals)
+    with pytest.raises(vaelab.RunError, match=r"label leff: .* did you mean left"):
+        vaelab.looking.explore.reconstruct(run, label="leff", output=[tmp_path / "a.png"])
     (tmp_path / "x.csv").rename(tmp_path / "y.csv")
     model = vaelab.load(run)  # without the data
-    assert model.sample(3).shape == (3, 5)
+    assert model.sample(3, labels=torch.zeros(3, dtype=torch.int64)).shape == (3, 5)
     form = vaelab.runs.folder.RunFolder(run.folder).form
     assert form is not None
     assert read_own([tmp_path / "y.csv"], form).images.shape == (80, 5)

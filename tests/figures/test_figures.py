@@ -221,4 +221,4 @@ def test_a_name_in_another_script_is_drawn_or_is_one_warning(tmp_path):
         warnings.simplefilter("always")
         save(picture, tmp_path / "a.png", title="变分自编码器")
     assert len(caught) <= 1
-    assert all("no font here has all letters" in str(each.message) for each in caught)
+    assert all("no installed font has all letters" in str(each.message) for each in caught)

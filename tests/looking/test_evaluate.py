@@ -273,7 +273,7 @@ def test_the_table_shows_values_errors_units_and_the_file(trained: Trained, caps
 MISTAKES = {
     "no run": (["nowhere"], "nowhere is not a run folder"),
     "no checkpoint file": (["nowhere/last.ckpt"], "there is no checkpoint nowhere/last.ckpt"),
-    "no samples": (["{binary}", "--samples", "0"], "samples=0: an importance-weighted log-likelihood takes one"),
+    "no samples": (["{binary}", "--samples", "0"], "samples=0: the importance-weighted log-likelihood needs one"),
     "negative samples": (["{binary}", "--samples", "-5"], "samples=-5"),
     "no such split": (["{binary}", "--split", "tset"], "--split tset: there is no such split; did you mean test?"),
     "an empty split": (["{no_validation}", "--split", "validation"], "have no validation images"),
@@ -335,7 +335,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_where(trained: Trained, tmp_path
 
     assert finish(process) == 130
     errors = output.read_text()
-    assert f"interrupted: what was finished is in {path}" in errors
+    assert f"interrupted: finished metrics are in {path}" in errors
     assert "Traceback" not in errors
     assert {"test/elbo", "test/psnr", "test/cluster_accuracy"} < set(json.loads(path.read_text())["metrics"])
 

@@ -158,7 +158,7 @@ def test_a_traversal_of_a_plain_autoencoder_goes_over_the_range_of_its_codes_by_
     values = centre[:, None] + spread[:, None] * torch.linspace(-3, 3, 5)
     order = codes.var(0).argsort(descending=True)
     assert shows(target, figures.traversals(model.traverse(centre, values)[order]))
-    assert result.notes == ["this model has no KL of each dimension: sorted by the variance of the codes"]
+    assert result.notes == ["this model has no per-dimension KL: dimensions are sorted by the variance of their codes"]
 
 
 def test_the_manifold_is_drawn_on_the_priors_quantiles_or_those_of_the_codes(small_run, tmp_path):
@@ -204,7 +204,7 @@ def test_an_embedding_of_codes_holds_their_numbers_where_they_are_on_each_grid(t
     run = vaelab.train(config, folder=tmp_path / "run").folder
     model, (x, _) = vaelab.load(run), images_of(run)
 
-    embedding.embed(run, output=[tmp_path / "a.npz"])
+    embedding.embed(run, output=[tmp_path / "a.npz", tmp_path / "a.csv"])
 
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays, torch.no_grad():
         upper, lower = arrays["codes_0"], arrays["codes_1"]
@@ -212,6 +212,9 @@ def test_an_embedding_of_codes_holds_their_numbers_where_they_are_on_each_grid(t
         assert (upper.shape, lower.shape, upper.dtype) == ((200, 1, 1), (200, 2, 2), np.int64)
         assert codes.equal(model.encode(x).indices)
         assert (model.posterior.vectors(codes).numpy() == arrays["z"]).all()
+    header, rows = table(tmp_path / "a.csv")
+    assert header[-5:] == [f"code{number}" for number in range(5)]
+    assert [list(map(int, row[-5:])) for row in rows] == codes.tolist()
 
 
 def test_a_stochastic_embedding_holds_samples_and_only_the_images_asked_for(small_run, tmp_path):
@@ -349,7 +352,7 @@ def test_without_an_output_figures_go_to_the_runs_folder_and_are_not_overwritten
     written = [path.relative_to(run / "figures") for result in results for path in result.paths]
     assert [str(path) for path in written] == [*names, "embed.npz", "embed.csv", "embed.png"]
     before = (run / "figures" / "sample.png").stat()
-    with pytest.raises(RunError, match=r"sample\.png is there already: --force"):
+    with pytest.raises(RunError, match=r"sample\.png exists: --force"):
         explore.sample(run)
     assert (run / "figures" / "sample.png").stat() == before
     explore.sample(run, force=True)

@@ -156,7 +156,7 @@ def test_a_metric_of_ones_own_is_found_in_a_config_and_by_its_name(
     assert command(tmp_path / "run") == 2  # nothing of a run folder runs code without trust
     capsys.readouterr()
     assert command(runs / "vae", "--metric", "my_metrics.sharpness.sharpness") == 2
-    assert "--metric my_metrics.sharpness.sharpness: not among" in " ".join(capsys.readouterr().err.split())
+    assert "--metric my_metrics.sharpness.sharpness: not a part" in " ".join(capsys.readouterr().err.split())
     assert command(runs / "vae", "--metric", "my_metrics.sharpness.energy", "--trust", "my_metrics") == 2
 
 
@@ -164,7 +164,7 @@ MISTAKES = {
     "fewer samples than features": (["{vae}", "--generation", "40"], "40 images are too few for a covariance of 64"),
     "no samples": (["{vae}", "--generation", "0"], "--generation 0: give a number of images"),
     "no such features": (["{vae}", "--generation", "200", "--features", "pixel"], "did you mean pixels?"),
-    "an untrusted file": (["{vae}", "--generation", "200", "--features", "a.py:B"], "--trust a.py says that it may"),
+    "an untrusted file": (["{vae}", "--generation", "200", "--features", "a.py:B"], "allow it with --trust a.py"),
     "no factors": (["{vae}", "--factors"], "--factors: the data know no factors of variation"),
 }
 

@@ -29,7 +29,7 @@ def test_an_image_that_fits_is_taken_to_the_bit(pixels, tmp_path):
 
     assert read.images.equal(torch.from_numpy(pixels)[None, None] / 255)
     assert (read.names, read.labels) == (["a.png"], None)
-    assert read.notes == ["1 image of 6 x 4: nothing had to be changed"]
+    assert read.notes == ["1 image of 6 x 4: not changed"]
 
 
 def test_a_colour_image_is_made_grey_for_a_grey_model_by_luma(tmp_path):
@@ -49,7 +49,7 @@ def test_a_grey_image_gets_equal_channels_for_a_model_of_colours(pixels, tmp_pat
     read = read_images([saved(tmp_path / "a.png", pixels)], COLOUR)
 
     assert read.images[0].equal((torch.from_numpy(pixels) / 255).expand(3, 4, 6))
-    assert read.notes == ["1 image of 6 x 4: its grey put into 3 channels"]
+    assert read.notes == ["1 image of 6 x 4: repeated in 3 channels"]
 
 
 def test_an_image_of_another_size_is_cut_to_the_aspect_and_scaled(tmp_path):
@@ -59,7 +59,7 @@ def test_an_image_of_another_size_is_cut_to_the_aspect_and_scaled(tmp_path):
     read = read_images([saved(tmp_path / "a.png", wide)], GREY)
 
     (note,) = read.notes
-    assert note == "1 image of 20 x 8: cut to its middle 12 x 8, scaled to 6 x 4"
+    assert note == "1 image of 20 x 8: cropped to its middle 12 x 8, scaled to 6 x 4"
     row = read.images[0, 0, 1] * 255
     torch.testing.assert_close(row[1:-1], torch.arange(50.0, 180, 40))  # a ramp stays a ramp
     assert (row[0] > 0) & (row[-1] < 240)
@@ -101,7 +101,7 @@ def test_a_folder_gives_its_images_by_name_and_like_ones_are_spoken_of_together(
     read = read_images([tmp_path, tmp_path / "a.png"], GREY)
 
     assert read.names == ["a.png", "b.png", "c.bmp", "d.png", "a.png"]
-    assert read.notes == ["4 images of 6 x 4: nothing had to be changed", "1 image of 12 x 8: scaled to 6 x 4"]
+    assert read.notes == ["4 images of 6 x 4: not changed", "1 image of 12 x 8: scaled to 6 x 4"]
 
 
 def test_inverting_and_black_and_white_are_said(pixels, tmp_path):
@@ -185,7 +185,7 @@ UNUSABLE = {
     "two.npz": (lambda path: np.savez(path, x=np.zeros((4, 6)), y=np.zeros(1)), "under the name images; it has x, y"),
     "labels.npz": (
         lambda path: np.savez(path, images=np.zeros((2, 4, 6)), labels=np.zeros(3, int)),
-        "a whole number for each of its 2 images",
+        "labels that are integers, one for each of its 2 images",
     ),
 }
 
@@ -258,7 +258,7 @@ class TestOtherData:
     ("values", "x", "said"),
     [
         (np.array([[0, 4095], [1024, 2048]], np.uint16), [0, 1, 1024 / 4095, 2048 / 4095], "as of 12 bits"),
-        (np.array([[0.25, 1.0], [0.5, 0.0]], np.float32), [0.25, 1, 0.5, 0], "nothing had to be changed"),
+        (np.array([[0.25, 1.0], [0.5, 0.0]], np.float32), [0.25, 1, 0.5, 0], "not changed"),
         (np.array([[0, 255], [7, 100]], np.int32), [0, 1, 7 / 255, 100 / 255], "divided by 255"),
     ],
 )

@@ -86,7 +86,7 @@ def test_by_default_scores_are_in_the_runs_evaluation_and_are_not_replaced(
     with pytest.raises(SystemExit) as end:
         main(["score", str(run)])
     assert end.value.code == 2
-    assert "score.csv is there already: --force" in " ".join(capsys.readouterr().err.split())
+    assert "score.csv exists: --force" in " ".join(capsys.readouterr().err.split())
     before = (run / "evaluation" / "score.csv").read_text()
     with pytest.raises(SystemExit) as end:
         main(["score", str(run), "--force"])

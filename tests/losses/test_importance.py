@@ -80,7 +80,7 @@ def gradients(model, loss, part=""):
 
 def brute_force(objective, model, x):
     """The loss as its definition says, by exponentials and logarithms of sums."""
-    if isinstance(objective, MIWAE):
+    if type(objective) is MIWAE:
         weights = log_weights(model, x, objective.groups, objective.samples).exp()
         return -weights.mean(1).log().mean()
     samples = (objective.groups, objective.samples) if isinstance(objective, PIWAE) else (objective.samples,)

@@ -270,7 +270,7 @@ def test_several_processes_are_refused_where_the_images_of_a_batch_are_coupled(o
     config = vaelab.compose(["data=digits", "trainer=ddp", "trainer.accelerator=cpu", *overrides])
     with pytest.raises(vaelab.ConfigError) as error:
         ready(checked(config))
-    message = f"{what} looks at all images of a batch together, which 2 processes do not see: trainer.devices=1"
+    message = f"{what} depends on all images of a batch, which are split between 2 processes: take trainer.devices=1"
     assert message in str(error.value)
 
 

@@ -22,6 +22,7 @@ class ExactPosterior(Posterior):
 
     def __init__(self, weight, bias, scale):
         super().__init__()
+        self.latent_dim = weight.shape[1]
         m = weight.T @ weight + scale**2 * torch.eye(weight.shape[1], dtype=weight.dtype)
         self.gain = m.inverse() @ weight.T
         self.bias = bias

@@ -226,5 +226,5 @@ def test_both_scores_agree_with_a_second_implementation_over_other_draws() -> No
 
 
 def test_one_dimension_has_no_gap() -> None:
-    with pytest.raises(ValueError, match="takes 2 or more"):
+    with pytest.raises(ValueError, match="needs 2 or more"):
         sap(halves(noise(1), FACTORS))

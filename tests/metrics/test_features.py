@@ -164,14 +164,17 @@ def test_a_module_of_ones_own_is_taken_from_its_file_where_that_is_trusted(tmp_p
 
 MISTAKES = {
     "no such space": ("pixel", "did you mean pixels?"),
-    "not trusted": ("{file}:Halves", "its code would run: --trust"),
+    "not trusted": ("{file}:Halves", "its code would run: allow it with --trust"),
     "no file": ("{folder}/none.py:Halves", "there is no Python file"),
     "no Python": ("{folder}/text.txt:Halves", "there is no Python file"),
     "broken Python": ("{folder}/broken.py:Halves", "cannot be used (SyntaxError"),
     "no such name": ("{file}:Quarters", "cannot be used (AttributeError"),
     "no module": ("{file}:number", "number is a int: name a torch.nn.Module"),
     "another image shape": ("{file}:coloured", "takes no images of shape (1, 8, 8)"),
-    "features with axes": ("{file}:two_axes", "gives (2, 1, 8, 8) for 2 images: features are (2, D)"),
+    "features with axes": (
+        "{file}:two_axes",
+        "returns (2, 1, 8, 8) for 2 images; features should be floats of shape (2, D)",
+    ),
 }
 
 

@@ -98,5 +98,5 @@ def test_gap_and_modularity_are_their_definitions() -> None:
 
 
 def test_a_gap_takes_two_dimensions() -> None:
-    with pytest.raises(ValueError, match="takes 2 or more"):
+    with pytest.raises(ValueError, match="needs 2 or more"):
         mutual_information_gap(torch.ones(1, 2), torch.ones(2))

@@ -141,5 +141,5 @@ def test_all_four_are_their_definitions_in_any_chunks(monkeypatch: pytest.Monkey
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(ValueError, match="3 images or more"):
         kernel_distance(torch.zeros(2, 2), torch.zeros(5, 2))
-    with pytest.raises(ValueError, match="5 neighbours take 6 images or more, here are 4"):
+    with pytest.raises(ValueError, match="5 neighbours need 6 images or more, and there are 4"):
         fidelity(torch.zeros(4, 2), torch.zeros(9, 2))

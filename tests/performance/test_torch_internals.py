@@ -10,6 +10,7 @@ import vaelab
 from vaelab.performance import torch_internals
 
 TORCH = f"torch {torch.__version__}"
+FULL = Path("/dev/full")
 PRIVATE = {"_linear_pointwise", "_foreach_copy_", "_step_supports_amp_scaling", "unexpected pos"}
 
 
@@ -29,9 +30,9 @@ def test_torch_still_has_the_private_names_that_we_use() -> None:
     assert hasattr(torch.utils.deterministic, "fill_uninitialized_memory"), f"{TORCH}: training/lightning.py"
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+@pytest.mark.skipif(not FULL.exists(), reason="needs Linux's device that is always full")
 def test_torch_still_says_the_same_of_a_full_disk() -> None:
-    with pytest.raises((RuntimeError, OSError)) as failed, Path("/dev/full").open("wb") as file:
+    with pytest.raises((RuntimeError, OSError)) as failed, FULL.open("wb") as file:
         torch.save({"x": torch.zeros(300_000)}, file)
     said = str(failed.value)
     assert isinstance(failed.value, OSError) or torch_internals.FULL_DISK in said, f"{TORCH} says: {said}"

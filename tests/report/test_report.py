@@ -431,6 +431,21 @@ def test_the_page_draws_every_chart_within_its_width(page: Any) -> None:
     assert "test/kl: 41.0 ± 1.0 nats per image" in told
 
 
+def test_a_line_through_points_of_several_colours_has_none_of_them_and_strips_are_wide(
+    chrome: Any, tmp_path: Path
+) -> None:
+    page, _ = write(collect([make_grid(tmp_path / "grid")]), tmp_path / "report.html", title="grid")
+    shown = chrome.new_page(viewport={"width": 1280, "height": 800})
+    shown.goto(page.as_uri())
+    style = "(all, name) => all.map(one => getComputedStyle(one)[name])"
+    (line,) = shown.locator("#plane .line").evaluate_all(style, "stroke")
+    points = shown.locator("#plane .mean").evaluate_all(style, "fill")
+    assert len({*points}) == 2
+    assert line not in points
+    assert min(shown.locator(".strips img").evaluate_all("all => all.map(one => one.clientWidth)")) >= 280
+    shown.close()
+
+
 def test_the_page_shows_the_pictures(page: Any) -> None:
     pictures = page.locator(".sheet img")
     assert pictures.count() == 6

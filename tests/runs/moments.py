@@ -4,6 +4,7 @@ And to a search before one of its writes.
 """
 
 import itertools
+import json
 import os
 import resource
 import shutil
@@ -25,6 +26,20 @@ Action = Literal[
 
 def at(folder: Path, /, *, moments: list[str], action: Action = "SIGKILL", rank: int = 0) -> pl.Callback:
     return At(folder, moments, action, rank)
+
+
+def environment(folder: Path, /) -> pl.Callback:
+    return Environment(folder)
+
+
+class Environment(pl.Callback):
+    """Keeps the variables of the environment in which a run is trained."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        (self.folder / "environment.json").write_text(json.dumps(dict(os.environ)))
 
 
 class At(pl.Callback):
@@ -76,11 +91,6 @@ class At(pl.Callback):
         else:
             for _ in range(2 if self.action == "SIGINT twice" else 1):
                 os.kill(os.getpid(), getattr(signal, self.action.split()[0]))
-
-
-def small_disk() -> None:
-    """Have no file of this process grow beyond what a study takes, which is less than a checkpoint of some size."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
 
 
 def kill_before_write(number: int) -> None:

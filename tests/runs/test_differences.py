@@ -105,7 +105,7 @@ def test_the_summary_names_the_largest_difference_of_many(pair: tuple[Path, Path
             writer.add_scalar("train/loss", 10.0 - step + (step == 1) * 0.25 + (step == 3) * 0.5, step)
     found = differences(*pair)
     assert len(found) == 2
-    expected = "in 2 places, most at 3 (step 3): 7.0 and 7.5"
+    expected = "in 2 places, the largest at 3 (step 3): 7.0 and 7.5"
     assert summary(found) == [Difference(("scalars", "train/loss"), expected, 0.5, 0.5 / 7)]
 
 

@@ -141,7 +141,7 @@ def test_an_edit_is_meant_where_the_checksum_is_removed(name: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ("root: ${oc.env:HOME}", "holds an interpolation"),
+        ("root: ${oc.env:HOME}", "has an interpolation"),
         ("- a\n- b", "is not a config"),
         ("a: [1,", "cannot be read"),
         ("a: !!python/object/apply:os.getcwd []", "cannot be read"),

@@ -104,7 +104,7 @@ LEAKY = ["${oc.env:VAELAB_TEST_SECRET}", "${oc.decode:'${oc.env:VAELAB_TEST_SECR
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join(['*' + old] * 10)}]\n" for old, new in zip("abcdefghi", "bcdefghij", strict=True)
 )
-NOT_SHIPPED, NOT_THERE = "not among the parts", "no part that can stand there"
+NOT_SHIPPED, NOT_THERE = "not a part that vaelab ships", "not a part that fits there"
 
 CONFIGS: dict[str, tuple[Callable[[Path], None], str]] = {
     "a shell as a part": (change({"encoder": gadget("os.system", command=SHELL)}), NOT_SHIPPED),
@@ -180,9 +180,9 @@ CONFIGS: dict[str, tuple[Callable[[Path], None], str]] = {
         "cannot be read",
     ),
     "a YAML tag that makes": (write("config.yaml", "a: !!python/object/new:os.system []"), "cannot be read"),
-    **{f"the resolver {text}": (change({"name": text}), "holds an interpolation") for text in LEAKY},
-    "the resolver now": (change({"name": "${now:%Y}"}), "holds an interpolation"),
-    "a resolver in a key that is not used": (change({"x": "${oc.env:VAELAB_TEST_SECRET}"}), "holds an interpolation"),
+    **{f"the resolver {text}": (change({"name": text}), "has an interpolation") for text in LEAKY},
+    "the resolver now": (change({"name": "${now:%Y}"}), "has an interpolation"),
+    "a resolver in a key that is not used": (change({"x": "${oc.env:VAELAB_TEST_SECRET}"}), "has an interpolation"),
     "a config that is a link": (link("config.yaml", "secret"), "link"),
 }
 
@@ -390,7 +390,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "a status elsewhere": (link("status.json", "secret"), "link"),
     "a pipe for a checkpoint": (
         lambda run: ((run / "checkpoints/last.ckpt").unlink(), os.mkfifo(run / "checkpoints/last.ckpt"))[0],
-        "no regular file",
+        "not a regular file",
     ),
     "a status that is a list": (write("status.json", "[]"), "status.json"),
     "a status that is no JSON": (write("status.json", "{"), "status.json"),
@@ -405,7 +405,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "somebody's W&B": (
         change({"logger": {"wandb": gadget("vaelab.training.lightning.wandb", project="x")}}),
-        "has the run logged to Weights & Biases at https://",
+        "logs to Weights & Biases at https://",
     ),
     "a folder for a log": (lambda run: ((run / "train.log").unlink(), (run / "train.log").mkdir())[0], "is a folder"),
     "a file for checkpoints": (
@@ -432,7 +432,7 @@ def test_a_hostile_folder_is_not_resumed(name: str, victim: Path, capsys: pytest
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/run", "s3://bucket/run", "file:///tmp/run"])
 @pytest.mark.parametrize("verb", ["resume", "evaluate"])
 def test_an_address_is_no_run(address: str, verb: str, victim: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "nothing is fetched" in refused([verb, address], victim, capsys)
+    assert "nothing is downloaded" in refused([verb, address], victim, capsys)
 
 
 OVERRIDES = {

@@ -296,5 +296,5 @@ def test_a_process_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) 
     for name, value in by_hand(0, free_port()).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("vaelab.runs.launch.MEETING", 0.1)
-    with pytest.raises(vaelab.errors.RunError, match="process 1 of 2 has not come"):
+    with pytest.raises(vaelab.errors.RunError, match="process 1 of 2 did not start"):
         Launch.of(vaelab.compose([*TINY, *NODES])).await_others()

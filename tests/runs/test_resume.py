@@ -168,12 +168,12 @@ def some_moments(seed: int, batches: int) -> list[str]:
     [
         ("dynamic", ["start9"]),  # before there is a checkpoint
         pytest.param("dynamic", ["val1", "end65", "test"], marks=pytest.mark.slow),
-        ("everything", ["start4", "end5", "start25"]),
+        pytest.param("everything", ["start4", "end5", "start25"], marks=pytest.mark.slow),
         pytest.param("everything", ["val0", "val3"], marks=pytest.mark.slow),
-        ("everything", ["test"]),  # after the early stop
+        pytest.param("everything", ["test"], marks=pytest.mark.slow),  # after the early stop
         ("steps", ["start30", "end47"]),
         pytest.param("bf16", ["start8", "end30"], marks=pytest.mark.slow),
-        ("two optimizers", ["start8", "end30", "test"]),
+        pytest.param("two optimizers", ["start8", "end30", "test"], marks=pytest.mark.slow),
         pytest.param("averaged weights", ["start8", "val1", "end58"], marks=pytest.mark.slow),  # val: in place
         *[pytest.param("dynamic", some_moments(seed, 88), marks=pytest.mark.slow) for seed in range(1)],
         *[pytest.param("everything", some_moments(seed, 119), marks=pytest.mark.slow) for seed in range(2)],
@@ -207,7 +207,14 @@ def test_a_run_killed_while_it_writes_checkpoints_resumes_to_the_same_bits(tmp_p
     assert differences(other, folder) == []
 
 
-@pytest.mark.parametrize(("action", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143)])
+@pytest.mark.parametrize(
+    ("action", "code"),
+    [
+        ("SIGINT", 130),
+        pytest.param("SIGTERM", 143, marks=pytest.mark.slow),
+        pytest.param("SIGUSR1", 143, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_stops_after_the_step_with_a_checkpoint_and_the_run_resumes_to_the_same_bits(
     action: str, code: int, undisturbed: Callable[[str], Path], tmp_path: Path, output: Path
 ) -> None:
@@ -221,6 +228,7 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint_and_the_run_resumes_to_
     assert differences(undisturbed("dynamic"), folder) == []
 
 
+@pytest.mark.slow
 def test_a_signal_waits_for_the_gradients_of_an_accumulated_step(
     undisturbed: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -232,6 +240,7 @@ def test_a_signal_waits_for_the_gradients_of_an_accumulated_step(
     assert differences(undisturbed("everything"), folder) == []
 
 
+@pytest.mark.slow
 def test_a_signal_during_validation_stops_at_the_end_of_the_epoch(
     undisturbed: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -333,7 +342,7 @@ def flip_a_bit_of_a_weight(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [truncate, flip_a_bit_of_a_weight])
+@pytest.mark.parametrize("damage", [truncate, pytest.param(flip_a_bit_of_a_weight, marks=pytest.mark.slow)])
 def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
     damage: Callable[[Path], None], undisturbed: Callable[[str], Path], tmp_path: Path, output: Path
 ) -> None:
@@ -418,6 +427,7 @@ def test_a_run_folder_in_use_is_refused(tmp_path: Path, output: Path) -> None:
         assert "in use" in output.read_text()
 
 
+@pytest.mark.slow
 def test_a_run_taken_to_another_machine_is_resumed_with_a_warning(tmp_path: Path, output: Path) -> None:
     folder = tmp_path / "run"
     assert disturbed(folder, "start30") == -signal.SIGKILL
@@ -453,7 +463,7 @@ def test_what_is_taken_away_under_a_run_is_noticed_and_it_can_be_resumed(
     assert left.name == ("renamed" if action == "rename" else "run")
     assert RunFolder(left).status.state in ("running", "interrupted")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".* is gone, and what was logged to it before")
+        warnings.filterwarnings("ignore", message=".* was removed, and with it everything that was logged to it")
         assert vaelab.resume(left, trust=["moments"]).metrics["epochs"] == 2
 
 

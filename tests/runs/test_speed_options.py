@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 import vaelab
+from vaelab.config.check import check
 from vaelab.looking.evaluate import Wanted, evaluation_of
+from vaelab.runs.differences import differences
 
 QUICK = ["data=digits", "trainer=cpu", "trainer.max_epochs=2", "logger=csv", "trainer.log_every_n_steps=1"]
 QUICK += ["callbacks.progress_bar=null"]
@@ -117,3 +119,23 @@ def test_on_a_gpu_a_run_learns_what_it_learns_on_the_cpu(options: list[str], tmp
     gpu = vaelab.train(vaelab.compose([*QUICK, *options, *long, "trainer=gpu"]), folder=tmp_path / "gpu")
 
     assert gpu.metrics["test/elbo"] == pytest.approx(cpu.metrics["test/elbo"], abs=0.5)  # other noise
+
+
+def test_a_small_network_takes_one_thread_and_a_large_one_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    small, large = ["data=digits"], ["data=digits", "encoder.hidden=[2048,2048]", "data.batch_size=512"]
+    assert check(vaelab.compose(small)).suitable_threads() == 1
+    assert check(vaelab.compose(large)).suitable_threads() == 4
+    assert check(vaelab.compose([*small, "threads=3"])).suitable_threads() == 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("model", ["vae", "factor_vae"])
+def test_on_a_gpu_a_run_with_a_loss_scale_resumes_to_the_same_bits(model: str, tmp_path: Path) -> None:
+    given = [*QUICK, f"model={model}", "trainer=gpu", "trainer.precision=16-mixed", "trainer.gradient_clip_val=1.0"]
+    given += ["trainer.accumulate_grad_batches=3", "callbacks.checkpoints.every_n_steps=2"]
+    undisturbed = vaelab.train(vaelab.compose([*given, "trainer.max_epochs=3"]), folder=tmp_path / "undisturbed")
+    resumed = vaelab.train(vaelab.compose([*given, "trainer.max_epochs=2"]), folder=tmp_path / "resumed")
+    vaelab.resume(resumed, ["trainer.max_epochs=3"])
+
+    assert differences(undisturbed.folder, resumed.folder) == []

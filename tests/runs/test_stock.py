@@ -122,7 +122,7 @@ def test_a_run_is_extended_to_the_bits_of_a_longer_one(tmp_path: Path) -> None:
     short = vaelab.train(vaelab.compose([*quick, "trainer.max_epochs=1"]), folder=tmp_path / "short")
     with pytest.raises(vaelab.ConfigError, match=r"only trainer.max_epochs can grow"):
         vaelab.resume(short, ["optimizer.lr=1"])
-    with pytest.raises(vaelab.ConfigError, match="started with 1; more continue it"):
+    with pytest.raises(vaelab.ConfigError, match="started with 1; give a larger number"):
         vaelab.resume(short, ["trainer.max_epochs=1"])
     vaelab.resume(short, ["trainer.max_epochs=2"])
     vaelab.resume(short.folder / "checkpoints" / "last.ckpt", ["trainer.max_epochs=3"])

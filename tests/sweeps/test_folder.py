@@ -1,5 +1,6 @@
 import json
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,10 @@ from omegaconf import DictConfig
 
 import vaelab
 from vaelab.errors import RunError
+from vaelab.runs import documents
 from vaelab.runs.folder import RunFolder
-from vaelab.sweeps.folder import Entry, Record, SweepFolder
+from vaelab.sweeps.folder import Entry, Job, Record, SweepFolder
+from vaelab.sweeps.sweep import run
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +56,6 @@ def test_a_states_truth_is_the_jobs_own_folder(config: DictConfig, tmp_path: Pat
     folder = SweepFolder.create(tmp_path / "sweep", record("0", "1"), [config, config], exact=True)
     folder.jobs[1].run.update_status("failed", error="ValueError: no")
     assert [(job.state, job.error) for job in folder.jobs] == [("waiting", ""), ("failed", "ValueError: no")]
-    folder.save()
-    assert [job["state"] for job in json.loads((folder.path / "sweep.json").read_text())["jobs"]] == [
-        "waiting",
-        "failed",
-    ]
 
 
 def test_a_job_can_come_later(config: DictConfig, tmp_path: Path) -> None:
@@ -98,3 +96,37 @@ def test_a_sweep_that_none_of_ours_has_written_is_refused(text: str, words: str,
 def test_what_is_no_sweep_folder_is_said(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not a sweep folder"):
         SweepFolder.open(tmp_path)
+
+
+def test_a_sweep_of_a_thousand_jobs_reads_each_job_as_often_as_one_of_ten(
+    config: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted are the documents that are opened while its jobs end, one after the other."""
+
+    class Ends:
+        remote = False
+
+        def threads_per_job(self) -> int:
+            return 1
+
+        def run(self, folder: Path, jobs: Iterable[Job], trust: Sequence[str]) -> Iterator[Job]:
+            for job in jobs:
+                job.run.update_status("done")
+                yield job
+
+    opened: list[Path] = []
+    monkeypatch.setattr(documents, "read_text", lambda path: opened.append(path) or path.read_text())
+
+    def reads(jobs: int) -> float:
+        names = [str(number) for number in range(jobs)]
+        folder = SweepFolder.create(tmp_path / f"sweep{jobs}", record(), [], exact=True)
+        folder.record.jobs += record(*names).jobs
+        for name in names:
+            (folder.path / name).mkdir()
+        opened.clear()
+        written = (folder.path / "sweep.json").stat().st_mtime_ns
+        run(folder, Ends(), folder.jobs)
+        assert (folder.path / "sweep.json").stat().st_mtime_ns == written
+        return len(opened) / jobs
+
+    assert reads(1000) == reads(10) > 0

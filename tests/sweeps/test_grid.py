@@ -30,7 +30,7 @@ def test_what_is_not_swept_is_no_parameter_and_reaches_every_job() -> None:
 
 def test_of_a_key_given_twice_the_later_counts() -> None:
     assert parameters("seed=1,2", "seed=7") == [{}]
-    assert [job.overrides for job in combinations(["seed=1,2", "seed=7"])] == [("seed=7",)]
+    assert [job.overrides for job in combinations(["seed=1,2", "seed=7"])] == [["seed=7"]]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,8 @@ def test_of_a_key_given_twice_the_later_counts() -> None:
         ("seed=range(3,3)", "no value"),
         ("loss=glob(x*)", "no value"),
         ("seed=1,", "not an override"),
-        ("seed=1,2,1", "seed=1 is in it twice"),
+        ("seed=1,2,1", "seed=1 is in the sweep twice"),
+        ("optimizer.lr=1e-3,0.001", "lr=0.001 is in the sweep twice"),
         ("seed", "key=value"),
         ("objective.kl_weight=interval(0,1)", "single values"),
     ],
@@ -53,6 +54,37 @@ def test_other_letters_are_said_to_need_quotes() -> None:
     with pytest.raises(ConfigError, match="in quotes"):
         combinations(["name=größe,größer"])
     assert parameters("+x='größe',b") == [{"x": "größe"}, {"x": "b"}]
+
+
+def test_paired_axes_are_one_axis() -> None:
+    axes = ["latent_dim=2,8", "objective.kl_weight=1,4", "seed=range(0,2)"]
+    jobs = combinations(axes, [["objective.kl_weight", "latent_dim"]])
+    assert [tuple(job.parameters.values()) for job in jobs] == [(2, 1, 0), (2, 1, 1), (8, 4, 0), (8, 4, 1)]
+    assert jobs[2].overrides == ["latent_dim=8", "objective.kl_weight=4", "seed=0"]
+    pairs = combinations(["+a=1,1", "+b=2,3", "model=ae,vae", "+c=5,6"], [["a", "b"], ["model", "c"]])
+    assert [tuple(job.parameters.values()) for job in pairs] == [
+        (1, 2, "ae", 5),
+        (1, 2, "vae", 6),
+        (1, 3, "ae", 5),
+        (1, 3, "vae", 6),
+    ]
+    grid = compose_grid(["data=digits", *axes, "hydra.sweeper.zip=[latent_dim,objective.kl_weight]"])
+    assert [(job.config.latent_dim, job.config.objective.kl_weight) for job in grid] == [(2, 1), (2, 1), (8, 4), (8, 4)]
+
+
+@pytest.mark.parametrize(
+    ("paired", "words"),
+    [
+        ("latent_dim,kl_weight", "kl_weight is not swept over; did you mean objective.kl_weight"),
+        ("latent_dim,seed", "latent_dim has 2, seed has 3"),
+        ("latent_dim,latent_dim", "names a parameter twice"),
+        ("[latent_dim,objective.kl_weight],[objective.kl_weight,latent_dim]", "names a parameter twice"),
+    ],
+)
+def test_axes_that_cannot_be_paired_are_refused(paired: str, words: str) -> None:
+    axes = ["latent_dim=2,8", "objective.kl_weight=1,4", "seed=1,2,3", "data=digits"]
+    with pytest.raises(ConfigError, match=words):
+        compose_grid([*axes, f"hydra.sweeper.zip=[{paired}]"])
 
 
 @pytest.mark.slow

@@ -64,12 +64,16 @@ def test_the_live_table_shows_what_runs_and_how_far_it_is(tmp_path: Path, monkey
     jobs[0].run.update_progress(Progress(5, 20, 55, {"train/loss": 30.5, "val/loss": 31.25, "val/kl": 2.5}))
     entries = [Entry(number.number, number.folder, dict(number.parameters), []) for number in jobs]
     sweep = SweepFolder(tmp_path, Record("vae", [], [], {}, {"name": "basic"}, entries))
+    jobs[1].run.update_status("failed", error="ValueError: no [/tmp/x] [bold]")
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
     with (tmp_path / "screen").open("w") as screen:
         monkeypatch.setattr("sys.stdout", screen)
-        with watched(sweep) as say:
-            assert say(jobs[1]) == "1/2 job 1 (seed=2) failed: ValueError: no"
+        with watched(sweep, {0: jobs[0]}) as say:
+            assert say(jobs[1]) == "1/2 job 1 (seed=2) failed: ValueError: no [/tmp/x] [bold]"
     shown = (tmp_path / "screen").read_text()
-    assert all(words in shown for words in ("1 failed, 1 running", "epoch 5/20", "val/loss 31.25", "ValueError: no"))
+    assert all(
+        words in shown
+        for words in ("1 failed, 1 running", "epoch 5/20", "val/loss 31.25", "ValueError: no [/tmp/x] [bold]")
+    )

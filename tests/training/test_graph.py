@@ -97,6 +97,7 @@ def test_a_run_has_the_same_bits_with_and_without_the_graph(preset: str, tmp_pat
         ["trainer.precision=bf16-mixed", "encoder=conv", "decoder=conv"],
         ["trainer.precision=64-true"],
         ["model=vq_vae", "data.binarize=dynamic"],
+        ["model=flow_prior_vae", "prior.flow=maf"],
     ],
     ids=str,
 )

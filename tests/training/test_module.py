@@ -14,7 +14,7 @@ from vaelab.models.schedules import Linear
 from vaelab.seeding import derive_seed
 from vaelab.training.datamodule import ImageDataModule
 from vaelab.training.optimizers import adam
-from vaelab.training.term_means import TermMeans
+from vaelab.training.term_means import means
 
 
 def fit(model, *, seed=0, objective=None, log_every=50, accumulate_grad_batches=1, recorder=None, **settings):
@@ -220,31 +220,12 @@ class TestEvaluation:
 
 class TestTermMeans:
     def test_a_batch_counts_by_its_images(self):
-        means = TermMeans()
-        for loss, kl, images in [(1.0, 4.0, 8), (2.0, 0.0, 8), (10.0, 1.0, 1)]:
-            means.add({"loss": torch.tensor(loss), "kl": torch.tensor(kl)}, images)
+        given = [(1.0, 4.0, 8), (2.0, 0.0, 8), (10.0, 1.0, 1)]
+        batches = [({"loss": torch.tensor(loss), "kl": torch.tensor(kl)}, images, 0) for loss, kl, images in given]
 
-        assert len(means) == 3
-        assert means.means("x/") == pytest.approx({"x/loss": 34 / 17, "x/kl": 33 / 17}, rel=1e-12)
-
-    def test_it_holds_no_graph(self):
-        means, weight = TermMeans(), torch.ones((), requires_grad=True)
-        means.add({"loss": weight * 2}, 1)
-
-        assert not means.state()[0][0]["loss"].requires_grad
+        assert means(batches, "x/") == pytest.approx({"x/loss": 34 / 17, "x/kl": 33 / 17}, rel=1e-12)
 
     def test_small_differences_survive_many_batches(self):
-        means = TermMeans()
-        for number in range(10_000):
-            means.add({"loss": torch.tensor(1000.0 + number % 2)}, 1)
+        batches = [({"loss": torch.tensor(1000.0 + number % 2)}, 1, 0) for number in range(10_000)]
 
-        assert means.means("")["loss"] == pytest.approx(1000.5, abs=1e-9)
-
-    def test_it_can_be_made_again_from_its_state(self):
-        means = TermMeans()
-        means.add({"loss": torch.tensor(1.0)}, 3)
-        again = TermMeans(means.state())
-        again.add({"loss": torch.tensor(5.0)}, 1)
-
-        assert again.means("") == {"loss": 2.0}
-        assert len(means) == 1
+        assert means(batches, "")["loss"] == pytest.approx(1000.5, abs=1e-9)

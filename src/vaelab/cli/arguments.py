@@ -20,8 +20,8 @@ Overrides = Annotated[
 ]
 Split = Annotated[str, typer.Option(help="The images: train, validation or test.")]
 Label = Annotated[
-    int | None,
-    typer.Option(min=0, help="The label given to a conditional model with every image; by default the image's own."),
+    str | None,
+    typer.Option(help="The label, name or number, given to a conditional model with every image; by default its own."),
 ]
 Invert = Annotated[bool, typer.Option("--invert", help="Exchange light and dark of your own images.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of what is drawn at random; by default the run's.")]

@@ -1,4 +1,4 @@
-"""What a shell can complete: groups, their options, and keys."""
+"""Shell completion of groups, their options, and keys."""
 
 from collections.abc import Iterator, Mapping
 
@@ -8,9 +8,9 @@ from vaelab.config.conf import contents, flat_keys, groups, options
 
 
 def complete_override(context: typer.Context, incomplete: str) -> list[str]:
-    """The overrides that begin like `incomplete`.
+    """List the overrides that begin with `incomplete`.
 
-    Bash hands over "model", "=" and "va" where the others hand over "model=va".
+    Bash passes "model", "=" and "va" as three words where other shells pass "model=va".
     """
     before = list(context.params.get("overrides") or [])
     if before and before[-1] == "=" and len(before) > 1:
@@ -27,7 +27,7 @@ def _options(group: str) -> list[str]:
 
 
 def _words() -> Iterator[str]:
-    """The groups, and the keys of the default config."""
+    """Yield the groups, and the keys of the default config."""
     yield from groups()
     (train,) = (option.content for option in contents() if not option.group)
     yield from (key for key in train if key not in ("defaults", "hydra"))

@@ -1,4 +1,4 @@
-"""Hydra's own ways to look at a config: --cfg and --info."""
+"""Hydra's own ways to inspect a config: --cfg and --info."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from vaelab.errors import ConfigError
 
 
 def print_config(part: str, overrides: Sequence[str], config_dir: Path | None, *, resolve: bool) -> None:
-    """The config as Hydra composes it, not checked: of the "job", of "hydra" itself, or "all"."""
+    """Print the config as Hydra composes it, unchecked: that of the "job", of "hydra" itself, or "all"."""
     config = compose_with_hydra(overrides, config_dir=config_dir)
     content: Any = OmegaConf.to_container(config, resolve=False)
     if part == "job":
@@ -29,8 +29,8 @@ def print_config(part: str, overrides: Sequence[str], config_dir: Path | None, *
 
 
 def print_info(what: str, overrides: Sequence[str], config_dir: Path | None) -> None:
-    """The files that a config is made of, as a list or as a tree, or the places where they are looked for."""
-    config = compose_with_hydra(overrides, config_dir=config_dir)  # says what is wrong with the overrides
+    """Print the files that a config is composed of, as a list or a tree, or the places that are searched for them."""
+    config = compose_with_hydra(overrides, config_dir=config_dir)  # reports what is wrong with the overrides
     with loader(config_dir) as hydra:
         if what == "searchpath":
             for place in hydra.sources(config):

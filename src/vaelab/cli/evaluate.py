@@ -18,25 +18,30 @@ def evaluate(
     split: Split = "test",
     samples: Annotated[
         int | None,
-        typer.Option(help="Samples of z an image, such as 5000, for the importance-weighted log-likelihood: minutes."),
+        typer.Option(
+            help="Samples of z per image, such as 5000, for the importance-weighted log-likelihood; takes minutes."
+        ),
     ] = None,
     generation: Annotated[
         int | None,
         typer.Option(
-            help="Images to sample, such as 10000, and compare with those of the split: Frechet distance, ..."
+            help="Images to sample, such as 10000, and compare with those of the split by Frechet distance, ..."
         ),
     ] = None,
     features: Annotated[
         str,
         typer.Option(
-            help="The space they are compared in: pixels, classifier, inception, or FILE.py:NAME of your own."
+            help="The feature space for --generation: pixels, classifier, inception, or FILE.py:NAME of your own."
         ),
     ] = "classifier",
     fit_gaussian: Annotated[
-        bool, typer.Option("--fit-gaussian", help="Sample from a Gaussian fitted to the codes of training images.")
+        bool,
+        typer.Option(
+            "--fit-gaussian", help="With --generation: sample z from a Gaussian fitted to the codes of training images."
+        ),
     ] = False,
     factors: Annotated[
-        bool, typer.Option("--factors", help="Scores of how codes tell the data's factors of variation: MIG, DCI, ...")
+        bool, typer.Option("--factors", help="Disentanglement scores of data with known factors: MIG, DCI, ...")
     ] = False,
     metric: Annotated[
         list[str] | None, typer.Option(help="A metric of your own, package.module.function; needs --trust package.")
@@ -45,7 +50,7 @@ def evaluate(
     seed: Seed = None,
     trust: Trust = None,
 ) -> None:
-    """Numbers about a run's model: ELBO, log-likelihood, reconstructions, latents. docs/metrics.md explains them."""
+    """Compute metrics of a run's model, such as ELBO, SSIM, active units; docs/metrics.md defines them."""
     from vaelab.looking.evaluate import Wanted, evaluation_of
 
     if prior is not None:
@@ -57,7 +62,7 @@ def evaluate(
         evaluation = evaluation_of(run, wanted, split=split, seed=seed, trust=trust or [], track=track)
     except KeyboardInterrupt as stopped:
         typer.echo(
-            f"interrupted: what was finished is in {stopped.args[0]}" if stopped.args else "interrupted", err=True
+            f"interrupted: finished metrics are in {stopped.args[0]}" if stopped.args else "interrupted", err=True
         )
         raise typer.Exit(130) from None
     print_evaluation(evaluation)
@@ -65,7 +70,7 @@ def evaluate(
 
 @commands.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Sweep folders, run folders, or what holds them.")],
+    folders: Annotated[list[Path], typer.Argument(help="Sweep folders, run folders, or folders that contain them.")],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -73,14 +78,14 @@ def report(
         ),
     ] = None,
     metrics: Annotated[
-        str | None, typer.Option(help="Which to compare, in this order: test/elbo,generation/kid. By default all.")
+        str | None, typer.Option(help="Metrics to compare, in this order: test/elbo,generation/kid. By default all.")
     ] = None,
 ) -> None:
-    """Compare runs: a table here and as .csv, and a page with charts and pictures (.html)."""
+    """Compare runs in a table, here and as .csv, and on a page with charts and pictures (.html)."""
     from vaelab.report.report import as_table, collect, remarks, write
 
     if output is not None and output.suffix != ".html":
-        raise RunError(f"--output {output}: the page is a file that ends in .html")
+        raise RunError(f"--output {output}: the name should end in .html")
     page = output or Path(folders[0] if len(folders) == 1 else "", "report.html")
     found = collect(folders, [] if metrics is None else [name.strip() for name in metrics.split(",")])
     title = ", ".join(folder.resolve().name for folder in folders)

@@ -6,7 +6,6 @@ from typing import Any
 import typer
 
 from vaelab.cli.arguments import option, with_options
-from vaelab.errors import RunError
 
 commands = typer.Typer()
 
@@ -24,7 +23,7 @@ def _drawing(name: str, summary: str, options: str, *, module: str = "explore", 
 
     def command(**given: Any) -> None:
         if "labels" in given:
-            given["labels"] = _numbers(given["labels"])
+            given["labels"] = None if given["labels"] is None else given["labels"].split(",")
         function = getattr(import_module(f"vaelab.looking.{module}"), name)
         result = function(**{key: value for key, value in given.items() if value is not None})
         for note in result.notes:
@@ -35,17 +34,9 @@ def _drawing(name: str, summary: str, options: str, *, module: str = "explore", 
     commands.command(name, help=summary)(with_options(command, options, own))
 
 
-def _numbers(text: str | None) -> list[int] | None:
-    """Those that "0,1,2" lists."""
-    try:
-        return [int(word) for word in text.split(",")] if text is not None else None
-    except ValueError:
-        raise RunError(f"--labels {text}: give numbers such as 0,1,2") from None
-
-
 _drawing(
     "reconstruct",
-    "Draw images over their reconstructions (.png).",
+    "Draw images over their reconstructions (.png); of a table, write both (.csv).",
     "run own split images label invert stochastic seed output force trust",
 )
 _drawing(
@@ -53,7 +44,9 @@ _drawing(
     "Draw new images from the prior (.png).",
     "run count labels fit_gaussian prior temperature top_k stochastic seed output force trust",
     count=option(int, 64, min=1, help="How many images."),
-    labels=option(str | None, None, help="Of a conditional model: 0,1,2 in turn; by default every one."),
+    labels=option(
+        str | None, None, help="Of a conditional model: names or numbers, 0,1,2 in turn; by default every one."
+    ),
     fit_gaussian=option(
         bool, False, "--fit-gaussian", help="Draw z from a Gaussian fitted to the codes of the training images."
     ),
@@ -73,7 +66,9 @@ _drawing(
     "Vary each latent dimension by itself, those with the largest KL first (.png and .gif).",
     "run split image label dimensions reach steps stochastic seed output force trust",
     image=option(int | None, None, min=0, help="Hold the code of this image of the split instead of the mean."),
-    label=option(int | None, None, min=0, help="The label given to a conditional model; by default the image's, or 0."),
+    label=option(
+        str | None, None, help="The label, name or number, given to a conditional model; by default the image's, or 0."
+    ),
     dimensions=option(int, 16, min=1, help="The largest number of rows."),
     reach=option(float, 3.0, help="Standard deviations on both sides of the mean."),
     steps=option(int, 11, min=2, help="Columns: values of each dimension."),
@@ -82,7 +77,7 @@ _drawing(
     "manifold",
     "Draw the latent plane of a model with latent_dim=2 (.png).",
     "run label steps output force trust",
-    label=option(int | None, None, min=0, help="The label given to a conditional model; by default 0."),
+    label=option(str | None, None, help="The label, name or number, given to a conditional model; by default 0."),
     steps=option(int, 20, min=2, help="Images in each of the two directions."),
 )
 _drawing(

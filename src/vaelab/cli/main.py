@@ -1,4 +1,4 @@
-"""The command line. Heavy imports happen inside the commands: help and a misspelt key are answered at once."""
+"""The command line. Heavy imports happen inside the commands, so that help and config mistakes appear at once."""
 
 import os
 import sys
@@ -47,14 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     not reproduced, with 3 where the loss is NaN or infinite, with 130 after Ctrl-C, with 143 after SIGTERM or SIGUSR1.
     """
     try:
-        os.getcwd()  # noqa: PTH109 - the question is whether there is one
+        os.getcwd()  # noqa: PTH109 - only to see whether it exists
     except FileNotFoundError:
         complain(["the folder that this command runs in was removed: change to one that exists"])
         sys.exit(UserError.exit_code)
     try:
         app(arguments, prog_name="vaelab", standalone_mode=True)
     except UserError as error:
-        # Of the processes that a launcher has started on a machine, one says what all find.
+        # All processes of a launcher find the same; the first one on each machine reports it.
         complain(str(error).splitlines() if is_first_here() else [])
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What commands print, and how they end."""
+"""Print the results of commands, and their errors."""
 
 import os
 import sys
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from vaelab.sweeps.folder import SweepFolder
 
 Result = TypeVar("Result")
-MOST = 100  # mistakes that are printed
+MOST = 100  # mistakes printed
 
 
 def console(*, errors: bool = False, wide: bool = False) -> Console:
-    """Standard output, or standard error: text as it is, `:x:` included; `wide` where it is no terminal."""
+    """Return standard output or standard error, with text printed literally; `wide` if it is not a terminal."""
     return text.console(stderr=errors, soft_wrap=errors, width=200 if wide and not sys.stdout.isatty() else None)
 
 
 def complain(mistakes: Iterable[str]) -> None:
-    """Print a line for each."""
+    """Print a line for each mistake."""
     shown = list(mistakes)
     if len(shown) > MOST:
         shown[MOST:] = [f"and {len(shown) - MOST} more"]
@@ -42,7 +42,7 @@ def is_first_here() -> bool:
 
 
 def report_run(trained: Callable[[], "Run"]) -> None:
-    """Train; print the metrics and where they are."""
+    """Train; print the metrics, figures and folder."""
     run = _stoppable(trained)
     _print_metrics(run.metrics)
     for path in [*run.figures, run.folder]:
@@ -50,7 +50,7 @@ def report_run(trained: Callable[[], "Run"]) -> None:
 
 
 def report_sweep(ran: Callable[[], "SweepFolder"]) -> None:
-    """Sweep; print the table, which jobs failed, and where it is; exit with 1 where any failed."""
+    """Sweep; print the table, failed jobs and the folder; exit with 1 if any job failed."""
     from vaelab.sweeps.table import best, failures, summary
 
     folder = _stoppable(ran)
@@ -66,7 +66,7 @@ def report_sweep(ran: Callable[[], "SweepFolder"]) -> None:
 
 
 def track(steps: Sequence[Any], description: str) -> Iterable[Any]:
-    """Show how far a loop is, on a terminal."""
+    """Show the progress of a loop on a terminal."""
     from rich.progress import track as rich_track
 
     terminal = console(errors=True)
@@ -74,7 +74,7 @@ def track(steps: Sequence[Any], description: str) -> Iterable[Any]:
 
 
 def _stoppable(trained: Callable[[], Result]) -> Result:
-    """What `trained` returns; where it was stopped, say how to continue."""
+    """Return what `trained` returns; after an interrupt, print how to continue."""
     try:
         return trained()
     except KeyboardInterrupt as stopped:
@@ -93,7 +93,7 @@ def _print_metrics(metrics: Mapping[str, float]) -> None:
 
 
 def print_evaluation(evaluation: "Evaluated") -> None:
-    """A table of the metrics with their units, and the reasons why others are missing."""
+    """Print a table of the metrics with their units, and why others are missing."""
     output, found = console(wide=True), evaluation.found
     header = f"{found.images} images of the {found.split} split, step {found.step}, seed {found.seed}"
     header += "" if found.binarize == "none" else f", binarized ({found.binarize})"
@@ -110,7 +110,7 @@ def print_evaluation(evaluation: "Evaluated") -> None:
         details = [
             f"{key.replace('_', ' ')} {detail:.6g}"
             for key, detail in metric.details.items()
-            if isinstance(detail, float | int)  # what is said in words is in the file
+            if isinstance(detail, float | int)  # text is in the file
         ]
         table.add_row(name, shown, "" if error is None else f"{error:.2g}", "; ".join([metric.unit, *details]))
     output.print(table)

@@ -1,4 +1,4 @@
-"""`vaelab score`: what each single item costs a model."""
+"""`vaelab score`: scores of single items."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,21 +17,25 @@ def score(
     run: Run,
     own: Own = None,
     split: Split = "test",
-    samples: Annotated[int | None, typer.Option(min=1, help="Of z an item, for nll_k; leave it out for none.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Samples of z per item for nll_k; by default nll_k is left out.")
+    ] = None,
     against: Annotated[
         Path | None,
-        typer.Option(help="A run, whose data, or files, whose items are to be told from the others by their scores."),
+        typer.Option(
+            help="A run, for its data, or files: measure how well each score separates their items from these."
+        ),
     ] = None,
     label: Label = None,
     invert: Invert = False,
     seed: Seed = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A folder to write to; by default in the run's evaluation/.")
+        Path | None, typer.Option("--output", "-o", help="The folder to write to; by default the run's evaluation/.")
     ] = None,
     force: Force = False,
     trust: Trust = None,
 ) -> None:
-    """Score each item: reconstruction, KL, -ELBO, nll_k (score.csv, score.npz), and draw the best and the worst."""
+    """Score each item by reconstruction, KL, -ELBO, nll_k (score.csv, score.npz); draw the best and the worst."""
     from vaelab.looking.score import score as score_items
 
     result = score_items(

@@ -20,7 +20,7 @@ commands = typer.Typer()
 
 
 class Part(StrEnum):
-    """What --cfg prints."""
+    """The choices of --cfg."""
 
     job = "job"
     hydra = "hydra"
@@ -28,7 +28,7 @@ class Part(StrEnum):
 
 
 class Info(StrEnum):
-    """What --info prints."""
+    """The choices of --info."""
 
     defaults = "defaults"
     defaults_tree = "defaults-tree"
@@ -39,7 +39,7 @@ _GROUPS = "\n\n".join(
     [
         "Groups and their options:",
         *(f"{name}: {', '.join(options(name))}" for name in groups()),
-        "Schedules, terms and corruptions are put at a knob: +schedule@objective.kl_weight=linear, "
+        "Schedules, terms and corruptions are placed at a key: +schedule@objective.kl_weight=linear, "
         "+term@objective.terms.mmd=mmd.",
     ]
 )
@@ -55,13 +55,15 @@ def train(
         Path | None, typer.Option(help="A folder of your own config groups, searched as well.")
     ] = None,
     trust: Trust = None,
-    show: Annotated[bool, typer.Option("--show", help="Check the config, print it resolved and stop.")] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Check the config (not the data and devices), print it resolved and stop.")
+    ] = False,
     cfg: Annotated[
-        Part | None, typer.Option("--cfg", "-c", help="Print the config as Hydra composes it and stop.")
+        Part | None, typer.Option("--cfg", "-c", help="Print the config as Hydra composes it, unchecked, and stop.")
     ] = None,
     resolve: Annotated[bool, typer.Option("--resolve", help="With --cfg: resolve its interpolations.")] = False,
     info: Annotated[
-        Info | None, typer.Option("--info", "-i", help="Print the files that the config is made of and stop.")
+        Info | None, typer.Option("--info", "-i", help="Print the files that the config is composed of and stop.")
     ] = None,
 ) -> None:
     """Train a model, or with -m several: `vaelab train model=vae latent_dim=8 trainer.max_epochs=5`."""
@@ -133,14 +135,14 @@ def resume(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Of a run: more epochs, trainer.max_epochs=40. Of a sweep: another launcher, such as "
-            "hydra/launcher=joblib; of a search also more trials, hydra.sweeper.n_trials=50.",
+            help="For a run: more epochs, trainer.max_epochs=40. For a sweep: another launcher, such as "
+            "hydra/launcher=joblib; for a search also more trials, hydra.sweeper.n_trials=50.",
             show_default=False,
         ),
     ] = None,
     trust: Trust = None,
 ) -> None:
-    """Continue a run or a sweep that was stopped, to the same end as if it had not been."""
+    """Resume a run or a sweep that was stopped; it ends in the same bits as if it had not been."""
     from vaelab.runs.locate import folder_of
     from vaelab.sweeps.folder import SweepFolder
 
@@ -150,7 +152,7 @@ def resume(
         report_sweep(partial(resume_sweep, run, overrides or [], trust=trust or []))
         return
     if folder_of(run).done and not overrides:
-        typer.echo(f"{run} is done: there is nothing to resume; more epochs continue it, trainer.max_epochs=...")
+        typer.echo(f"{run} is done; to train for more epochs, add trainer.max_epochs=...")
         return
     from vaelab.runs.run import resume as resume_run
 
@@ -166,13 +168,13 @@ def reproduce(
     ] = None,
     trust: Trust = None,
 ) -> None:
-    """Run a run's config again and compare the two, to the bit. Exits with 1 where they differ."""
+    """Run a run's config again and compare the two bit by bit; exit with 1 if they differ."""
     from vaelab.runs.differences import summary
     from vaelab.runs.reproduce import reproduce as run_again
 
     reproduction = run_again(run, folder=output, trust=trust or [])
     if reproduction.identical:
-        typer.echo(f"identical: {reproduction.run.folder} has the bits of {run}")
+        typer.echo(f"identical: {reproduction.run.folder} equals {run} bit by bit")
     else:
         table = Table("figure", "", "absolute", "relative", box=None)
         for difference in summary(reproduction.differences):

@@ -1,1 +1,1 @@
-"""conf/: composed, checked, made into an experiment."""
+"""Compose a config from conf/, check it, and build the experiment that it describes."""

@@ -1,8 +1,8 @@
-"""The whole config, checked against the constructors that it names, before anything is read or written.
+"""Check a whole config against the constructors that it names, before anything is read or written.
 
-The rules are not here: a part's knobs, their types and ranges are those of its own constructor. Combinations are
-judged by making the model, on no device and without memory, asking the objective whether it can have it, and having
-both see two images without pixels.
+The rules live elsewhere: a part's options, their types and ranges are those of its own constructor. Combinations are
+checked by building the model on the meta device, asking the objective whether it accepts it, and passing two images
+through both.
 """
 
 import math
@@ -31,7 +31,7 @@ from vaelab.models.networks.convolutional import Grid
 from vaelab.models.parts import CodePosterior, UnsuitableError
 from vaelab.performance import linear
 
-# Where layers are computed: their lines say nothing of who gave them a wrong shape.
+# Where layers are computed: frames in there do not show who passed a wrong shape.
 LAYERS = (Path(torch.__file__).parent, Path(linear.__file__), Path(projections.__file__))
 
 MODULES = 10_000
@@ -39,13 +39,13 @@ MODULES = 10_000
 
 @dataclass(frozen=True)
 class Checked:
-    """A config, and what it describes: checked once, at the door, and passed on.
+    """A config and the experiment that it describes: checked once, then passed on.
 
     Args:
         config: as composed.
         experiment: its parts.
-        trust: what another process has to be told to accept the same config from the run folder.
-        own: whether whoever runs it wrote it; for a run folder's config nothing is downloaded.
+        trust: names that another process must trust to accept the same config from the run folder.
+        own: whether the user wrote it; for a run folder's config nothing is downloaded.
     """
 
     config: DictConfig
@@ -67,10 +67,10 @@ def check(
     Args:
         config: as composed.
         trust: packages whose classes a `_target_` may name, besides those that conf/ names.
-        own: whether whoever runs it wrote it. What a run folder says may be somebody else's: it names no stock class
-            of Lightning or torch without trust, and nothing is downloaded for it.
-        trained: there has been training with it, so its parts are known to fit each other.
-        form: what a run has kept of its data, which need not be there then.
+        own: whether the user wrote it. A run folder may be somebody else's: without trust its config names no stock
+            class of Lightning or torch, and nothing is downloaded for it.
+        trained: whether a model was trained with it, so that its parts are known to fit each other.
+        form: the data's form as a run has kept it; the data themselves need not be there then.
 
     Raises:
         ConfigError: every mistake in it, with the allowed values or the nearest name.
@@ -86,7 +86,7 @@ def checked(
     trained: bool = False,
     form: Form | None = None,
 ) -> Checked:
-    """The same, with the config and what was decided about it."""
+    """`check`, returning the config and the trust decisions as well."""
     try:
         values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -99,60 +99,65 @@ def checked(
         arguments["data"].recall(form)
     try:
         experiment = Experiment(**arguments)
-        _ = experiment.data.form  # tensors that it reads are no meta tensors
+        _ = experiment.data.form  # outside of the meta device, since it may read tensors
         with torch.device("meta"):
             model = experiment.model()
         _require_few_layers(model)
         experiment.objective.requires(model)
         with torch.device("meta"):
             experiment.objective.build(model, experiment.seed)
-        if not trained:  # which imports what training does anyway, for a second and more
+        if not trained:  # it imports for a second and more what training needs anyway
             _require_shapes(model.eval())
     except UnsuitableError as error:
         raise ConfigError([error.worded(config_name)]) from error
     except ValueError as error:
         raise ConfigError([str(error)]) from error
-    except (RuntimeError, OverflowError, TypeError, AttributeError) as error:  # too many numbers, a part without one
+    except (
+        RuntimeError,
+        OverflowError,
+        TypeError,
+        AttributeError,
+    ) as error:  # such as an overflow
         raise ConfigError([f"the model cannot be made: {_first_line(error)}"]) from error
     _require_memory(model, trained=trained)
-    if not trained:
-        _require_loss(experiment, model)
-        if mistakes := unwatchable(experiment, model):
-            raise ConfigError(mistakes)
+    if not trained and (mistakes := unwatchable(experiment, model, _require_loss(experiment, model))):
+        raise ConfigError(mistakes)
     experiment.data.fetch = own
     return Checked(config, experiment, (*trust, *maker.stock), own)
 
 
-def _require_loss(experiment: Experiment, model: Autoencoder) -> None:
-    """Have the objective go through two images that have a shape and no pixels: what cannot be said so, passes."""
+def _require_loss(experiment: Experiment, model: Autoencoder) -> list[str] | None:
+    """Evaluate the objective on two meta images; return the names of its terms.
+
+    None where a part needs values: it cannot be checked this way, and passes.
+    """
     x = torch.zeros(2, *experiment.data.shape, device="meta")
     try:
         step = Step(model, x, torch.zeros(2, dtype=torch.int64, device="meta"))
-        experiment.objective(step)
-        experiment.objective.critic_losses(step)
+        return [*experiment.objective(step), *experiment.objective.critic_losses(step)]
     except NotImplementedError:
-        return
+        return None
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         if "meta" in str(error):
-            return
+            return None
         frames = [
             frame
             for frame in extract_tb(error.__traceback__)
             if not any(Path(frame.filename).is_relative_to(place) for place in LAYERS)
         ]
         where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}"
-        message = f"the loss cannot be computed of images {experiment.data.shape}: {_first_line(error)} ({where})"
+        message = f"the loss cannot be computed for images {experiment.data.shape}: {_first_line(error)} ({where})"
         raise ConfigError([message]) from error
 
 
 def _require_shapes(model: Autoencoder) -> None:
-    """Refuse parts whose outputs the next part cannot take, of a model on the meta device, in evaluation mode."""
+    """Refuse parts whose outputs do not fit the next part; `model` is on the meta device, in evaluation mode."""
     posterior, decoder = model.posterior, model.decoder
     for grid in (module for module in decoder.modules() if isinstance(module, Grid)):
         if isinstance(posterior, CodePosterior) and (places := math.prod(posterior.grids[-1])) != math.prod(grid.sizes):
             raise ValueError(
-                f"decoder.features=null has a grid of {' x '.join(map(str, grid.sizes))} places, and the posterior has "
-                f"{places} codes: as many decoder.channels as encoder.channels make the grids the same"
+                f"decoder.features=null has a grid of {' x '.join(map(str, grid.sizes))} places, but the posterior has "
+                f"{places} codes: give decoder.channels as many entries as encoder.channels"
             )
     size, wanted = posterior.latent_dim, tuple(model.likelihood.parameter_shape)
     y = torch.zeros(2, dtype=torch.int64, device="meta")
@@ -160,17 +165,19 @@ def _require_shapes(model: Autoencoder) -> None:
         q = model.encode(torch.zeros(2, *model.likelihood.shape, device="meta"), y)
         z = torch.zeros(2, size, device="meta")
         parameters = decoder(z) if model.classes is None else decoder(z, y)
-    except Exception:  # a part of somebody's own may look at values: if it is wrong, training says how
+    except Exception:  # a custom part may look at values; training reports what is wrong with it
         return
     if (q.batch_shape, q.event_shape) != ((2,), (size,)):
         raise UnsuitableError(
-            f"{{}} gives a distribution of batch shape {tuple(q.batch_shape)} and event shape {tuple(q.event_shape)} "
-            f"for 2 images: with its latent_dim they should be (2,) and ({size},)",
+            f"{{}} returns a distribution of batch shape {tuple(q.batch_shape)} and event shape {tuple(q.event_shape)} "
+            f"for 2 images; with its latent_dim they should be (2,) and ({size},)",
             posterior,
         )
     if tuple(parameters.shape) != (2, *wanted):
         raise UnsuitableError(
-            f"{{}} gives {tuple(parameters.shape[1:])} for a latent, and {{}} takes {wanted}", decoder, model.likelihood
+            f"{{}} returns shape {tuple(parameters.shape[1:])} for a latent, and {{}} expects {wanted}",
+            decoder,
+            model.likelihood,
         )
 
 
@@ -179,7 +186,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _require_few_layers(model: torch.nn.Module) -> None:
-    """Refuse a model whose check alone would take minutes, since each layer is made and gone through.
+    """Refuse a model with so many layers that checking it would take minutes.
 
     Raises:
         ValueError: it has more than MODULES modules.
@@ -187,15 +194,15 @@ def _require_few_layers(model: torch.nn.Module) -> None:
     count = sum(1 for _ in model.modules())
     if count > MODULES:
         raise ValueError(
-            f"the networks have {count:,} layers and other modules, and {MODULES:,} are the most that are checked: "
-            "fewer blocks or shorter lists of widths"
+            f"the networks have {count:,} layers and other modules, and the limit is {MODULES:,}: take fewer blocks or "
+            "shorter lists of widths"
         )
 
 
 def _require_memory(model: torch.nn.Module, *, trained: bool) -> None:
-    """Refuse a model that does not fit in memory, before the system ends the process for it.
+    """Refuse a model that does not fit in memory, before the system kills the process.
 
-    Training takes gradients as well, as many as weights, and what the optimizer keeps, which is not counted.
+    For training, gradients count as well; the state of the optimizer does not.
     """
     need = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
     need += 0 if trained else sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)
@@ -204,7 +211,7 @@ def _require_memory(model: torch.nn.Module, *, trained: bool) -> None:
         largest = max(model.named_parameters(), key=lambda named: named[1].nbytes)[0]
         raise ConfigError(
             [
-                f"the model's weights{'' if trained else ' and gradients'} take {need / 1e9:,.0f} GB, and there are "
-                f"{have / 1e9:,.0f} GB of memory here: most of them in {largest}; make a layer or latent_dim smaller"
+                f"the model's weights{'' if trained else ' and gradients'} take {need / 1e9:,.0f} GB, and this "
+                f"machine has {have / 1e9:,.0f} GB of memory; the largest is {largest}: make it or latent_dim smaller"
             ]
         )

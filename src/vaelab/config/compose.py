@@ -1,6 +1,6 @@
-"""Composing a config from conf/ and a user's overrides, with every mistake in them reported at once.
+"""Compose a config from conf/ and a user's overrides, and report every mistake in them at once.
 
-Nothing here imports torch: a misspelt key is answered at once.
+Nothing here imports torch, so that a misspelt key is reported immediately.
 """
 
 from codecs import BOM_UTF8
@@ -17,27 +17,27 @@ from vaelab.config.loader import Loader, loader
 from vaelab.config.overrides import Overrides, keys_of, options_of, parse, said, unknown_key, unsearchable, wrong
 from vaelab.errors import ConfigError
 
-# Hydra has settings that name code to run: callbacks, logging, variables of the environment. We have no use for them.
+# Others of Hydra's settings name code to run or change the process: callbacks, logging, environment variables.
 SETTINGS = ("hydra.run.dir", "hydra.sweep", "hydra.launcher", "hydra.sweeper", "hydra.searchpath")
 FILLED_IN = ("hydra.runtime", "hydra.overrides", "hydra.job.override_dirname")  # by Hydra itself
 
 
 def compose(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None) -> DictConfig:
-    """The config of one run: conf/train.yaml with Hydra's overrides applied and interpolations resolved.
+    """Compose the config of one run: conf/train.yaml with Hydra's overrides applied and interpolations resolved.
 
     Args:
         overrides: as on the command line, such as "model=ae" or "latent_dim=8". One that sets the `_target_` of a part
-            starts from that class's own defaults: the keys of the class before it go, but for those typed as well.
-        config_dir: a folder of one's own config groups, searched as well as vaelab's.
+            starts from that class's defaults: keys of the class before it are dropped, except those in `overrides`.
+        config_dir: a folder with config groups of your own, searched after vaelab's.
 
     Raises:
-        ConfigError: an override names what does not exist, with the nearest thing that does.
+        ConfigError: an override names what does not exist; the message has the nearest name that does.
     """
     return without_hydra(compose_with_hydra(overrides, config_dir=config_dir))
 
 
 def compose_with_hydra(overrides: Sequence[str], *, config_dir: str | Path | None = None) -> DictConfig:
-    """The same, unresolved and with Hydra's own node `hydra` in it."""
+    """`compose`, unresolved and with Hydra's own node `hydra`."""
     if config_dir is not None and not Path(config_dir).is_dir():
         raise ConfigError([f"--config-dir {config_dir}: there is no such folder"])
     mistakes: list[str] = []
@@ -48,7 +48,7 @@ def compose_with_hydra(overrides: Sequence[str], *, config_dir: str | Path | Non
     with loader(config_dir) as hydra:
         try:
             config = hydra.compose(parsed.texts)
-        except Exception as error:  # Hydra fails in many ways over what it is given, not all of them its own
+        except Exception as error:  # Hydra raises errors of many kinds over bad input, not all its own
             raise ConfigError(wrong(parsed, hydra) or [said(error)]) from error
         mistakes = _foreign_settings(config) or _added_nowhere(parsed, hydra) or list(_misplaced(config, hydra))
     if mistakes:
@@ -59,10 +59,10 @@ def compose_with_hydra(overrides: Sequence[str], *, config_dir: str | Path | Non
 
 
 def run_dir(config: DictConfig) -> str:
-    """The folder that a config composed with Hydra's node names for its run.
+    """Return the run's folder from a config composed with Hydra's node.
 
     Raises:
-        ConfigError: it holds an interpolation that leads nowhere.
+        ConfigError: it has an interpolation that cannot be resolved.
     """
     try:
         return str(config.hydra.run.dir)
@@ -71,10 +71,10 @@ def run_dir(config: DictConfig) -> str:
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    """A resolved copy of `config` without Hydra's own node.
+    """Return a resolved copy of `config` without Hydra's own node.
 
     Raises:
-        ConfigError: an interpolation leads nowhere.
+        ConfigError: an interpolation cannot be resolved.
     """
     try:
         values = OmegaConf.to_container(config, resolve=False)
@@ -88,15 +88,15 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 def unresolved(error: OmegaConfBaseException) -> str:
-    """Which value could not be resolved, and why."""
+    """Say which value could not be resolved, and why."""
     return f"{error.full_key}: {str(error).splitlines()[0]}"
 
 
 def _foreign_settings(config: DictConfig) -> list[str]:
-    """The settings of Hydra's node that vaelab does not use."""
+    """List the settings of Hydra's node that vaelab does not use."""
     known = _settings()
     return [
-        f"{key}: not a setting of vaelab's; of Hydra's own there are {', '.join(SETTINGS)}"
+        f"{key}: not a setting that vaelab uses; of Hydra's there are {', '.join(SETTINGS)}"
         for key, value in _leaves(config)
         if not key.startswith((*SETTINGS, *FILLED_IN)) and (key not in known or known[key] != value)
     ]
@@ -104,19 +104,19 @@ def _foreign_settings(config: DictConfig) -> list[str]:
 
 @cache
 def _settings() -> dict[str, Any]:
-    """Hydra's node as it is where nobody has set anything of it."""
+    """Return Hydra's node with its default settings."""
     return dict(_leaves(_default()))
 
 
 @cache
 def _default() -> DictConfig:
-    """The config without overrides, with Hydra's node."""
+    """Return the config without overrides, with Hydra's node."""
     with loader() as hydra:
         return hydra.compose([])
 
 
 def _added_nowhere(overrides: Overrides, hydra: Loader) -> list[str]:
-    """What is added beside the keys of a config: neither below one of them nor an option of a group."""
+    """List added keys that are neither below a key of the config nor an option of a group."""
     added = [override.key_or_group for override in overrides if override.is_add() or override.is_force_add()]
     if not added:
         return []
@@ -127,12 +127,12 @@ def _added_nowhere(overrides: Overrides, hydra: Loader) -> list[str]:
 
 @cache
 def _whole() -> set[str]:
-    """The groups whose options set keys of the whole config, such as model and experiment."""
+    """Return the groups whose options set keys of the whole config, such as model and experiment."""
     return {option.group for option in contents() if option.package == "_global_"}
 
 
 def _misplaced(config: DictConfig, hydra: Loader) -> Iterator[str]:
-    """Options of one's own that lack the line by which they set keys of the whole config."""
+    """Find options in the user's folder that lack the `@package _global_` line."""
     added = {*config} & {*groups()} - {*_default()}
     for group in added & _whole() if added else ():
         name = config.hydra.runtime.choices.get(group)
@@ -145,13 +145,13 @@ def _misplaced(config: DictConfig, hydra: Loader) -> Iterator[str]:
             if content.startswith(BOM_UTF8):
                 yield f"{file} begins with a byte order mark, which hides its first line: save it as UTF-8 without one"
         elif not content.removeprefix(BOM_UTF8).strip():
-            yield f"{file} is empty: an option of {group} holds keys of the config, under the line # @package _global_"
+            yield f"{file} is empty: an option of {group} starts with # @package _global_, then has keys of the config"
         else:
-            yield f"{file}: its first line should be `# @package _global_`, by which its keys are those of the config"
+            yield f"{file}: its first line should be `# @package _global_`, so that its keys are those of the config"
 
 
 def _start_anew(config: DictConfig, path: str, overrides: Overrides) -> None:
-    """Drop the keys of a part that came with another class and were not typed."""
+    """Drop the keys of a part that belong to the class before and are not among the overrides."""
     node = OmegaConf.select(config, path)
     if not isinstance(node, DictConfig):
         return
@@ -163,7 +163,7 @@ def _start_anew(config: DictConfig, path: str, overrides: Overrides) -> None:
 
 
 def _leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
-    """Every dotted key below `hydra` that holds no others, and its value."""
+    """Yield the leaves below `hydra`: dotted keys and values."""
     nodes: list[tuple[str, Any]] = [("hydra", OmegaConf.to_container(config.hydra, resolve=False))]
     for key, value in nodes:
         if isinstance(value, Mapping) and value:

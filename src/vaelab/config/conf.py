@@ -1,4 +1,4 @@
-"""conf/, read once: its groups and options, and which class may stand where."""
+"""Read conf/ once: its groups and options, and which class each key admits."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -19,8 +19,8 @@ class Option(NamedTuple):
     Args:
         group: such as "model" or "hydra/launcher"; empty for train.yaml.
         name: such as "vae".
-        package: where its content goes: "_global_", or the group's own key.
-        content: what it holds.
+        package: where its content goes: "_global_", or the key of the group.
+        content: keys and values.
     """
 
     group: str
@@ -31,7 +31,7 @@ class Option(NamedTuple):
 
 @cache
 def contents() -> tuple[Option, ...]:
-    """Every file of conf/."""
+    """Return every file of conf/."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     found = []
     for path in sorted(CONF.rglob("*.yaml")):
@@ -45,18 +45,18 @@ def contents() -> tuple[Option, ...]:
 
 @cache
 def groups() -> list[str]:
-    """The config groups, such as "model" and "hydra/launcher"."""
+    """Return the config groups, such as "model" and "hydra/launcher"."""
     return sorted({path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {"."})
 
 
 @cache
 def options(group: str) -> list[str]:
-    """The options of a group, such as ["ae", "vae"] of "model"."""
+    """Return the options of a group, such as ["ae", "vae"] of "model"."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def flat_keys(config: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
-    """Every dotted key of a nested config."""
+    """Yield every dotted key of a nested config."""
     for key, value in config.items():
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
@@ -65,10 +65,10 @@ def flat_keys(config: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
 
 @cache
 def shipped_targets() -> Mapping[str, frozenset[str]]:
-    """The names that a `_target_` may have without anybody's trust, and where: as conf/ itself has them.
+    """Return the names that a `_target_` may have without --trust, and at which keys: those that conf/ uses.
 
-    Where is a key, such as "encoder"; "callbacks." stands for all below that key. The options of a group that is no
-    key of the config, such as regularizer, stand below the keys under which others put them.
+    A place is a key, such as "encoder", or a prefix: "callbacks." admits every key below it. Options of a group that is
+    not a key of the config, such as term, are admitted where other options place them.
     """
     (train,) = (option.content for option in contents() if not option.group)
     chosen = {group for entry in train["defaults"] if isinstance(entry, Mapping) for group in entry}
@@ -93,17 +93,17 @@ def shipped_targets() -> Mapping[str, frozenset[str]]:
 
 
 def may_stand(target: str, path: str) -> bool:
-    """Whether conf/ has a class of this name at a key, or at its like."""
+    """Whether conf/ uses a class of this name at a key, or at an equivalent one."""
     return any(covers(place, path) for place in shipped_targets().get(target, ()))
 
 
 def covers(place: str, path: str) -> bool:
-    """Whether a place of `shipped_targets` is, or holds, the key `path`."""
+    """Whether a place of `shipped_targets` admits the key `path`."""
     return path == place or (place.endswith(".") and path.startswith(place))
 
 
 def _placed(option: Option) -> Iterator[tuple[str, str]]:
-    """The groups whose options this one puts elsewhere (`- /schedule@objective.kl_weight: linear`), and where to."""
+    """Yield groups whose options this one places elsewhere (`- /schedule@objective.kl_weight: linear`), and where."""
     for entry in option.content.get("defaults", []):
         for choice in entry if isinstance(entry, Mapping) else ():
             group, at, key = str(choice).removeprefix("override ").partition("@")
@@ -116,7 +116,7 @@ def _placed(option: Option) -> Iterator[tuple[str, str]]:
 
 
 def _targets(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Key and value of every `_target_` in a nested config."""
+    """Yield key and value of every `_target_` in a nested config."""
     if isinstance(node, Mapping):
         if "_target_" in node:
             yield path, node["_target_"]

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
+from torch.utils.flop_counter import FlopCounterMode
 
 from vaelab.config.names import config_name
 from vaelab.data import ImageData
@@ -33,6 +34,8 @@ Text = Annotated[str, Field(min_length=1)]
 Part = Callable[..., Any]
 PartOfFolder = Callable[[Path], Any]
 
+FLOP_PER_THREAD = 5e8  # of a batch's reconstruction
+
 
 @dataclass(frozen=True, kw_only=True)
 class Init:
@@ -54,9 +57,9 @@ class Init:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What a config says; its fields are the config's keys.
+    """The parts that a config describes; fields are the keys of the config.
 
-    The parts are functions of what only the experiment knows: the shape of an image, the size of the latent space, the
+    A part is a function of what only the experiment knows: the shape of an image, the size of the latent space, the
     folder of the run.
     """
 
@@ -84,18 +87,16 @@ class Experiment:
     frozen: list[PartName] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what each part allows but not both together."""
+        """Refuse combinations of settings that are valid one by one."""
         if self.conditional and self.data.classes == 1:
-            raise ValueError(
-                f"conditional=true tells labels apart, and the data have one class only, {self.data.names[0]}"
-            )
+            raise ValueError(f"conditional=true needs two classes or more, and the data have only {self.data.names[0]}")
         if self.conditional and not self.data.classes:
             raise ValueError(
                 f"conditional=true needs labels, and {config_name(self.data)} has none: conditional=false or, with "
                 "data=array, a labels.npy beside images.npy"
             )
         if self.compile and (name := self.objective.taking_gradients()) is not None:
-            raise ValueError(f"compile=true has no gradients of gradients, which {name} takes: compile=false")
+            raise ValueError(f"compile=true does not support gradients of gradients, which {name} needs: compile=false")
 
     @property
     def begins_with(self) -> str | None:
@@ -108,7 +109,7 @@ class Experiment:
         return self.init.parts if self.init is not None else None
 
     def model(self) -> Autoencoder:
-        """A new autoencoder, whose weights are f(seed)."""
+        """Build an autoencoder with weights f(seed)."""
         torch.manual_seed(derive_seed(self.seed, "weights"))
         shape, classes = self.data.shape, self.data.classes
         encoder = ConditionalEncoder(self.encoder, shape, classes) if self.conditional else self.encoder(shape)
@@ -131,8 +132,26 @@ class Experiment:
         model.freeze(self.frozen or [])
         return model.to(memory_format=torch.channels_last) if self.channels_last else model
 
+    def suitable_threads(self) -> int:
+        """The threads that an operation of this model is fast with: `threads`, or else one for each 0.5 GFLOP a batch.
+
+        A small operation waits for its threads longer than it works, the more so where the machine is busy.
+        """
+        most = torch.get_num_threads()
+        if self.threads is not None or most == 1:
+            return self.threads or most
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
+            model = self.model().eval()
+            x = torch.zeros(self.data.batch_size, *self.data.shape)
+            try:
+                with FlopCounterMode(display=False) as counter:
+                    model.reconstruct(x, torch.zeros(len(x), dtype=torch.int64))
+            except Exception:  # a part that looks at values: nothing is known of its work
+                return most
+        return max(1, min(most, int(counter.get_total_flops() / FLOP_PER_THREAD)))
+
     def _prior(self, latent_dim: int) -> Any:
-        """p(z) of latents of this size."""
+        """Build p(z) for latents of this size."""
         if self.prior is None:
             return None
         if getattr(getattr(self.prior, "func", self.prior), "takes_classes", False):
@@ -140,11 +159,11 @@ class Experiment:
         return self.prior(latent_dim)
 
     def likelihood(self) -> Any:
-        """p(x|z) of this experiment's data."""
+        """Build p(x|z) for the data of this experiment."""
         if getattr(getattr(self.loss, "func", self.loss), "takes_columns", False):
             return self.loss(self.data.shape, self.data.form.groups)
         return self.loss(self.data.shape)
 
     def made_for(self, folder: Path, parts: Mapping[str, PartOfFolder | None] | None) -> list[Any]:
-        """The callbacks or loggers of a run in `folder`."""
+        """Make the callbacks or loggers of a run in `folder`."""
         return [part(folder) for part in (parts or {}).values() if part is not None]

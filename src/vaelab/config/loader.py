@@ -1,7 +1,7 @@
-"""Hydra over conf/ alone: all that we use of it that is not public.
+"""Call Hydra's config loader on conf/: everything that we use of Hydra that is not public.
 
-Hydra's own `compose` works on the one GlobalHydra of the process, which may be the caller's, and runs callbacks that a
-config names. So its loader is called directly. tests/config/test_loader.py holds these names against new versions.
+Hydra's own `compose` uses the one GlobalHydra of the process, which may be the caller's, and runs callbacks that a
+config names. So its loader is called directly. tests/config/test_loader.py checks these names in new versions.
 """
 
 import copy
@@ -27,13 +27,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from vaelab.config.conf import CONF
 
-_ONE_AT_A_TIME = threading.RLock()  # Hydra's version base is of the process
+_ONE_AT_A_TIME = threading.RLock()  # Hydra's version base is global to the process
 
 
 class _Repository(ConfigRepository):
-    """Finds configs in conf/ and the search path; of Hydra's own, all but launchers and sweepers.
+    """Find configs in conf/, the search path and Hydra's own, except its launchers and sweepers.
 
-    Hydra would hold ours against its own, and its plugins', of the same names.
+    Hydra would validate ours against its own, and its plugins', of the same names.
     """
 
     def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
@@ -49,7 +49,7 @@ class _Repository(ConfigRepository):
 
 
 class Loader:
-    """Parses overrides and composes conf/train.yaml with them."""
+    """Parse overrides and compose conf/train.yaml with them."""
 
     def __init__(self, config_dir: Path | None = None) -> None:
         from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -58,7 +58,7 @@ class Loader:
 
         for source in (FileConfigSource, ImportlibResourcesConfigSource, StructuredConfigSource):
             SourcesRegistry.instance().register(source)
-        if not OmegaConf.has_resolver("now"):  # the caller's Hydra may have set them
+        if not OmegaConf.has_resolver("now"):  # the caller's Hydra may have registered them
             setup_globals()
         places = ConfigSearchPathImpl()
         places.append("hydra", "pkg://hydra.conf")
@@ -71,39 +71,39 @@ class Loader:
         self._parser = OverridesParser.create(self._loader)  # glob(...) asks the loader for a group's options
 
     def parse(self, text: str) -> Override:
-        """One override as an object.
+        """Parse one override.
 
         Raises:
-            HydraException: it is none.
+            HydraException: the text is not an override.
         """
         override = self._parser.parse_override(text)
         override.config_loader = self._loader
         return override
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """train.yaml with the overrides, unresolved, and with Hydra's own node `hydra`."""
+        """Compose train.yaml with the overrides, unresolved, with Hydra's own node `hydra`."""
         return self._loader.load_configuration("train", list(overrides), run_mode=RunMode.RUN, from_shell=False)
 
     def options(self, group: str, searched: Sequence[str] = ()) -> list[str]:
-        """The options of a group, also of one in a folder that the override `hydra.searchpath=...` names."""
+        """List the options of a group, including those in a folder that the override `hydra.searchpath=...` names."""
         return list(self._loader.get_group_options(group, config_name="train", overrides=list(searched)))
 
     @staticmethod
     def sources(config: DictConfig) -> list[str]:
-        """The places where the files of a composed config were looked for, in their order."""
+        """List the places that were searched for the files of a composed config, in order."""
         return [f"{source.schema}://{source.path}" for source in config.hydra.runtime.config_sources]
 
     def defaults(self, overrides: Sequence[str]) -> DefaultsList:
-        """The files that a config is made of, as a list and as a tree."""
+        """List the files that a config is composed of; also as a tree."""
         return self._loader.compute_defaults_list("train", list(overrides), run_mode=RunMode.RUN)
 
 
 @contextmanager
 def loader(config_dir: str | Path | None = None) -> Iterator[Loader]:
-    """The loader, for one thread at a time; whatever Hydra the caller uses finds its settings as they were.
+    """Give the loader to one thread at a time, and restore the settings of the caller's Hydra afterwards.
 
     Args:
-        config_dir: a folder of one's own config groups, searched after conf/.
+        config_dir: a folder with config groups of the user's own, searched after conf/.
     """
     with _ONE_AT_A_TIME:
         base = version.VersionBase.instance()

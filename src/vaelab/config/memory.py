@@ -1,4 +1,4 @@
-"""How much memory there is."""
+"""Measure the memory of the machine, container or job."""
 
 import os
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ CGROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def memory(cgroups: Path = CGROUPS, own: Path = OWN) -> float:
-    """Bytes that this process may have: the machine's, or less where a container or a job has a limit.
+    """Return the bytes that this process may use: the machine's, or less where a container or a job has a limit.
 
     Args:
         cgroups: where Linux shows the control groups, of version 1 or 2.
         own: the file that says which of them this process is in.
 
     Returns:
-        Infinity where the system does not say.
+        Infinity where the system does not report it.
     """
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         machine = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -25,7 +25,7 @@ def memory(cgroups: Path = CGROUPS, own: Path = OWN) -> float:
 
 
 def _limits(cgroups: Path, own: Path) -> Iterator[float]:
-    """Each control group's limit, from this process's own up to the root; a container may see its own as the root."""
+    """Yield the limit of each control group, from this process's own up to the root."""
     try:
         entries = [line.split(":", 2) for line in own.read_text().splitlines()]
     except OSError:
@@ -39,5 +39,5 @@ def _limits(cgroups: Path, own: Path) -> Iterator[float]:
             if root == folder or root in folder.parents:
                 try:
                     yield float((folder / name).read_text())
-                except (OSError, ValueError):  # there is none, or it is "max"
+                except (OSError, ValueError):  # there is no limit, or it is "max"
                     continue

@@ -1,7 +1,7 @@
-"""What callbacks and schedulers watch: whether there will be such a metric, and which way is better."""
+"""Check what callbacks and schedulers monitor: that the metric will exist, and which direction is better."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,13 +15,13 @@ from vaelab.training.direction import direction
 
 
 class Watch(NamedTuple):
-    """Something that watches a metric.
+    """A callback or scheduler that monitors a metric.
 
     Args:
         key: of the config, such as "callbacks.early_stopping".
         metric: such as "val/loss".
-        mode: "min" or "max" as the config or the class says it; None where it follows from the metric.
-        optional: whether a run goes on without the metric.
+        mode: "min" or "max", set by the config or the class; None where it follows from the metric.
+        optional: whether a run works without the metric.
     """
 
     key: str
@@ -30,10 +30,16 @@ class Watch(NamedTuple):
     optional: bool
 
 
-def unwatchable(experiment: Experiment, model: Autoencoder) -> list[str]:
-    """What is watched and will not be there, or is watched the wrong way round."""
+def unwatchable(experiment: Experiment, model: Autoencoder, terms: Sequence[str] | None) -> list[str]:
+    """List monitored metrics that will not exist, or are monitored in the wrong direction.
+
+    Args:
+        experiment: whose callbacks and scheduler monitor.
+        model: on the meta device.
+        terms: of the objective in training; None where they are not known.
+    """
     watches = list(_watches(experiment))
-    names = _metrics(experiment, model) if watches else None
+    names = _metrics(experiment, model, terms) if watches and terms is not None else None
     mistakes = []
     for watch in watches:
         split = watch.metric.partition("/")[0]
@@ -66,35 +72,30 @@ def _watches(experiment: Experiment) -> Iterator[Watch]:
 
 
 def _made(part: Any) -> Any:
-    """The function or class that a part is about to call."""
+    """Return the function or class that a part will call."""
     return getattr(part, "func", getattr(part, "target", part))
 
 
 def _arguments(part: Any) -> Mapping[str, Any]:
-    """What a part will be made with, defaults included."""
+    """Return the arguments that a part will be made with, including defaults."""
     parameters = inspect.signature(_made(part)).parameters.values()
     defaults = {parameter.name: parameter.default for parameter in parameters}
     return defaults | dict(getattr(part, "keywords", {}))
 
 
-def _metrics(experiment: Experiment, model: Autoencoder) -> list[str] | None:
-    """The metrics that training and validation report, found with two images that have a shape and no pixels.
-
-    None where a part cannot be judged without pixels.
-    """
+def _metrics(experiment: Experiment, model: Autoencoder, terms: Sequence[str]) -> list[str] | None:
+    """Return the names of metrics that training and validation report; None where validation needs values."""
     x, y = torch.zeros(2, *experiment.data.shape, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta")
     try:
         with torch.no_grad():
             evaluated = evaluation_terms(experiment.objective, Step(model, x, y, training=False))
-        step = Step(model, x, y)
-        trained = {**experiment.objective(step), **experiment.objective.critic_losses(step)}
     except (NotImplementedError, RuntimeError, TypeError, AttributeError, ValueError):
         return None
-    return [*(f"val/{name}" for name in evaluated), *(f"train/{name}" for name in trained)]
+    return [*(f"val/{name}" for name in evaluated), *(f"train/{name}" for name in terms)]
 
 
 def _no_validation(experiment: Experiment) -> str | None:
-    """Why there is no validation; None where there is."""
+    """Return why there is no validation; None where there is one."""
     if experiment.data.validation == 0:
         return "data.validation=0 leaves no images"
     if getattr(experiment.trainer, "keywords", {}).get("limit_val_batches") == 0:

@@ -1,4 +1,4 @@
-"""What a config calls a part."""
+"""Name parts as a config does."""
 
 from functools import cache
 
@@ -9,7 +9,7 @@ from vaelab.models.parts import Conditional
 
 
 def config_name(part: object) -> str:
-    """`group=option` of the first option of conf/ that makes such a part, or the name of its class.
+    """Return `group=option` of the first option of conf/ that makes such a part, or the name of its class.
 
     Args:
         part: an object, or a class or function that makes one.
@@ -28,6 +28,6 @@ def config_name(part: object) -> str:
 
 @cache
 def _options() -> list[tuple[str, str, str]]:
-    """What each option of conf/ makes, its group and its name."""
+    """Return the target, group and name of each option of conf/."""
     made = [option for option in contents() if "_target_" in option.content]
     return [(option.content["_target_"], option.group, option.name) for option in made]

@@ -1,4 +1,4 @@
-"""What was typed after a command: parsed once into Hydra's objects, and what is wrong with it."""
+"""Parse a command's overrides once into Hydra's objects, and explain what is wrong with them."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ SYNONYMS = {
     "seed": ("random_seed",),
     "hydra.run.dir": ("output_dir", "out_dir", "save_dir", "log_dir"),
 }
-"""The field's other words for a key. Batches are resident in memory, so that what workers are for is `threads`."""
+"""Other words of the field for a key. Batches are resident in memory, so `threads` does what workers do elsewhere."""
 
 
 class Overrides(Sequence[Override]):
@@ -48,7 +48,7 @@ class Overrides(Sequence[Override]):
 
     @property
     def texts(self) -> list[str]:
-        """What was typed."""
+        """Return the overrides as text."""
         return [str(override.input_line) for override in self._parsed]
 
     def sets(self, key: str) -> bool:
@@ -56,14 +56,14 @@ class Overrides(Sequence[Override]):
         return any(override.key_or_group == key for override in self._parsed)
 
     def classes(self) -> Iterator[str]:
-        """The keys whose `_target_` one of them sets."""
+        """Yield the keys whose `_target_` one of them sets."""
         for override in self._parsed:
             if override.key_or_group.endswith("._target_") and not override.is_delete():
                 yield override.key_or_group.removesuffix("._target_")
 
 
 def parse(texts: Sequence[str], mistakes: list[str]) -> Overrides:
-    """The overrides that can be read; `mistakes` gets what is wrong with the others."""
+    """Return the overrides that can be parsed; append what is wrong with the others to `mistakes`."""
     parsed = []
     with loader() as hydra:
         for text in texts:
@@ -80,7 +80,7 @@ def parse(texts: Sequence[str], mistakes: list[str]) -> Overrides:
 
 
 def unsearchable(overrides: Overrides) -> Iterator[str]:
-    """What is wrong with the folders of hydra.searchpath; a package would be imported, an address be fetched."""
+    """Refuse anything but folders in hydra.searchpath: a package would be imported, an address fetched."""
     for override in overrides:
         if override.key_or_group != "hydra.searchpath" or override.is_sweep_override():
             continue
@@ -90,11 +90,11 @@ def unsearchable(overrides: Overrides) -> Iterator[str]:
             continue
         for path in map(str, paths):
             if not Path(path.removeprefix("file://")).is_dir():
-                yield f"hydra.searchpath: {path} is no folder on this machine"
+                yield f"hydra.searchpath: {path} is not a folder on this machine"
 
 
 def wrong(overrides: Overrides, hydra: Loader) -> list[str]:
-    """What is wrong with overrides that do not compose, as far as each can be judged by itself."""
+    """Explain overrides that do not compose, as far as each can be judged alone."""
     mistakes: list[str] = []
     sound: list[str] = []
     keys: list[Override] = []
@@ -130,13 +130,13 @@ def wrong(overrides: Overrides, hydra: Loader) -> list[str]:
 
 
 def options_of(group: str, overrides: Overrides, hydra: Loader) -> list[str]:
-    """The options of a group, also of one in a folder of one's own; none of what is no group."""
+    """List the options of a group, including those in the user's folders; empty where there is no such group."""
     search = [str(given.input_line) for given in overrides if given.key_or_group == "hydra.searchpath"]
     return hydra.options(group, search)
 
 
 def unknown_key(key: str, known: Collection[str]) -> str:
-    """What to say of a key that is not among the known ones: which of its parts is wrong, and what is near.
+    """Explain a key that is not known: which part of it is wrong, and the nearest key.
 
     >>> unknown_key("lr", ["optimizer", "optimizer.lr"])
     'lr: there is no lr; did you mean optimizer.lr?'
@@ -145,7 +145,7 @@ def unknown_key(key: str, known: Collection[str]) -> str:
     while parent and parent not in known:
         parent, _, last = parent.rpartition(".")
     where = f"{parent} has no {last}" if parent else f"there is no {last}"
-    if not parent and last in groups() and last != key:  # a group that is left out, or whose options have no key
+    if not parent and last in groups() and last != key:  # a group that is not chosen, or whose options have no key
         where = f"{last} is not part of this config"
         if key == f"{last}._target_":
             return f"{key}: {where}; choose one, {last}={options(last)[0]}, or add a class: +{key}=..."
@@ -167,7 +167,7 @@ def unknown_key(key: str, known: Collection[str]) -> str:
 
 
 def _named(word: str, known: Collection[str]) -> list[str]:
-    """The keys that a word means by itself: the field's other word for one, or its last part; three at most."""
+    """Return up to three keys that a word may mean: by a synonym, or as the last part of the key."""
     meant = [key for key, words in SYNONYMS.items() if word.lower() in words and key in {*known, *groups()}]
     last = [key for key in known if "." in key and key.rpartition(".")[2] == word and not key.startswith("hydra.")]
     top = [word] if word in known else []
@@ -175,22 +175,22 @@ def _named(word: str, known: Collection[str]) -> list[str]:
 
 
 def _rewritten(text: str) -> str:
-    """How to write what cannot be read as an override."""
+    """Say how to write a text that cannot be parsed as an override."""
     key, equals, _ = text.partition("=")
     if equals:
         return f"write key=value, and a value with brackets, spaces or other letters in quotes: {key}='\"...\"'"
-    fitting = [f"{group}={text}" for group in groups() if text in options(group)]
+    fitting = [f"{group}={text}" for group in groups() if group != "sweep" and text in options(group)]
     return f"did you mean {fitting[0]}?" if fitting else "write key=value"
 
 
 def keys_of(config: DictConfig) -> list[str]:
-    """Every dotted key of a composed config."""
+    """List every dotted key of a composed config."""
     content: Any = OmegaConf.to_container(config, resolve=False)
     return list(flat_keys(content))
 
 
 def said(error: BaseException) -> str:
-    """An error in one line, with what it came from."""
+    """Format an error and its cause in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     cause = error.__cause__
     reason = str(cause).splitlines()[0] if cause is not None and str(cause) not in ("", "None") else ""
@@ -207,5 +207,5 @@ def _composes(overrides: Sequence[str], hydra: Loader) -> bool:
 
 
 def _left_out(group: str, hydra: Loader) -> str:
-    """The override that leaves a group out; Hydra has another one where a list is chosen."""
+    """Return the override that leaves a group out; for a group of which a list is chosen it differs."""
     return f"~{group}" if _composes([f"~{group}"], hydra) else f"{group}=[]"

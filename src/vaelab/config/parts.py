@@ -1,7 +1,7 @@
-"""The parts that a config names, made with its values: checked against the constructors' own signatures.
+"""Make the parts that a config names, with its values checked against the signatures of their constructors.
 
-A part's knobs, their types and ranges are the keyword-only parameters of its constructor; what the experiment gives it
-is positional. A class of Lightning or torch has its own arguments (`vaelab.config.stock`).
+The options of a part are the keyword-only parameters of its constructor, with their types and ranges; positional
+parameters come from the experiment. Classes of Lightning and torch keep their own arguments (`vaelab.config.stock`).
 """
 
 import inspect
@@ -26,16 +26,16 @@ GIVEN = {
     "optimizer": "(parameters)",
     "scheduler": "(total_steps, steps_per_epoch)",
 }
-"""What parts that are made only when a run begins are given by position."""
+"""The positional arguments of parts that are made only when a run begins."""
 
 
 class Maker:
-    """Walks a config along the constructors it names, makes the parts, and collects what is wrong.
+    """Walk a config along the constructors it names, make the parts, and collect mistakes.
 
     Args:
-        trust: packages, and classes, whose names a `_target_` may have besides those that conf/ has.
-        own: whether the config is of whoever runs this, and may name the stock classes of Lightning and torch.
-        trained: whether it is to look at a trained model, for which none of those is made.
+        trust: packages and classes that a `_target_` may name besides those of conf/.
+        own: whether the user wrote the config, which may then name the stock classes of Lightning and torch.
+        trained: whether a trained model is to be loaded, which needs none of those.
     """
 
     def __init__(self, trust: Sequence[str] = (), *, own: bool = True, trained: bool = False) -> None:
@@ -46,7 +46,7 @@ class Maker:
         self.stock: list[str] = []  # the names of those made
 
     def arguments(self, path: str, target: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
-        """The keyword arguments of `target` that `values` gives, checked."""
+        """Return the keyword arguments of `target` in `values`, checked."""
         knobs = {name: p for name, p in _signature(target).items() if p.kind is p.KEYWORD_ONLY}
         unknown = [key for key in values if key not in knobs]
         if unknown and hasattr(target, "passes_on"):  # to a class that takes long to import
@@ -66,13 +66,13 @@ class Maker:
         return arguments
 
     def value(self, path: str, annotation: Any, value: Any, *, strict: bool = True) -> Any:
-        """`value` as its type: a part that was made, a number that is in range."""
+        """Convert `value` to its type: a part is made, a number checked against its range."""
         if isinstance(value, dict) and "_target_" in value:
             made = self.part(path, value)
             try:
                 return adapter(annotation).validate_python(made) if made is not None else None
             except ValidationError:
-                self.mistakes.append(f"{path}: a {value['_target_']} cannot stand there")
+                self.mistakes.append(f"{path}: a {value['_target_']} does not fit there")
                 return None
         if isinstance(value, dict) and inspect.isclass(annotation):  # pydantic would make one of it
             self.mistakes.append(f"{path}={shown(value)}: should be a part, which has a _target_")
@@ -89,7 +89,7 @@ class Maker:
             return None
 
     def part(self, path: str, node: Mapping[str, Any]) -> Any:
-        """What `_target_` names: made, or where the experiment has to give it something, about to be made."""
+        """Make what `_target_` names, or a partial of it where the experiment supplies positional arguments."""
         name = node["_target_"]
         values = {key: value for key, value in node.items() if key != "_target_"}
         trusted = isinstance(name, str) and any(f"{name}.".startswith(f"{word}.") for word in self.trust if word)
@@ -103,7 +103,7 @@ class Maker:
             module, _, attribute = name.rpartition(".")
             target = getattr(import_module(module), attribute)
             inspect.signature(target)
-        except Exception as error:  # the module is somebody's own
+        except Exception as error:  # the module is the user's
             self.mistakes.append(f"{path}._target_={name}: cannot be used ({type(error).__name__}: {error})")
             return None
         if (kind := stock.kind_of(target)) is not None:
@@ -125,13 +125,13 @@ class Maker:
             return None
 
     def _stock(self, path: str, kind: stock.Kind, name: str, values: Mapping[str, Any], *, trusted: bool) -> Any:
-        """A class of Lightning or torch by its own name."""
+        """Make a class of Lightning or torch."""
         if self.trained:
             return stock.Unmade(name)
         if not (self.own or trusted):
             self.mistakes.append(
-                f"{path}._target_={name}: a run folder, which may be somebody else's, names it, and conf/ does not: "
-                f"--trust {name} if it is what you want"
+                f"{path}._target_={name}: a run folder, which may be somebody else's, names a class that conf/ does "
+                f"not use: allow it with --trust {name}"
             )
             return None
         try:
@@ -143,19 +143,21 @@ class Maker:
         return stock.made(path, kind, target, values, self.mistakes)
 
     def _later(self, path: str, target: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-        """`target` with its knobs, still to be given what only the experiment knows."""
+        """Return a partial of `target`; the experiment supplies the positional arguments."""
         given = next((words for place, words in GIVEN.items() if covers(place, path)), None)
         if given is not None:
             try:
                 inspect.signature(target).bind(*given.split(","), **arguments)
             except TypeError as error:
                 name = getattr(target, "__name__", target)
-                self.mistakes.append(f"{path}: {name} is called with {given}, and its signature does not fit: {error}")
+                self.mistakes.append(
+                    f"{path}: {name} is called with {given}, which does not fit its signature: {error}"
+                )
                 return None
         return partial(target, **arguments)
 
     def _refusal(self, path: str, name: Any) -> str | None:
-        """Why `_target_` may not be `name` at `path`; None where it may."""
+        """Return why `_target_` may not be `name` at `path`; None where it may."""
         places = shipped_targets().get(name, ()) if isinstance(name, str) else ()
         if not places:
             kinds = [kind.module for kind in stock.KINDS if stock.named(path, f"{kind.module}.X") is kind]
@@ -163,12 +165,12 @@ class Maker:
             return f"not a part that vaelab ships; use one of your own with --trust PACKAGE{of_kind}"
         if not may_stand(name, path):
             fitting = [name for name in shipped_targets() if may_stand(name, path)]
-            return f"no part that can stand there{did_you_mean(name, fitting)}"
+            return f"not a part that fits there{did_you_mean(name, fitting)}"
         return None
 
 
 def check_part(path: str, node: Mapping[str, Any], *, trust: Sequence[str] = ()) -> Any:
-    """The part that one node of a config describes.
+    """Make the part that one node of a config describes.
 
     Raises:
         ConfigError: every mistake in it.
@@ -181,7 +183,7 @@ def check_part(path: str, node: Mapping[str, Any], *, trust: Sequence[str] = ())
 
 
 def _remedy(path: str) -> str:
-    """How to add the part that is missing at `path`, where conf/ has one that may stand there."""
+    """Say how to add the part that is missing at `path`, if conf/ has one."""
     if (CONF / path).is_dir():
         return f"; add it with +{path}=..."
     group = path.rpartition(".")[2].rpartition("_")[2]  # objective.discriminator_optimizer is an optimizer
@@ -194,5 +196,5 @@ def _remedy(path: str) -> str:
 def _signature(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(target, eval_str=True).parameters
-    except NameError:  # a name that only a type checker imports, in what the config has no part in
+    except NameError:  # a name that only a type checker imports, in parameters that no config sets
         return inspect.signature(target).parameters

@@ -1,7 +1,7 @@
-"""Classes of Lightning and of torch that a config names as they are, with their own arguments.
+"""Classes of Lightning and torch under their own names, with their own arguments.
 
-Their modules and base classes are fixed here, so that a name admits no other code of those packages. In a config of
-one's own they need no `--trust`; a run folder, which may be somebody else's, has to be trusted with each.
+Their modules and base classes are fixed here, so that a name admits no other code of those packages. In the user's own
+config they need no `--trust`; in a run folder, which may be somebody else's, each does.
 """
 
 import inspect
@@ -22,11 +22,11 @@ class Kind(NamedTuple):
     """A kind of class.
 
     Args:
-        places: the keys of a config where one may stand.
-        module: that has them under their public names.
-        base: what they inherit from.
-        given: the arguments that vaelab gives them.
-        more: the keys beside their own arguments.
+        places: pattern of the keys of a config that admit one.
+        module: where they have their public names.
+        base: the class that they inherit from.
+        given: arguments that vaelab supplies.
+        more: keys besides their own arguments.
     """
 
     places: str
@@ -55,24 +55,24 @@ MORE: Mapping[str, Any] = {
 }
 
 AT_THE_END = (
-    "it changes the weights after the last checkpoint, so that neither checkpoints nor the test have them; "
-    "pytorch_lightning.callbacks.EMAWeightAveraging keeps an average that both have"
+    "it changes the weights after the last checkpoint, so they would be neither saved nor tested; "
+    "pytorch_lightning.callbacks.EMAWeightAveraging keeps an average that is both"
 )
 REFUSED = {
     "StochasticWeightAveraging": AT_THE_END,
-    "ModelPruning": "it renames the weights, which no checkpoint of ours could then be loaded from",
-    "BatchSizeFinder": "the batches of a run are those of its config: try data.batch_size=... with trainer=debug",
-    "LearningRateFinder": "the rate of a run is that of its config: search it, vaelab train -m optimizer.lr=1e-4,1e-3",
-    "GradientAccumulationScheduler": "our module takes its steps itself: trainer.accumulate_grad_batches",
-    "LBFGS": "it asks for the loss several times a step, and the noise of a step is drawn once",
-    "SequentialLR": "it takes schedulers that were made, which a config cannot hold; scheduler=cosine has a warm-up",
-    "ChainedScheduler": "it takes schedulers that were made, which a config cannot hold",
+    "ModelPruning": "it renames the weights, so that our checkpoints could not be loaded",
+    "BatchSizeFinder": "the batch size is set by the config: try data.batch_size=... with trainer=debug",
+    "LearningRateFinder": "the learning rate is set by the config: sweep it, vaelab train -m optimizer.lr=1e-4,1e-3",
+    "GradientAccumulationScheduler": "our module takes its own steps: use trainer.accumulate_grad_batches",
+    "LBFGS": "it evaluates the loss several times a step, but the noise of a step is drawn once",
+    "SequentialLR": "it takes scheduler objects, which a config cannot hold; scheduler=cosine has a warm-up",
+    "ChainedScheduler": "it takes scheduler objects, which a config cannot hold",
 }
 
 
 @dataclass(frozen=True)
 class Stock:
-    """An optimizer, callback or logger class and its arguments; calling it makes one.
+    """An optimizer, callback or logger class with its arguments.
 
     Args:
         target: the class.
@@ -83,9 +83,9 @@ class Stock:
     keywords: Mapping[str, Any]
 
     def __call__(self, given: Any) -> Any:
-        """One for `given`: an optimizer for parameters, a callback or logger for a run folder.
+        """Make an optimizer for parameters, or a callback or logger for a run folder.
 
-        What a callback or logger writes goes into the run folder, unless its arguments say otherwise.
+        A callback or logger writes into the run folder, unless its arguments say otherwise.
         """
         if not isinstance(given, Path):
             return self.target(given, **self.keywords)
@@ -96,7 +96,7 @@ class Stock:
 
 @dataclass(frozen=True)
 class Unmade:
-    """A stock class that a run folder names, where nobody needs it: not imported."""
+    """A stock class that a run folder names and that is not needed: it is not imported."""
 
     name: str
 
@@ -106,18 +106,18 @@ class Unmade:
         Raises:
             RuntimeError: always.
         """
-        raise RuntimeError(f"{self.name} was not to be made")
+        raise RuntimeError(f"{self.name} was not meant to be made")
 
 
 def named(path: str, name: str) -> Kind | None:
-    """The kind of class that a name stands for, by its module; None where it is none, or may not stand at `path`."""
+    """Return the kind of class that a name stands for, by its module; None where `path` does not admit one."""
     module, _, attribute = name.rpartition(".")
     kind = next((kind for kind in KINDS if kind.module == module and attribute.isidentifier()), None)
     return kind if kind is not None and re.fullmatch(kind.places, path) else None
 
 
 def names(config: Any, path: str = "") -> Iterator[str]:
-    """The names of such classes in a config."""
+    """Yield the names of such classes in a config."""
     if isinstance(config, Mapping):
         if isinstance(name := config.get("_target_"), str) and named(path, name):
             yield name
@@ -126,7 +126,7 @@ def names(config: Any, path: str = "") -> Iterator[str]:
 
 
 def kind_of(target: Any) -> Kind | None:
-    """The kind that a class is of, by what it inherits from: also one of a trusted package of one's own."""
+    """Return the kind of a class by its base classes, also for a class of the user's own."""
     if not inspect.isclass(target):
         return None
     bases = {f"{base.__module__}.{base.__qualname__}" for base in target.__mro__}
@@ -134,7 +134,7 @@ def kind_of(target: Any) -> Kind | None:
 
 
 def loaded(kind: Kind, name: str) -> type:
-    """The class of a name.
+    """Import a class by its name.
 
     Raises:
         ValueError: there is none, or it is not of that kind.
@@ -150,14 +150,14 @@ def loaded(kind: Kind, name: str) -> type:
 
 
 def refusal(part: type) -> str | None:
-    """Why a class, or one of one's own that inherits from it, cannot be used; None where it can be."""
+    """Return why a class, or one that inherits from it, cannot be used; None where it can be."""
     places = tuple(kind.module.partition(".")[0] for kind in KINDS)
     bases = [base.__name__ for base in part.__mro__ if base.__module__.startswith(places) and base.__name__ in REFUSED]
     return f"cannot be used: {REFUSED[bases[0]]}" if bases else None
 
 
 def arguments(path: str, kind: Kind, target: type, values: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
-    """The arguments of a class that `values` gives, as the types that it declares; `mistakes` gets what is wrong."""
+    """Convert `values` to the declared types of a class's arguments; append what is wrong to `mistakes`."""
     try:
         parameters = inspect.signature(target, eval_str=True).parameters
     except NameError:  # a name that only a type checker imports
@@ -200,7 +200,7 @@ def _converted(path: str, annotation: Any, value: Any, mistakes: list[str]) -> A
 
 
 def made(path: str, kind: Kind, target: type, values: Mapping[str, Any], mistakes: list[str]) -> Any:
-    """What a class and its arguments make, once tried; `mistakes` gets what is wrong with them."""
+    """Return a class with its arguments, after trying them; append what is wrong to `mistakes`."""
     if (reason := refusal(target)) is not None:
         mistakes.append(f"{path}._target_={target.__module__}.{target.__qualname__}: {reason}")
         return None
@@ -223,7 +223,7 @@ def made(path: str, kind: Kind, target: type, values: Mapping[str, Any], mistake
 
 
 def _schedule(target: type, keywords: Mapping[str, Any]) -> Any:
-    """A scheduler class with its arguments, tried on an optimizer that has all that one may want to change."""
+    """Return a scheduler class with its arguments, after trying it on an optimizer with rate and momentum."""
     from torch.optim import SGD
 
     from vaelab.training.learning_rate import TorchSchedule

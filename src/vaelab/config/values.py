@@ -1,4 +1,4 @@
-"""The values of a config against the types that constructors declare, and what is wrong in a config's words."""
+"""Check values of a config against the types that constructors declare, and explain mistakes in a config's words."""
 
 import json
 import re
@@ -14,20 +14,20 @@ from vaelab.errors import did_you_mean
 
 @cache
 def adapter(annotation: Any) -> TypeAdapter[Any]:
-    """What validates values of an annotated type."""
+    """Return the validator of an annotated type."""
     try:
         return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:  # the annotated type is a model or dataclass with a config of its own
+    except PydanticUserError:  # a model or dataclass with a config of its own
         return TypeAdapter(annotation)
 
 
 def explain(path: str, annotation: Any, value: Any, error: ValidationError) -> Iterable[str]:
-    """Pydantic's complaints in the words of a config: key, value, what would be right."""
+    """Translate pydantic's complaints into a config's words: key, value, what would be right."""
     literals = [name for name in _literals(annotation) if isinstance(name, str)]
     complaints: dict[str, list[str]] = {}
     for detail in error.errors():
         if detail["type"] in ("is_instance_of", "needs_python_object", "none_required", "callable_type"):
-            continue  # alternatives that a YAML value cannot be anyway
+            continue  # alternatives that no YAML value can be
         index = "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
         complaints.setdefault(index, []).append(_said(detail["type"], detail["msg"], value))
     for index, messages in complaints.items():
@@ -50,7 +50,7 @@ def _said(kind: str, message: str, value: Any) -> str:
 
 
 def _as_number(value: Any, messages: Iterable[str]) -> str:
-    """How a number that is text becomes one; empty where it is none."""
+    """Say how to turn text into a number; empty where the text is not a number."""
     wanted = any("integer" in message or "number" in message for message in messages)
     if not (wanted and isinstance(value, str)):
         return ""
@@ -62,7 +62,7 @@ def _as_number(value: Any, messages: Iterable[str]) -> str:
 
 
 def mapped(annotation: Any) -> Any:
-    """V of Mapping[str, V], also where it is one of several alternatives."""
+    """Return V of Mapping[str, V], also where it is one of several alternatives."""
     if get_origin(annotation) is Mapping:
         return get_args(annotation)[1]
     found = (mapped(alternative) for alternative in get_args(annotation) if get_origin(annotation) is UnionType)
@@ -76,5 +76,5 @@ def _literals(annotation: Any) -> list[Any]:
 
 
 def shown(value: Any) -> str:
-    """A value as a config has it."""
+    """Format a value as a config has it."""
     return value if isinstance(value, str) else json.dumps(value, default=str)

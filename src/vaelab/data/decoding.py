@@ -10,6 +10,8 @@ import json
 import sys
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,20 +59,34 @@ def read(path: Path | io.BytesIO, *, frames: bool = False) -> Picture:
     Raises:
         DamagedError: it cannot be read, is too large, or has several frames.
     """
+    with strictly():
+        return _read(path, frames=frames)
+
+
+@contextmanager
+def strictly() -> Iterator[None]:
+    """Make an error of Pillow's warning of images that unpack to too much, and leave out the others.
+
+    To be entered once a block of images: it takes as long as a tenth of a small image, and holds for all threads.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _read(path: Path | str | io.BytesIO, *, frames: bool = False) -> Picture:
     done = []
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                count = getattr(opened, "n_frames", 1)
-                if count > 1 and not frames:
-                    raise DamagedError(f"has {count} frames: an animation is no image")
-                if count > 1:
-                    done.append(f"the first of {count} frames taken")
-                turned = opened.getexif().get(ORIENTATION, 1) != 1
-                image: Image.Image = ImageOps.exif_transpose(opened) if turned else opened
-                image.load()
+        with Image.open(path) as opened:
+            count = getattr(opened, "n_frames", 1)
+            if count > 1 and not frames:
+                raise DamagedError(f"has {count} frames: an animation is no image")
+            if count > 1:
+                done.append(f"the first of {count} frames taken")
+            turned = opened.getexif().get(ORIENTATION, 1) != 1
+            image: Image.Image = ImageOps.exif_transpose(opened) if turned else opened
+            image.load()
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise DamagedError(
             f"is refused: it would unpack to more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down first"
@@ -93,7 +109,7 @@ def read(path: Path | io.BytesIO, *, frames: bool = False) -> Picture:
     return Picture(image.convert("L" if image.mode == "1" else "RGB"), "uint8", done)
 
 
-def _without(reason: str, path: Path | io.BytesIO) -> str:
+def _without(reason: str, path: Path | str | io.BytesIO) -> str:
     return reason.replace(f" {str(path)!r}", "").replace(f" {path!r}", "")
 
 
@@ -115,14 +131,14 @@ def size_of(path: Path | io.BytesIO) -> tuple[tuple[int, int], str]:
     return ((width, height) if turned else (height, width)), dtype
 
 
-def decode(path: Path | io.BytesIO, recipe: Recipe) -> np.ndarray:
-    """The image of a file as the recipe has it, (H, W) or (H, W, 3).
+def decode(path: Path | str | io.BytesIO, recipe: Recipe) -> np.ndarray:
+    """The image of a file as the recipe has it, (H, W) or (H, W, 3); to be called within `strictly`.
 
     Raises:
         DamagedError: it cannot be had.
     """
     try:
-        image, dtype, _ = read(path)
+        image, dtype, _ = _read(path)
     except FileNotFoundError as error:
         raise DamagedError("is not there any more") from error
     if dtype != recipe.dtype:
@@ -138,6 +154,8 @@ def decode(path: Path | io.BytesIO, recipe: Recipe) -> np.ndarray:
         image = image if image.mode == mode else image.convert(mode)
         pixels = np.asarray(_fitted(image, recipe))
         return 255 - pixels if recipe.invert else pixels
+    if dtype == "float32" and not np.isfinite(np.asarray(image)).all():
+        raise DamagedError("has values that are NaN or infinite")
     if image.size != (width, height):  # numbers that Pillow scales as floats
         image = _fitted(Image.fromarray(np.asarray(image, np.float32)), recipe)
     values = np.asarray(image)
@@ -163,11 +181,12 @@ def block(paths: list[str], root: Path, recipe: Recipe) -> tuple[np.ndarray, lis
     channels = 3 if recipe.colour == "rgb" else 1
     rows = np.zeros((len(paths), *recipe.size, channels), recipe.dtype)
     damaged = []
-    for number, path in enumerate(paths):
-        try:
-            rows[number] = decode(root / path, recipe).reshape(*recipe.size, channels)
-        except DamagedError as error:
-            damaged.append((number, str(error)))
+    with strictly():
+        for number, path in enumerate(paths):
+            try:
+                rows[number] = decode(f"{root}/{path}", recipe).reshape(rows.shape[1:])
+            except DamagedError as error:
+                damaged.append((number, str(error)))
     return np.ascontiguousarray(np.moveaxis(rows, -1, 1)), damaged
 
 

@@ -145,7 +145,9 @@ def _images(rows: Any, key: str, recipe: Recipe) -> Rows:
                 images = rows[at : min(at + size, len(rows))][key]
                 values = np.zeros((len(images), *recipe.size, channels), recipe.dtype)
                 unread = []
-                for number, image in enumerate(pool.map(one, images)):
+                with decoding.strictly():
+                    decoded = list(pool.map(one, images))
+                for number, image in enumerate(decoded):
                     if isinstance(image, str):
                         unread.append((number, image))
                     else:

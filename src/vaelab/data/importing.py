@@ -396,7 +396,8 @@ def drop(part: Path, broken: Sequence[Damage], count: int, damaged: Damaged, whe
             if sizes
             else "data.damaged=skip (--damaged skip) leaves them out"
         )
-        raise DataError(f"{len(broken)} files in {where} cannot be taken: {named}{more}: {hint}")
+        files = f"{len(broken)} file{'s' * (len(broken) > 1)}"
+        raise DataError(f"{files} in {where} cannot be taken: {named}{more}: {hint}")
     rows = np.load(part / "rows.npy", mmap_mode="r")
     kept = np.ones(len(rows), bool)
     kept[[row for row, _, _ in broken]] = False

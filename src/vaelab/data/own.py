@@ -17,7 +17,7 @@ from vaelab.data.form import Form
 from vaelab.data.images import Count, ImageData, Images, Share, Splits, counted
 from vaelab.data.scaling import AS_IT_IS, PIXELS, Scaling
 from vaelab.data.survey import Survey, standardised, surveyed
-from vaelab.errors import DataError
+from vaelab.errors import DataError, did_you_mean
 from vaelab.seeding import derive_seed
 
 
@@ -39,6 +39,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Range = Annotated[list[Finite], Field(min_length=2, max_length=2), AfterValidator(_rising)]
 Scale = Literal["auto", "none", "standardise"] | Range
 SplitFiles = Mapping[Literal["train", "validation", "test"], str]
+Weights = Literal["balance"] | Mapping[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -56,6 +57,9 @@ class OwnData(ImageData, ABC):
             none for `train`, it gets them.
         stratify: draw the splits with every label as often in each.
         groups: a file with a group for each row, such as a patient; no group is in two splits.
+        only: labels by name; the rows of others are left out.
+        weights: how often the training rows of a label are seen in an epoch, by its name: 2 is twice, 0.5 half of them,
+            drawn with `seed`; `balance` repeats those of rarer labels until all are as many.
     """
 
     root: Root = "data"
@@ -65,6 +69,8 @@ class OwnData(ImageData, ABC):
     split_files: SplitFiles | None = None
     stratify: bool = False
     groups: str | None = None
+    only: list[str] | None = None
+    weights: Weights | None = None
 
     def __post_init__(self) -> None:
         """Refuse two ways to draw splits at once."""
@@ -90,18 +96,64 @@ class OwnData(ImageData, ABC):
         """The splits that the data come with; None where they are to be drawn."""
         return None
 
+    @cached_property
+    def form(self) -> Form:
+        """`outline`, with the labels of `only`."""
+        form = self.outline()
+        if self.only is None:
+            return form
+        for name in self.only:
+            if name not in form.names:
+                raise DataError(f"data.only={self.only}: no row has the label {name}{did_you_mean(name, form.names)}")
+        return replace(form, names=tuple(self.only))
+
     def read(self) -> Splits:
         """The rows in splits, under a scaling that is found once and then kept with the run."""
-        rows = self.open()
+        rows = self._relabelled(self.open())
         splits = self.given_splits(rows)
         if splits is None:
             splits = self._split(rows)
         elif not len(splits.validation):
             splits = Splits(*self.set_aside(splits.train), splits.test)
+        splits = Splits(*map(_kept, splits))
+        if self.weights is not None:
+            splits = splits._replace(train=self._weighted(splits.train, self.weights))
+        self.complete(rows, splits)
         if not self.recalled:
             self.form = self._scaled(rows, splits)
         assert self.form.scaling is not None
         return Splits(*(images.scaled(self.form.scaling) for images in splits))
+
+    def _relabelled(self, rows: Images) -> Images:
+        """The rows with numbers of the labels of `only`, -1 for others."""
+        if self.only is None:
+            return rows
+        names = self.outline().names
+        new = torch.full((len(names),), -1)
+        new[[names.index(name) for name in self.form.names]] = torch.arange(len(self.only))
+        return Images(rows.store, new[rows.store_labels], rows.index)
+
+    def _weighted(self, train: Images, weights: Weights) -> Images:
+        """The training rows, each label's as often as it has weight; in their order."""
+        if not self.classes:
+            raise DataError(f"data.weights needs labels, and {self.where} has none")
+        counts = torch.bincount(train.labels, minlength=self.classes)
+        wanted = counts.max().expand_as(counts) * (counts > 0)
+        if weights != "balance":
+            wanted = counts.clone()
+            for name, weight in weights.items():
+                if name not in self.names:
+                    raise DataError(f"data.weights: no row has the label {name}{did_you_mean(name, self.names)}")
+                wanted[self.names.index(name)] = round(weight * int(counts[self.names.index(name)]))
+        generator, numbers = self._generator(), []
+        for label, (count, number) in enumerate(zip(counts.tolist(), wanted.tolist(), strict=True)):
+            own = (train.labels == label).nonzero().flatten()
+            drawn = own[torch.randperm(count, generator=generator)]
+            numbers += [own.repeat(number // max(1, count)), drawn[: number % max(1, count)]]
+        return train.take(torch.cat(numbers).sort().values)
+
+    def complete(self, rows: Images, splits: Splits) -> None:
+        """Fill in what is missing in the rows, once it is known which ones are trained on."""
 
     def _scaled(self, rows: Images, splits: Splits) -> Form:
         """The form with the scaling that `scale` asks for, and what the values are under it."""
@@ -154,10 +206,10 @@ class OwnData(ImageData, ABC):
         if self.groups is not None:
             return self._by_groups(rows, self.groups)
         if not self.stratify:
-            return self.drawn(rows, validation=self.validation, test=self.test)
+            return self.drawn(_kept(rows), validation=self.validation, test=self.test)
         if not self.classes:
             raise DataError(f"data.stratify=true needs labels, and {self.where} has none")
-        return self._stratified(rows)
+        return self._stratified(_kept(rows))
 
     def _by_files(self, rows: Images, files: SplitFiles) -> Splits:
         numbers: dict[str, np.ndarray] = {name: _numbers(self.folder / path) for name, path in files.items()}
@@ -242,6 +294,12 @@ def encoded(labels: np.ndarray, where: str, most: int) -> tuple[Tensor, tuple[st
         raise DataError(f"{where} has {len(values):,} different labels: there may be {most:,}; leave it out")
     names = tuple(value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist())
     return torch.from_numpy(numbers.astype(np.int64)), names
+
+
+def _kept(rows: Images) -> Images:
+    """Those that have a label of `only`."""
+    labels = rows.labels
+    return rows if not len(labels) or labels.min() >= 0 else rows.take((labels >= 0).nonzero().flatten())
 
 
 def _largest(rows: Images) -> int:

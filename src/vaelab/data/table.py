@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vaelab.data.form import MOST_CLASSES, Form
-from vaelab.data.images import Images
+from vaelab.data.images import Images, Splits
 from vaelab.data.own import OwnData, Scale, encoded
 from vaelab.data.scaling import Scaling
 from vaelab.data.stores import Memory
@@ -37,7 +37,7 @@ class TableData(OwnData):
     Args:
         columns: names of columns, in their order; None for all numeric ones.
         label: a column with the labels; it is not part of a row.
-        missing: `refuse` rows with missing values, `drop` them, or take the `mean` of a numeric column's others.
+        missing: `refuse` rows with missing values, `drop` them, or take the `mean` of a numeric column's training rows.
     """
 
     scale: Scale = "standardise"
@@ -69,7 +69,23 @@ class TableData(OwnData):
 
     def open(self) -> Images:
         """All rows, in memory."""
-        return Images(Memory(torch.from_numpy(encode(self._chosen, self.form, self.where))), self._labels[0])
+        encoded_rows = encode(self._chosen, self.form, self.where, complete=self.missing != "mean")
+        return Images(Memory(torch.from_numpy(encoded_rows)), self._labels[0])
+
+    def complete(self, rows: Images, splits: Splits) -> None:
+        """Put the mean of the training rows where a number is missing.
+
+        Raises:
+            DataError: no training row has one.
+        """
+        if self.missing != "mean":
+            return
+        means = splits.train.pixels.nanmean(0)
+        if means.isnan().any():
+            column = self.form.columns[int(means.isnan().nonzero()[0])]
+            raise DataError(f"{self._path}: no training row has a value of the column {column}, so there is no mean")
+        values = rows.pixels
+        torch.where(values.isnan(), means, values, out=values)
 
     def _scaling(self, train: Images, survey: Survey) -> Scaling:
         """That of numbers; the zeros and ones of categories stay."""
@@ -126,10 +142,7 @@ class TableData(OwnData):
                     f"{self._path}: values of the category {categories[0]} are missing, which has no mean: "
                     "data.missing=drop"
                 )
-            return {
-                name: np.where(lacking[name], np.nanmean(values), values) if name in some else values
-                for name, values in table.items()
-            }
+            return table  # and `complete` goes on
         kept = ~np.logical_or.reduce(list(lacking.values()))
         if not kept.any():
             raise DataError(f"{self._path}: every row has a missing value: name fewer columns, data.columns=[a,b]")
@@ -156,8 +169,14 @@ class TableData(OwnData):
         return encoded(values, f"the column {self.label} of {self._path}", MOST_CLASSES)
 
 
-def encode(table: Columns, form: Form, where: str) -> np.ndarray:
+def encode(table: Columns, form: Form, where: str, *, complete: bool = True) -> np.ndarray:
     """The rows of a table (N, D), float64, with the columns and categories of a form.
+
+    Args:
+        table: of which columns are taken by their names.
+        form: says which.
+        where: what errors call the table.
+        complete: refuse missing numbers, which are NaN otherwise.
 
     Raises:
         DataError: one is missing, or a category has a value that the form does not know.
@@ -170,7 +189,7 @@ def encode(table: Columns, form: Form, where: str) -> np.ndarray:
             raise DataError(f"{where} has no column {own[0]}{did_you_mean(own[0], table)}")
         values = table[name]
         if name == own[0]:
-            if values.dtype.kind != "f" or np.isnan(values).any():
+            if values.dtype.kind != "f" or (complete and np.isnan(values).any()):
                 raise DataError(f"the column {name} of {where} should have a number in every row")
             parts.append(values[:, None])
             continue

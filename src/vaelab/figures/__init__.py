@@ -1,7 +1,6 @@
-"""Pictures of a model: arrays (H, W, 3), uint8, and those as files.
+"""Draw pictures of a model, arrays (H, W, 3), uint8, and write them to files.
 
-The pixels are the images'. `save` and `animate` make each the same whole number of pixels wide and high, and resample
-nothing.
+`save` and `animate` enlarge every pixel to a square of pixels, without resampling.
 """
 
 import math
@@ -31,7 +30,7 @@ LINE = 20  # pixels that a label is high
 
 
 def tile(images: Tensor, columns: int, *, margin: int = MARGIN) -> np.ndarray:
-    """Images (N, C, H, W) in [0, 1], row by row in a grid with white lines between them: (H', W', 3), uint8.
+    """Arrange images (N, C, H, W) in [0, 1] row by row in a grid with white lines between them: (H', W', 3), uint8.
 
     Images of neither one nor three channels are `drawable` grey.
     """
@@ -50,12 +49,12 @@ def tile(images: Tensor, columns: int, *, margin: int = MARGIN) -> np.ndarray:
 
 
 def drawable(images: Tensor) -> Tensor:
-    """Images (N, C, H, W) of one or three channels as they are, others with the mean of their channels as the one."""
+    """Return images (N, C, H, W) of one or three channels as they are, others as the mean of their channels."""
     return images if images.shape[1] in (1, 3) else images.mean(1, keepdim=True)
 
 
 def thumbnails(images: Tensor) -> Tensor:
-    """Images (N, C, H, W) at most `THUMBNAIL` pixels a side, so that a sprite of 1,000 stays below 8,192 pixels."""
+    """Scale images (N, C, H, W) to at most `THUMBNAIL` pixels per side: a sprite of 1,000 stays below 8,192 pixels."""
     height, width = images.shape[-2:]
     largest = max(height, width)
     if largest <= THUMBNAIL:
@@ -65,7 +64,7 @@ def thumbnails(images: Tensor) -> Tensor:
 
 
 def reconstructions(originals: Tensor, reconstructed: Tensor, *, columns: int = 10) -> np.ndarray:
-    """Originals (N, C, H, W), at most `columns` in a row, each row over that of their reconstructions."""
+    """Draw originals (N, C, H, W), at most `columns` per row, each row above their reconstructions."""
     columns = min(columns, len(originals))
     missing = originals.new_ones(-len(originals) % columns, *originals.shape[1:])  # white
     over, under = (torch.split(torch.cat([images, missing]), columns) for images in (originals, reconstructed))
@@ -73,33 +72,33 @@ def reconstructions(originals: Tensor, reconstructed: Tensor, *, columns: int = 
 
 
 def samples(images: Tensor, columns: int | None = None) -> np.ndarray:
-    """Images (N, C, H, W) in a grid of so many columns, or one that is as nearly square as it can be."""
+    """Draw images (N, C, H, W) in a grid of `columns`, by default nearly square."""
     return tile(images, columns or square(len(images)))
 
 
 def interpolations(first: Tensor, path: Tensor, last: Tensor) -> np.ndarray:
-    """A row for each pair of images (N, C, H, W): the first, the `path` (steps, N, C, H, W) between them, the last."""
+    """Draw a row for each pair of images (N, C, H, W): the first, the `path` (steps, N, C, H, W), the last."""
     columns = torch.cat([first[None], path, last[None]])  # (steps + 2, N, C, H, W)
     return tile(columns.transpose(0, 1).flatten(0, 1), len(columns))
 
 
 def traversals(images: Tensor) -> np.ndarray:
-    """A row for each latent dimension of images (dimensions, values, C, H, W)."""
+    """Draw a row for each latent dimension of images (dimensions, values, C, H, W)."""
     return tile(images.flatten(0, 1), images.shape[1])
 
 
 def manifold(images: Tensor) -> np.ndarray:
-    """Images (rows, columns, C, H, W) of a plane, edge to edge."""
+    """Draw images (rows, columns, C, H, W) of a plane, edge to edge."""
     return tile(images.flatten(0, 1), images.shape[1], margin=0)
 
 
 def square(n: int) -> int:
-    """The columns of a grid of `n` images that is as nearly square as it can be, and not higher than wide."""
+    """Return the columns of a nearly square grid of `n` images that is not higher than wide."""
     return math.isqrt(n - 1) + 1
 
 
 def enlarged(picture: np.ndarray, width: int) -> np.ndarray:
-    """The same picture with every pixel a square of them, about `width` wide."""
+    """Enlarge every pixel to a square of pixels, to a width of about `width`."""
     zoom = max(1, round(width / picture.shape[1]))
     return picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
@@ -113,15 +112,15 @@ def drawn(
     corner: str = "",
     about: int = WIDTH,
 ) -> np.ndarray:
-    """A picture enlarged, under a title, with a label at each of its rows and columns as far as there is room.
+    """Enlarge a picture and add a title, and labels of rows and columns as far as there is room.
 
     Args:
         picture: (H, W, 3), uint8.
         title: above it.
         rows: labels on the left, from top to bottom.
         columns: labels above, from left to right.
-        corner: what the labels of the columns say: to the left of them.
-        about: pixels that the enlarged picture is wide, as nearly as whole numbers allow.
+        corner: the meaning of the columns' labels, to the left of them.
+        about: approximate width of the enlarged picture in pixels.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -154,7 +153,7 @@ def drawn(
         canvas.draw()  # type: ignore[no-untyped-call]
         page = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
     bottom = len(page) - edge
-    page[bottom - height : bottom, left : left + width] = large  # matplotlib would take 50 MB to do it
+    page[bottom - height : bottom, left : left + width] = large  # matplotlib would need 50 MB for it
     return page
 
 
@@ -168,7 +167,7 @@ def save(picture: np.ndarray, path: Path, **labels: Any) -> Path:
 
 
 def animate(pictures: Sequence[np.ndarray], path: Path, *, titles: Sequence[str], seconds: float = 0.15) -> Path:
-    """Write pictures of one size as a GIF that shows each for so many seconds, and begins anew after the last."""
+    """Write pictures of one size as a looping GIF that shows each for `seconds`."""
     from PIL import Image
 
     frames = [drawn(picture, title=title, about=MOVING_WIDTH) for picture, title in zip(pictures, titles, strict=True)]
@@ -194,7 +193,7 @@ def scatter(
     axes: tuple[str, str],
     names: Sequence[str] = (),
 ) -> Path:
-    """Write a PNG of points (N, 2), coloured by labels (N,) where there are any, which `names` may name."""
+    """Write a PNG of points (N, 2), coloured by labels (N,) if any, with `names` in the legend."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -229,7 +228,7 @@ def scatter(
 
 @contextmanager
 def _lettering() -> Iterator[None]:
-    """Set labels in the fonts there are, in any script; one warning for letters that none of them has."""
+    """Use installed fonts of any script; warn once about letters that none of them has."""
     import matplotlib as mpl
     from matplotlib.font_manager import fontManager
 
@@ -243,7 +242,7 @@ def _lettering() -> Iterator[None]:
         if each not in missing:
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
     if missing:
-        warnings.warn("no font here has all letters of the labels: boxes stand for the others", stacklevel=3)
+        warnings.warn("no installed font has all letters of the labels: missing ones are shown as boxes", stacklevel=3)
 
 
 def _widths() -> Callable[..., int]:

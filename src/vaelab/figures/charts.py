@@ -1,4 +1,4 @@
-"""Charts of numbers: histograms and heat maps, as files."""
+"""Draw histograms and heat maps."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ TITLE, LABEL = 13, 11  # font sizes in points
 
 
 def histograms(values: Mapping[str, np.ndarray], path: Path, *, title: str, axis: str) -> Path:
-    """Write a PNG of the histograms of several sets of numbers over each other, each as shares of its set.
+    """Write a PNG of overlaid histograms of several sets of numbers, each normalized by its size.
 
     Bins are equal between the 0.1 and the 99.9 percentile of all; what is beyond counts in the outermost.
     """
@@ -35,7 +35,7 @@ def histograms(values: Mapping[str, np.ndarray], path: Path, *, title: str, axis
 def heat_map(
     values: np.ndarray, path: Path, *, title: str, rows: Sequence[str], columns: Sequence[str], unit: str
 ) -> Path:
-    """Write a PNG of numbers (rows, columns) as shades, each with the number on it where there are up to 400."""
+    """Write a PNG of numbers (rows, columns) as shades, with the numbers if there are up to 400."""
     size = (max(4.5, 2.4 + 0.62 * len(columns)), max(2.6, 1.4 + 0.36 * len(rows)))
     with _panel(path, size, title) as panel:
         shown = panel.imshow(values, cmap="Greys", aspect="auto", vmin=0)
@@ -52,7 +52,7 @@ def heat_map(
 
 @contextmanager
 def _panel(path: Path, inches: tuple[float, float], title: str) -> Iterator[Any]:
-    """Axes to draw on, which are written to a file."""
+    """Give axes to draw on, and write them to a file."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Events of any shape as images, so that every picture can be made of them: signals as lines, vectors as bars."""
+"""Turn events of any shape into images: signals into lines, vectors into bars."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ AXIS, FRAME = 0.85, 0.93  # greys of the line at zero, and around each
 
 
 class View(NamedTuple):
-    """How events of one shape are drawn: all in one range, so that they can be compared.
+    """Draw events of one shape, all in the same range, so that they can be compared.
 
     Args:
         shape: of an event: (C, H, W), (C, T), (D,) or (C, D, H, W).
@@ -32,11 +32,11 @@ class View(NamedTuple):
 
     @classmethod
     def of(cls, form: Form) -> "View":
-        """How events of this form are drawn."""
+        """Return the view of events of this form."""
         return cls(form.shape, *form.span)
 
     def __call__(self, events: Tensor) -> Tensor:
-        """Events (*batch, *shape) as images (*batch, C, H, W) in [0, 1]; images in that range as they are."""
+        """Turn events (*batch, *shape) into images (*batch, C, H, W) in [0, 1]; images stay as they are."""
         if len(self.shape) == 3 and (self.low, self.high) == (0, 1):
             return events
         batch = events.shape[: events.dim() - len(self.shape)]
@@ -58,12 +58,12 @@ class View(NamedTuple):
 
     @property
     def zero(self) -> float:
-        """Where 0 is, from the bottom, 0, to the top, 1."""
+        """The position of zero, from the bottom, 0, to the top, 1."""
         return min(1.0, max(0.0, -self.low / max(self.high - self.low, 1e-12)))
 
 
 def lines(signals: Tensor, zero: float) -> Tensor:
-    """Signals (N, C, T) in [0, 1] as lines from left to right, a colour a channel: (N, 3, HEIGHT, WIDTH)."""
+    """Draw signals (N, C, T) in [0, 1] as lines, a colour per channel: (N, 3, HEIGHT, WIDTH)."""
     points = interpolate(signals, WIDTH + 1, mode="linear", align_corners=True)  # (N, C, W + 1)
     rows = (HEIGHT - 4) * (1 - points.clamp(-0.02, 1.02)) + 1.5  # downwards
     top = torch.minimum(rows[..., 1:], rows[..., :-1])[..., None, :]  # (N, C, 1, W)
@@ -78,7 +78,7 @@ def lines(signals: Tensor, zero: float) -> Tensor:
 
 
 def bars(vectors: Tensor, zero: float) -> Tensor:
-    """Vectors (N, D) in [0, 1] as bars from zero: (N, 3, HEIGHT, WIDTH)."""
+    """Draw vectors (N, D) in [0, 1] as bars from zero: (N, 3, HEIGHT, WIDTH)."""
     width, size = WIDTH, vectors.shape[1]
     column = (torch.arange(width, device=vectors.device) * size) // width
     gap = torch.cat([column[1:] != column[:-1], column.new_zeros(1, dtype=torch.bool)]) & (width >= 3 * size)
@@ -92,7 +92,7 @@ def bars(vectors: Tensor, zero: float) -> Tensor:
 
 
 def slices(volumes: Tensor) -> Tensor:
-    """Volumes (N, C, D, H, W) as some of their planes, at equal steps of D, side by side: (N, C, H, W')."""
+    """Draw planes of volumes (N, C, D, H, W) at equal steps of D side by side: (N, C, H, W')."""
     depth = volumes.shape[2]
     count = min(SLICES, depth)
     chosen = ((torch.arange(count, device=volumes.device) + 0.5) * depth / count).long()

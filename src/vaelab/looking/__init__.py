@@ -1,1 +1,1 @@
-"""What a trained run shows: evaluated, loaded, drawn."""
+"""Load, evaluate, score and draw trained runs."""

@@ -1,4 +1,4 @@
-"""The images that a command is asked to look at: some of a split, or people's own."""
+"""Choose the images of a command: some of a split, or the user's own."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,14 +10,14 @@ from torch import Tensor
 from vaelab.data import Form, ImageData, Images
 from vaelab.data.images import spread
 from vaelab.data.scaling import AS_IT_IS
-from vaelab.errors import DataError, RunError
+from vaelab.errors import DataError, RunError, did_you_mean
 from vaelab.looking.own_images import read_own
 from vaelab.metrics.subject import split_images
 from vaelab.models.autoencoder import Autoencoder
 
 
 class Chosen(NamedTuple):
-    """Rows, a name each, labels (N,) if known, what they are, and what was done to them."""
+    """Rows with names, labels (N,) if known, a description, and notes on preprocessing."""
 
     rows: Images
     names: list[str]
@@ -27,17 +27,17 @@ class Chosen(NamedTuple):
 
     @property
     def images(self) -> Tensor:
-        """All of them as a model sees them, (N, *event)."""
+        """Return all of them as a model takes them, (N, *event)."""
         return self.rows.x
 
 
 def choose(
     data: ImageData, own: Sequence[Path], split: str, images: str | None, invert: bool, default: int | str | None
 ) -> Chosen:
-    """Those of one's own images, or else of a split, that `images` says, as `numbered` reads it.
+    """Choose from the user's own images, or else from a split, by `images`, which `numbered` parses.
 
-    Where it says nothing, they are all of one's own, or those of the split that `default` says: all, numbers, or so
-    many that are spread over it, since data may be sorted by class.
+    Without `images`, take all of the user's own, or of the split those of `default`: all, a list, or a number of images
+    spread over the split, since data may be sorted by class.
 
     Raises:
         DataError: there are no such images, or they cannot be read.
@@ -48,7 +48,7 @@ def choose(
         rows = Images(read.images, told, scaling=AS_IT_IS)
         chosen = Chosen(rows, read.names, read.labels, f"own {noun(data.form)}", read.notes)
     elif invert:
-        raise RunError("--invert is for images of one's own: name their files after the run")
+        raise RunError("--invert needs images of your own: add their files after the run")
     else:
         found, what = split_images(data, split), f"{split} {noun(data.form)}"
         if images is None and default is None:
@@ -68,24 +68,44 @@ def choose(
     )
 
 
-def labels_for(model: Autoencoder, images: int, labels: Tensor | None, label: int | None) -> Tensor:
-    """The labels (N,) that a conditional model is told with so many images: `label`, or else the images' own.
-
-    Another model takes no notice of them.
+def label_number(label: int | str, names: Sequence[str]) -> int:
+    """Return the number of a label, given by its name or as a number.
 
     Raises:
-        RunError: there are none, or `label` is none that the model was trained with, or the model is not conditional.
+        RunError: there is none of that name.
+    """
+    if isinstance(label, int):
+        return label
+    if label in names:
+        return names.index(label)
+    first = next(iter(names), "0")
+    if label.isdecimal() and (
+        first == "0" or not first.isdecimal()
+    ):  # of labels such as 3, 100, 200 it would be a name
+        return int(label)
+    raise RunError(f"label {label}: the model knows no such label{did_you_mean(label, names)}")
+
+
+def labels_for(
+    model: Autoencoder, images: int, labels: Tensor | None, label: int | str | None, names: Sequence[str]
+) -> Tensor:
+    """Return the labels (N,) for a conditional model: `label` for all images, or else their own.
+
+    Other models ignore them.
+
+    Raises:
+        RunError: there are none, the model was not trained with `label`, or the model is not conditional.
     """
     if model.classes is None:
         if label is not None:
-            raise RunError(f"--label {label}: this model is not told labels; model=conditional_vae is one that is")
+            raise RunError(f"--label {label}: this model is not conditional on labels; model=conditional_vae is")
         return torch.zeros(images, dtype=torch.int64)
     if label is not None:
-        labels = torch.full((images,), label)
+        labels = torch.full((images,), label_number(label, names))
     if labels is None:
         raise RunError(
-            "this model is conditional on labels, and your images come with none: --label 3 says what all of them "
-            "show; an .npz can hold `labels`"
+            "this model is conditional on labels, and your images have none: give one for all with --label 3, or "
+            "`labels` in an .npz"
         )
     require_labels(model.classes, labels.tolist())
     return labels
@@ -98,17 +118,17 @@ def require_labels(classes: int | None, labels: Iterable[int]) -> None:
         RunError: it is not conditional, or one is not among its classes.
     """
     if classes is None:
-        raise RunError("this model is not told labels: leave them out; model=conditional_vae is one that is")
+        raise RunError("this model is not conditional on labels: leave them out; model=conditional_vae is conditional")
     wrong = sorted({label for label in labels if not 0 <= label < classes})
     if wrong:
         raise RunError(f"label {wrong[0]}: this model knows the labels 0 to {classes - 1}")
 
 
 def numbered(text: str, what: str, size: int, *, option: str) -> list[int]:
-    """The numbers that "0,5,7" lists, or those of the first three that "3" asks for; "3," is number 3.
+    """Parse "0,5,7" as a list of numbers, "3" as the first three, "3," as number 3.
 
     Raises:
-        DataError: it is neither, or one is not below `size`; in the words of the option that it was given to.
+        DataError: it is neither, or a number is not below `size`; the message names the `option`.
     """
     try:
         numbers = [int(word) for word in text.rstrip(",").split(",")]
@@ -125,5 +145,5 @@ def numbered(text: str, what: str, size: int, *, option: str) -> list[int]:
 
 
 def noun(form: Form) -> str:
-    """What rows are called."""
+    """Return what rows are called."""
     return "images" if form.is_image else "rows"

@@ -17,7 +17,7 @@ from vaelab.models.parts import CodePosterior
 
 @torch.no_grad()
 def codes_of(model: Autoencoder, images: Images, labels: Tensor, *, stochastic: bool = False) -> Tensor:
-    """Means or samples of q(z|x), (N, Z)."""
+    """Return means or samples of q(z|x), (N, Z)."""
     return torch.cat([q.sample() if stochastic else q.mean for q in posteriors_of(model, images, labels)])
 
 
@@ -40,18 +40,18 @@ def posteriors_of(model: Autoencoder, images: Images, labels: Tensor) -> Iterato
 
 @torch.no_grad()
 def information(model: Autoencoder, images: Images, labels: Tensor, codes: Tensor) -> tuple[Tensor, str, str]:
-    """How much each dimension tells of an image, (Z,), by what, and the unit: mean KL, or variance of the codes."""
+    """Return the importance of each dimension, (Z,), its name and unit: mean KL in nats, or variance of the codes."""
     found = LatentsOfImages(model.prior() if model.prior is not None else None)
     for q in posteriors_of(model, images, labels):
         found.add(q)
-        if found.no_kl:  # not a sum over dimensions, or not in closed form
+        if found.no_kl:  # the KL is not a sum over dimensions, or not in closed form
             return codes.var(0, correction=0), "variance", ""
     assert found.kl_per_dimension is not None
     return found.kl_per_dimension, "KL", " nats"
 
 
 def require_real_vectors(model: Autoencoder) -> None:
-    """Raise RunError where z cannot be any vector."""
+    """Raise RunError if z cannot be an arbitrary vector."""
     try:
         model.require_real_vectors()
     except ValueError as error:
@@ -59,7 +59,7 @@ def require_real_vectors(model: Autoencoder) -> None:
 
 
 def scale_of(model: Autoencoder, codes: Tensor) -> tuple[Tensor, Tensor, str]:
-    """Mean and standard deviation of each dimension, (Z,), of the prior or else of codes; what offsets of them are."""
+    """Return mean and standard deviation of each dimension, (Z,), of the prior or else of codes, and the unit."""
     try:
         if model.prior is None:
             raise NotImplementedError

@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ def embed(
     split: str = "test",
     images: str | None = None,
     umap: bool = False,
-    label: int | None = None,
+    label: int | str | None = None,
     invert: bool = False,
     stochastic: bool = False,
     seed: int | None = None,
@@ -36,20 +36,20 @@ def embed(
     force: bool = False,
     trust: Sequence[str] = (),
 ) -> Result:
-    """The codes of images: a table (.npz, .csv) and a picture of them in two dimensions (.png).
+    """Write the codes of images as tables (.npz, .csv) and draw them in two dimensions (.png).
 
     The .npz holds `z` (N, Z), float32, the means of q(z|x) or, `stochastic`, samples; `names` (N,), which are numbers
     in the split or file names; and `labels` (N,) where there are any. Of a model with codes it also holds their
     numbers, `codes` (N, H, W) or (N, H, W, codes of a place), int64; where they are on several grids, `codes_0`,
-    `codes_1`, ..., the smallest first. The .csv holds the same without these, in columns. The picture shows the first
-    two principal components or, `umap`, a UMAP (McInnes et al. 2018).
+    `codes_1`, ..., the smallest first. The .csv has the same in columns, the numbers of codes as code0, code1, ... The
+    picture shows the first two principal components or, `umap`, a UMAP (McInnes et al. 2018).
 
     Further arguments as in `reconstruct`; without `images` they are all of the split.
     """
     targets = targets_of("embed", run, [".npz", ".csv", ".png"], output, force)
     trained = opened(run, trust=trust)
     chosen = choose(trained.experiment.data, own, split, images, invert, None)
-    told = labels_for(trained.model, len(chosen.rows), chosen.labels, label)
+    told = labels_for(trained.model, len(chosen.rows), chosen.labels, label, trained.experiment.data.names)
     with seeded(trained, seed):
         z = codes_of(trained.model, chosen.rows, told, stochastic=stochastic).numpy()
         codes = numbers_of_codes(trained.model, chosen.rows, told)
@@ -69,35 +69,59 @@ def embed(
             targets = [path for path in targets if path.suffix.lower() != ".png"]
     writers: Writers = {
         ".npz": lambda path: save_npz(path, z, chosen.names, labels, codes),
-        ".csv": lambda path: save_csv(path, z, chosen.names, named),
+        ".csv": lambda path: save_csv(path, z, chosen.names, named, codes),
         ".png": lambda path: figures.scatter(points, labels, path, title=title, axes=axes, names=classes),
     }
     return write(targets, writers, notes)
 
 
 def principal_components(z: np.ndarray) -> Points:
-    """Codes (N, Z) in two dimensions, and what these are: themselves, or the two in which they vary most.
+    """Project codes (N, Z) to two dimensions: as they are, or the first two principal components.
 
     Raises:
-        RunError: they are fewer than 3.
+        RunError: there are fewer than 3.
     """
     _require(len(z), 3, "a picture of codes")
     if z.shape[1] == 1:
         return np.column_stack([z[:, 0], z[:, 0].argsort().argsort() / len(z)]), ("z0", "share of images below")
     if z.shape[1] == 2:
         return z, ("z0", "z1")
+    found = projection(z)
+    return found.points(z), found.axes
+
+
+class Projection(NamedTuple):
+    """A plane through codes: the point of z is directions (z - centre).
+
+    Shapes: `centre` (Z,), `directions` (2, Z), orthonormal.
+    """
+
+    centre: np.ndarray
+    directions: np.ndarray
+    axes: tuple[str, str]
+
+    def points(self, z: np.ndarray) -> np.ndarray:
+        """Codes (N, Z) in the plane, (N, 2)."""
+        points: np.ndarray = (z - self.centre) @ self.directions.T
+        return points
+
+
+def projection(z: np.ndarray) -> Projection:
+    """The plane of codes (N, Z), Z > 1: that of the dimensions themselves, or the one in which they vary most."""
+    if z.shape[1] == 2:
+        return Projection(np.zeros(2, z.dtype), np.eye(2, dtype=z.dtype), ("z0", "z1"))
     from sklearn.decomposition import PCA
 
     pca = PCA(n_components=2, svd_solver="full")
     with np.errstate(invalid="ignore"):  # codes that do not vary at all
-        points = pca.fit_transform(z)
+        pca.fit(z)
     shares = np.nan_to_num(pca.explained_variance_ratio_)
     first, second = (f"principal component {n} ({share:.0%} of the variance)" for n, share in enumerate(shares, 1))
-    return points, (first, second)
+    return Projection(pca.mean_, pca.components_, (first, second))
 
 
 def umap_points(z: np.ndarray, seed: int) -> Points:
-    """The same by UMAP (McInnes et al. 2018), which keeps neighbours together: 15 of each, at its defaults.
+    """Project codes to two dimensions by UMAP (McInnes et al. 2018), with its default of 15 neighbours.
 
     Raises:
         RunError: umap-learn is not installed, or there are fewer than 16 codes.
@@ -114,25 +138,29 @@ def umap_points(z: np.ndarray, seed: int) -> Points:
 def save_npz(
     path: Path, z: np.ndarray, names: Sequence[str], labels: np.ndarray | None, codes: Sequence[np.ndarray] = ()
 ) -> None:
-    """`z`, `names` and, where there are any, `labels` and `codes`; of several grids `codes_0`, `codes_1`, ..."""
+    """Write `z`, `names` and, if any, `labels` and `codes` as arrays; with several grids `codes_0`, `codes_1`, ..."""
     own_labels = {} if labels is None else {"labels": labels}
     own_labels |= {"codes" if len(codes) == 1 else f"codes_{number}": grid for number, grid in enumerate(codes)}
     with replacing(path) as temporary, temporary.open("wb") as file:  # given a name, numpy would add a suffix to it
         np.savez(file, allow_pickle=False, z=z, names=np.array(names), **own_labels)
 
 
-def save_csv(path: Path, z: np.ndarray, names: Sequence[str], labels: Sequence[str] | None) -> None:
-    """Write a line for each image: its name, the name of its label where there is one, and z0, z1, ..."""
+def save_csv(
+    path: Path, z: np.ndarray, names: Sequence[str], labels: Sequence[str] | None, codes: Sequence[np.ndarray] = ()
+) -> None:
+    """Write a line for each image: its name, its label's name if known, z0, z1, ..., and the numbers of its codes."""
     columns = {"image": names} if labels is None else {"image": names, "label": labels}
+    numbers = np.hstack([np.empty((len(z), 0), np.int64), *(grid.reshape(len(z), -1) for grid in codes)])  # (N, L)
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow([*columns, *(f"z{j}" for j in range(z.shape[1]))])
-        for *known, code in zip(*columns.values(), z, strict=True):
-            table.writerow([*known, *map(str, code)])  # the shortest text that reads as the same number
+        header = [*columns, *(f"z{j}" for j in range(z.shape[1])), *(f"code{j}" for j in range(numbers.shape[1]))]
+        table.writerow(header)
+        for *known, latent, code in zip(*columns.values(), z, numbers, strict=True):
+            table.writerow([*known, *map(str, latent), *code])  # the shortest text that reads as the same number
 
 
 def _require(images: int, least: int, what: str) -> None:
     if images < least:
         raise RunError(
-            f"{what} needs at least {least} images, here are {images}; --output codes.csv writes a table alone"
+            f"{what} needs at least {least} images, and there are {images}; --output codes.csv writes only a table"
         )

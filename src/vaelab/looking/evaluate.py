@@ -1,4 +1,4 @@
-"""The numbers of a trained model, kept in its run folder: torch is all it takes, not Lightning."""
+"""Evaluate a trained model and keep the metrics in its run folder, without importing Lightning."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,16 +30,7 @@ Naming = Callable[[str], str]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an evaluation computes besides the metrics of every one, and those of the run's config.
-
-    Args:
-        samples: of z an image, for the importance-weighted log-likelihood; None leaves it out.
-        generation: images to sample, and compare in a feature space with those of the split; None leaves it out.
-        features: pixels, classifier, inception, or FILE.py:NAME.
-        fit_gaussian: sample from a Gaussian fitted to training codes.
-        factors: scores of how codes tell the data's factors of variation.
-        metrics: of one's own, package.module.function.
-    """
+    """Metrics to compute besides the standard ones and those of the run's config, as in `evaluate`."""
 
     samples: int | None = None
     generation: int | None = None
@@ -51,11 +42,11 @@ class Wanted:
 
 @dataclass
 class Evaluated:
-    """What `vaelab evaluate` has found.
+    """The result of an evaluation.
 
     Args:
-        found: the metrics that were computed now.
-        path: the file that keeps them.
+        found: the metrics that were computed.
+        path: the file that they were written to.
         omitted: names of metrics that could not be computed -> why.
         figures: drawn beside the file.
     """
@@ -79,26 +70,26 @@ def evaluate(
     seed: int | None = None,
     trust: Sequence[str] = (),
 ) -> dict[str, Number]:
-    """The metrics of a run's model, by name; docs/metrics.md says what they are.
+    """Compute the metrics of a run's model, by name; docs/metrics.md defines them.
 
-    They are kept in the run's evaluation/<split>_step<step>_seed<seed>.json, with their units; what earlier calls
-    found of the same weights, split and seed, and this one does not compute, stays in it.
+    They are written to the run's evaluation/<split>_step<step>_seed<seed>.json, with their units, beside metrics that
+    earlier calls have computed for the same weights, split and seed.
 
     Args:
         run: the run or its folder, for its best weights, or its last where none were best; or one of the files in
             its checkpoints/.
-        split: the images.
-        samples: of z an image, for the importance-weighted log-likelihood; None leaves it out.
+        split: train, validation or test.
+        samples: of z per image, for the importance-weighted log-likelihood; None leaves it out.
         generation: images to sample and compare with those of the split; None leaves it out.
         features: in which space: pixels, classifier, inception, or FILE.py:NAME of one's own.
         fit_gaussian: sample from a Gaussian fitted to training codes.
-        factors: scores of how codes tell the data's factors of variation, with figures beside the file.
+        factors: disentanglement scores, for data with known factors, with figures beside the file.
         metrics: of one's own, package.module.function, registered with `vaelab.metrics.metric`.
-        seed: of all that is drawn; by default the run's, with which `test/elbo` is that of metrics.json.
+        seed: of all random numbers; by default the run's, which reproduces `test/elbo` of metrics.json.
         trust: packages of one's own whose classes the config may name, files of one's own that may be run.
 
     Raises:
-        RunError: there is no run, no checkpoint yet, or what is asked for cannot be had.
+        RunError: there is no run or no checkpoint yet, or a metric cannot be computed.
         DataError: the data are missing or damaged, or the split is empty.
         ConfigError: the run's config has mistakes.
     """
@@ -116,19 +107,19 @@ def evaluation_of(
     trust: Sequence[str],
     track: Track = lambda steps, description: steps,
 ) -> Evaluated:
-    """The same, with units and reasons; `track` may show how far each of its loops is."""
+    """`evaluate`, with units and reasons; `track` may show the progress of each loop."""
     _require_counts(wanted)
     own = [_own(name, trust) for name in wanted.metrics]
     trained = opened(run, trust=trust)
     data = trained.experiment.data
     if wanted.samples is not None and (reason := likelihood.why_no_densities(trained.model)):
-        raise RunError(f"samples={wanted.samples}: no importance-weighted log-likelihood of images, since {reason}")
+        raise RunError(f"samples={wanted.samples}: there is no importance-weighted log-likelihood: {reason}")
     chosen = split_images(data, split)
     if wanted.samples is not None and (reason := likelihood.why_no_likelihood(trained.model, chosen.chunks())):
         raise RunError(f"samples={wanted.samples}: {reason}")
     subject = subject_of(trained, split=split, seed=seed, trust=trust, samples=wanted.samples, track=track)
     if wanted.factors and (reason := subject.why_not("factors")):
-        raise RunError(f"--factors: {reason}; data=sprites has some")
+        raise RunError(f"--factors: {reason}; data=sprites has factors")
     compared = partial(generation_metric, features=wanted.features, images=wanted.generation or 0)
     if wanted.generation is not None and (reason := reason_against(compared, subject)):
         raise RunError(f"--generation {wanted.generation}: {reason}")
@@ -143,7 +134,7 @@ def evaluation_of(
         metrics={},
     )
     evaluation = Evaluated(found, trained.folder.path / "evaluation" / found.file)
-    with threads(trained.experiment.threads):
+    with threads(trained.experiment.suitable_threads()):
         _evaluate(subject, _asked(wanted, trained, own), evaluation, trained.folder)
         if wanted.factors and not subject.why_not("vectors"):
             from vaelab.looking.factors import draw
@@ -161,7 +152,7 @@ def subject_of(
     samples: int | None = None,
     track: Track = lambda steps, description: steps,
 ) -> Subject:
-    """A run's model, on the accelerator that the run may use, and its data, for metrics."""
+    """Return a run's model, on the accelerator of its config, and its data, for metrics."""
     device = _device(trained.folder.config.trainer.get("accelerator"))
     return Subject(
         model=trained.model.to(device),
@@ -177,7 +168,7 @@ def subject_of(
 
 
 def generation_name(name: str, features: str) -> str:
-    """What an evaluation calls a metric of samples in a feature space.
+    """Return the name of a metric of samples in a feature space.
 
     >>> generation_name("reconstruction_kid", "classifier")
     'reconstruction_kernel_distance_classifier'
@@ -187,7 +178,7 @@ def generation_name(name: str, features: str) -> str:
 
 
 def _asked(wanted: Wanted, trained: Trained, own: Sequence[Metric]) -> list[tuple[Metric, Naming]]:
-    """Metrics to compute, each with what makes the names of an evaluation of its own."""
+    """List the metrics to compute, each with a function that names its numbers."""
     found: list[tuple[Metric, Naming]] = []
     for key, metric in (trained.experiment.metrics or {}).items():
         if metric is not None:
@@ -202,7 +193,7 @@ def _asked(wanted: Wanted, trained: Trained, own: Sequence[Metric]) -> list[tupl
             fit_gaussian=wanted.fit_gaussian,
         )
         found.append((compared, partial(generation_name, features=wanted.features)))
-    # What may be refused comes first, before minutes are spent on the others.
+    # Metrics that may be refused come first, before minutes are spent on the others.
     return [*((metric, str) for metric in own), *found[::-1], *((metric, str) for metric in STANDARD)]
 
 
@@ -219,25 +210,25 @@ def _evaluate(
                 else:
                     evaluation.omitted[of_split] = found
             evaluation.found = replace(evaluation.found, metrics=computed)
-            folder.keep_evaluation(evaluation.found)  # after each part: nothing that is finished is lost
+            folder.keep_evaluation(evaluation.found)  # after each metric, so that an interrupt loses nothing
     except KeyboardInterrupt as stopped:
         stopped.args = (str(evaluation.path),)
         raise
 
 
 def _require_counts(wanted: Wanted) -> None:
-    """Refuse numbers of samples that are none, before anything is read."""
+    """Refuse numbers of samples that are too small, before anything is read."""
     if wanted.samples is not None and wanted.samples < 1:
-        raise RunError(f"samples={wanted.samples}: an importance-weighted log-likelihood takes one sample of z or more")
+        raise RunError(f"samples={wanted.samples}: the importance-weighted log-likelihood needs one sample or more")
     if wanted.generation is not None and wanted.generation < 2:
         raise RunError(f"--generation {wanted.generation}: give a number of images to sample, such as 10000")
 
 
 def _own(name: str, trust: Sequence[str]) -> Metric:
-    """A metric of one's own by its name, package.module.function.
+    """Import a metric of the user's own by its name, package.module.function.
 
     Raises:
-        ConfigError: its package is not trusted, or it is none.
+        ConfigError: its package is not trusted, or it is not a metric.
     """
     try:
         found: Metric = check_part("--metric", {"_target_": name}, trust=trust)
@@ -250,6 +241,6 @@ def _own(name: str, trust: Sequence[str]) -> Metric:
 
 
 def _device(accelerator: str | None) -> torch.device:
-    """The machine's accelerator where the run may have used it and there is one, else the CPU."""
+    """Return the machine's accelerator, if there is one and the run's config allows it, else the CPU."""
     found = torch.accelerator.current_accelerator(check_available=True) if accelerator != "cpu" else None
     return found or torch.device("cpu")

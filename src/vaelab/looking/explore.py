@@ -1,8 +1,8 @@
-"""Looking at what a run has learned: the pictures and files of the commands `reconstruct`, `sample`, and so on.
+"""Draw what a run has learned: the commands `reconstruct`, `sample`, `interpolate`, `traverse` and `manifold`.
 
-Each function takes a run, its folder or a checkpoint, writes files, and returns where they are, with notes on what a
-reader should know of them. `output` are files to write, whose suffix says what they hold; without it they go to the
-run's figures/ under the name of the function. What is drawn at random is f(seed), by default the run's.
+Each function takes a run, its folder or a checkpoint, writes files, and returns their paths with notes for the user.
+`output` lists files to write, whose suffixes select the format; by default they go to the run's figures/ under the
+name of the function. Random numbers are f(seed), by default the run's.
 """
 
 import math
@@ -16,10 +16,10 @@ from torch.nn.functional import mse_loss
 
 from vaelab import figures
 from vaelab.errors import RunError
-from vaelab.looking.chosen import choose, labels_for, noun, numbered, require_labels
+from vaelab.looking.chosen import choose, label_number, labels_for, noun, numbered, require_labels
 from vaelab.looking.codes import codes_of, information, require_real_vectors, scale_of
 from vaelab.looking.load import Trained, opened
-from vaelab.looking.outputs import Result, Writers, seeded, targets_of, write
+from vaelab.looking.outputs import Result, Writers, save_pairs, seeded, targets_of, write
 from vaelab.metrics.subject import split_images
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.models.latents import changing, fitted_gaussian, inverse_cdf
@@ -36,7 +36,7 @@ def reconstruct(
     *,
     split: str = "test",
     images: str | None = None,
-    label: int | None = None,
+    label: int | str | None = None,
     invert: bool = False,
     stochastic: bool = False,
     seed: int | None = None,
@@ -44,15 +44,15 @@ def reconstruct(
     force: bool = False,
     trust: Sequence[str] = (),
 ) -> Result:
-    """Images over their reconstructions.
+    """Draw images over their reconstructions (.png); rows of a table also as one, in its own units (.csv).
 
     Args:
         run: the run, its folder or a checkpoint.
         own: files or folders of images of one's own, instead of those of a split.
         split: train, validation or test.
         images: numbers of images, such as 0,5,7, or how many; by default 10 of the split, or all one's own.
-        label: what a conditional model is told that they show; by default their own labels.
-        invert: own images are dark on light, the model's light on dark, or the other way round.
+        label: given to a conditional model with every image; by default the image's own.
+        invert: exchange light and dark of the user's own images.
         stochastic: decode a sample of q(z|x), not its mean.
         seed: of that sample.
         output: files to write: .png.
@@ -60,16 +60,17 @@ def reconstruct(
         trust: packages of one's own whose classes the config may name.
 
     Raises:
-        RunError: the run cannot be used in this way, or a file is in the way.
-        DataError: the images cannot be had.
+        RunError: the run cannot be used in this way, or a file exists already.
+        DataError: the images cannot be read.
     """
-    targets = targets_of("reconstruct", run, [".png"], output, force)
     trained = opened(run, trust=trust)
+    form = trained.experiment.data.form
+    targets = targets_of("reconstruct", run, [".png", ".csv"] if form.columns else [".png"], output, force)
     chosen = choose(trained.experiment.data, own, split, images, invert, 10)
-    model, told = trained.model, labels_for(trained.model, len(chosen.rows), chosen.labels, label)
+    model, names = trained.model, trained.experiment.data.names
+    told = labels_for(model, len(chosen.rows), chosen.labels, label, names)
     with seeded(trained, seed), torch.no_grad():
         reconstructed = model.reconstruct(chosen.images, told, stochastic=stochastic)
-    form = trained.experiment.data.form
     view = figures.View.of(form)
     error = mse_loss(reconstructed, chosen.images).item()
     count = f"this {noun(form)[:-1]}" if len(chosen.rows) == 1 else f"these {len(chosen.rows)} {noun(form)}"
@@ -81,18 +82,25 @@ def reconstruct(
         and trained.experiment.data.form.values == "levels"
         and _better_inverted(model, chosen.images, told)
     ):
-        notes.append("they would be reconstructed better with light and dark exchanged: --invert does so")
+        notes.append("they would be reconstructed better with light and dark exchanged: --invert")
     picture = figures.reconstructions(view(chosen.images), view(reconstructed))
     rows = ["original", "reconstructed"] * -(-len(chosen.images) // 10)
-    title = f"{trained.experiment.name}: {chosen.what} and their reconstructions" + ", z sampled" * stochastic
-    return write(targets, {".png": lambda path: figures.save(picture, path, title=title, rows=rows)}, notes)
+    drawn = ", z sampled" if stochastic else ""
+    title = f"{trained.experiment.name}: {chosen.what} and their reconstructions{drawn}"
+    assert form.scaling is not None
+    values = form.scaling.undo(torch.stack([chosen.images, reconstructed], 1).double()).tolist()  # (N, 2, D) of a table
+    writers: Writers = {
+        ".png": lambda path: figures.save(picture, path, title=title, rows=rows),
+        ".csv": lambda path: save_pairs(path, form.columns, chosen.names, values),
+    }
+    return write(targets, writers, notes)
 
 
 def sample(
     run: "Run | str | Path",
     *,
     count: int = 64,
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int | str] | None = None,
     fit_gaussian: bool = False,
     prior: str | None = None,
     temperature: float | None = None,
@@ -103,12 +111,12 @@ def sample(
     force: bool = False,
     trust: Sequence[str] = (),
 ) -> Result:
-    """A grid of `count` new images: z from the prior, the means of p(x|z) or, `stochastic`, samples of it.
+    """Draw a grid of `count` new images: means of p(x|z) or, `stochastic`, samples, at z from the prior.
 
-    Of a conditional model they are of `labels`, one after the other and again, by default of all; a column for each.
-    With `fit_gaussian` z is drawn from a Gaussian with full covariance that is fitted to the codes of the training
-    images: what a plain autoencoder, which has no prior, can be sampled from. With `prior` it is drawn from one that
-    `vaelab fit` has fitted, by its name; of a transformer over codes at `temperature`, of the `top_k` likeliest codes.
+    A conditional model is given `labels` in turn, by default all of them, with a column for each. With `fit_gaussian` z
+    is drawn from a Gaussian with full covariance fitted to the codes of the training images, which also works for a
+    plain autoencoder, which has no prior. With `prior` z is drawn from a prior of that name that
+    `vaelab fit` has fitted; a transformer over codes samples at `temperature` from the `top_k` most likely codes.
     """
     if prior is not None:
         run = prior_of(run, prior)
@@ -118,16 +126,16 @@ def sample(
     model, name = trained.model, trained.experiment.name
     if model.prior is None and not fit_gaussian:
         raise RunError(
-            f"{trained.folder.path} is a model without a prior: training asked nothing of where in the latent space "
-            "its codes lie, so most points there are the code of no image, and a random one decodes to no image "
-            "either. model=vae trains codes to be like a prior; --fit-gaussian samples from a Gaussian that is fitted "
-            "to the codes of the training images, and `vaelab fit` fits better ones, for --prior"
+            f"{trained.folder.path} is a model without a prior: training does not constrain where in the latent space "
+            "codes lie, so a random point there decodes to no image. model=vae has a prior; --fit-gaussian samples "
+            "from a Gaussian fitted to the codes of training images, and `vaelab fit` fits better priors, for --prior"
         )
+    names = trained.experiment.data.names
+    numbers = list(range(model.sampled_classes or 0))
     if labels is not None:
-        require_labels(model.sampled_classes, labels)
-    elif model.sampled_classes is not None:
-        labels = range(model.sampled_classes)
-    told = torch.tensor(labels)[torch.arange(count) % len(labels)] if labels is not None else None
+        numbers = [label_number(label, names) for label in labels] if numbers else [0]
+        require_labels(model.sampled_classes, numbers)
+    told = torch.tensor(numbers)[torch.arange(count) % len(numbers)] if numbers else None
     if fit_gaussian:
         require_real_vectors(model)
     source, fitted = "samples from the prior", None
@@ -139,17 +147,13 @@ def sample(
         try:
             images = model.sample(count, labels=told, prior=fitted, stochastic=stochastic)
         except NotImplementedError:
-            raise RunError("this model's likelihood p(x|z) has means but no samples: leave out --stochastic") from None
-    title = f"{name}: {source}" + ", pixels drawn" * stochastic
-    columns = min(count, len(labels)) if labels is not None and len(labels) > 1 else None
-    if columns is None and labels:
-        title += f", label {trained.experiment.data.names[labels[0]]}"
+            raise RunError("this model's likelihood p(x|z) cannot be sampled: leave out --stochastic") from None
+    title = f"{name}: {source}" + (", pixels sampled" if stochastic else "")
+    columns = min(count, len(numbers)) if len(numbers) > 1 else None
+    if columns is None and numbers:
+        title += f", label {names[numbers[0]]}"
     picture = figures.samples(figures.View.of(trained.experiment.data.form)(images), columns)
-    of_columns = (
-        {"columns": [trained.experiment.data.names[label] for label in (labels or [])[:columns]], "corner": "label"}
-        if columns
-        else {}
-    )
+    of_columns = {"columns": [names[label] for label in numbers[:columns]], "corner": "label"} if columns else {}
     return write(targets, {".png": lambda path: figures.save(picture, path, title=title, **of_columns)}, [])
 
 
@@ -161,7 +165,7 @@ def interpolate(
     images: str | None = None,
     steps: int = 11,
     spherical: bool = False,
-    label: int | None = None,
+    label: int | str | None = None,
     invert: bool = False,
     stochastic: bool = False,
     seed: int | None = None,
@@ -169,9 +173,9 @@ def interpolate(
     force: bool = False,
     trust: Sequence[str] = (),
 ) -> Result:
-    """From each of the chosen images to the next, in `steps` on the line or the arc between their codes.
+    """Draw the way from each chosen image to the next, in `steps` on the line or the arc between their codes.
 
-    Of a conditional model they have to have one label, or are said to by `label`; by default they are some of the
+    For a conditional model they need to have the same label, or `label` sets one; by default they are images of the
     split with the label of its first.
 
     Further arguments as in `reconstruct`; `output` may be a .gif as well.
@@ -186,11 +190,11 @@ def interpolate(
             f"an interpolation needs at least 2 {noun(trained.experiment.data.form)}, such as --images 0,5; there is 1"
         )
     first, last = chosen.images[:-1], chosen.images[1:]
-    told = labels_for(model, len(chosen.images), chosen.labels, label)
+    told = labels_for(model, len(chosen.images), chosen.labels, label, trained.experiment.data.names)
     if (told != told[0]).any():
         raise RunError(
-            "the images have different labels, and between two labels there is no way: choose images of one label, "
-            "or say with --label 3 what the model is told of all of them"
+            "the images have different labels, and there is nothing between two labels: choose images of one label, "
+            "or set one for all with --label 3"
         )
     if model.space != "the unit sphere":
         require_real_vectors(model)
@@ -224,7 +228,7 @@ def traverse(
     *,
     split: str = "test",
     image: int | None = None,
-    label: int | None = None,
+    label: int | str | None = None,
     dimensions: int = 16,
     reach: float = 3.0,
     steps: int = 11,
@@ -234,15 +238,15 @@ def traverse(
     force: bool = False,
     trust: Sequence[str] = (),
 ) -> Result:
-    """Each latent dimension over its range, the others held; first those that say most about an image.
+    """Vary each latent dimension over its range while the others are fixed.
 
-    The dimensions come in the order of their KL, or of the variance of their codes, over the images of `split`. The
-    range is `reach` standard deviations on both sides of the mean, of the prior or, where there is none, of the codes.
+    Dimensions are sorted by their KL, or by the variance of their codes, over the images of `split`. The range is
+    `reach` standard deviations on both sides of the mean, of the prior or, without one, of the codes.
 
-    What is held is the mean or, if given, the code of image number `image` of the split. The picture has a column for
-    each of the `steps` and a row for each of at most so many `dimensions`; the .gif goes there and back. Dimensions
-    that the decoder does not see, the upper layers of a hierarchy, are left out. A conditional model is told `label`,
-    or else that of the image, or 0.
+    The others are fixed at the mean or, if given, at the code of image number `image` of the split. The picture has a
+    column for each of the `steps` and a row for each of at most `dimensions`; the .gif goes there and back. Dimensions
+    that the decoder ignores, the upper layers of a hierarchy, are left out. A conditional model is given `label`, or
+    else that of the image, or 0.
 
     Further arguments as in `reconstruct`.
     """
@@ -256,7 +260,8 @@ def traverse(
     number = None
     if image is not None:
         (number,) = numbered(f"{image},", f"{split} images", len(found), option="--image")
-    told = labels_for(model, 1, found.labels[:1] * 0 if number is None else found.labels[number : number + 1], label)
+    own = torch.zeros_like(found.labels[:1]) if number is None else found.labels[[number]]
+    told = labels_for(model, 1, own, label, trained.experiment.data.names)
     with seeded(trained, seed):
         codes = codes_of(model, found, found.labels, stochastic=stochastic)
         centre, spread, scale = scale_of(model, codes)
@@ -270,7 +275,7 @@ def traverse(
     if len(order) < len(weights):
         hidden = len(weights) - len(order)
         notes.append(
-            f"{hidden} dimensions are left out: the decoder does not see them (the upper layers of a hierarchy)"
+            f"{hidden} dimensions are left out, since the decoder ignores them (the upper layers of a hierarchy)"
         )
     order = order[:dimensions]
     pictures = figures.View.of(trained.experiment.data.form)(rows[order])
@@ -292,23 +297,23 @@ def traverse(
         ),
     }
     if sorted_by != "KL":
-        notes.append("this model has no KL of each dimension: sorted by the variance of the codes")
+        notes.append("this model has no per-dimension KL: dimensions are sorted by the variance of their codes")
     return write(targets, writers, notes)
 
 
 def manifold(
     run: "Run | str | Path",
     *,
-    label: int | None = None,
+    label: int | str | None = None,
     steps: int = 20,
     output: Sequence[Path] = (),
     force: bool = False,
     trust: Sequence[str] = (),
 ) -> Result:
-    """The plane of a model with two latent dimensions: `steps` x `steps` images.
+    """Draw the latent plane of a model with two dimensions: `steps` x `steps` images.
 
-    They are at equal steps of the prior's cumulative probability in each dimension or, where the prior has none, of
-    the codes of the training images. A conditional model is told `label`, or else 0. `output`, `force`, `trust` as in
+    They are at equal steps of the prior's cumulative probability in each dimension or, without one, at quantiles of the
+    codes of the training images. A conditional model is given `label`, or else 0. `output`, `force`, `trust` as in
     `reconstruct`.
 
     Raises:
@@ -322,9 +327,9 @@ def manifold(
         size_of = f"latent_dim={size}, not 2" if size == trained.experiment.latent_dim else f"{size} latent dimensions"
         raise RunError(
             f"manifold draws a plane, and {trained.folder.path} has {size_of}: "
-            "`vaelab traverse` varies each dimension by itself, and `vaelab embed` brings the codes down to 2"
+            "`vaelab traverse` varies each dimension by itself, and `vaelab embed` projects the codes to 2"
         )
-    told = labels_for(model, 1, torch.zeros(1, dtype=torch.int64), label)
+    told = labels_for(model, 1, torch.zeros(1, dtype=torch.int64), label, trained.experiment.data.names)
     probabilities = (torch.arange(steps) + 0.5) / steps
     lines = inverse_cdf(model.prior(), probabilities) if model.prior is not None else None
     codes = None
@@ -358,14 +363,14 @@ def _choose_codes_by(model: Autoencoder, temperature: float | None, top_k: int |
 
 
 def _of_one_label(trained: Trained, split: str, most: int) -> str:
-    """The numbers of the first images of a split that have the label of its first, as `numbered` reads them."""
+    """Return numbers of images of a split with the label of its first, as `numbered` parses them."""
     labels = split_images(trained.experiment.data, split).labels
     alike = (labels == labels[0]).nonzero().flatten()[:most]
     return ",".join(map(str, alike.tolist())) + ","
 
 
 def _label_of(trained: Trained, told: Tensor) -> str:
-    """What a title says of the label that a conditional model is told."""
+    """Return the label of a conditional model for a title."""
     return "" if trained.model.classes is None else f", label {trained.experiment.data.names[int(told)]}"
 
 

@@ -1,4 +1,4 @@
-"""Figures of how codes tell factors of variation."""
+"""Figures of latent dimensions and factors of variation."""
 
 from pathlib import Path
 
@@ -11,16 +11,16 @@ from vaelab.metrics.factors import codes_and_factors
 from vaelab.metrics.information import entropies, mutual_information
 from vaelab.metrics.subject import MOST, Subject
 
-REACH, STEPS = 2.5, 11  # standard deviations of the codes to both sides of their mean; images a row
+REACH, STEPS = 2.5, 11  # standard deviations of the codes on both sides of their mean; images per row
 
 
 @torch.no_grad()
 def draw(subject: Subject, beside: Path, name: str) -> list[Path]:
-    """Draw which dimension tells which factor, and traverse the best dimension of each factor.
+    """Draw the mutual information of dimensions and factors, and traverse the best dimension of each factor.
 
     Args:
         subject: a model on data with factors.
-        beside: the evaluation's file, whose name the figures' names begin with.
+        beside: the evaluation's file; the figures' names begin with its name.
         name: the run's.
 
     Returns:
@@ -39,7 +39,7 @@ def draw(subject: Subject, beside: Path, name: str) -> list[Path]:
         heat_map(
             share[order].numpy(),
             paths[0],
-            title=f"{name}: what dimensions tell about factors",
+            title=f"{name}: information of dimensions about factors",
             rows=[f"z{j}" for j in order.tolist()],
             columns=factors,
             unit="mutual information / entropy of the factor",
@@ -58,7 +58,7 @@ def draw(subject: Subject, beside: Path, name: str) -> list[Path]:
             figures.save(
                 figures.traversals(images.cpu()),
                 paths[1],
-                title=f"{name}: the dimension that tells most about each factor, the others at their mean",
+                title=f"{name}: the most informative dimension of each factor, the others at their mean",
                 rows=[
                     f"{factor}: z{j} ({share[j, k]:.2f})"
                     for k, (factor, j) in enumerate(zip(factors, best.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""A trained model, out of its run folder; torch is all it takes, not Lightning."""
+"""Load a trained model from its run folder, without importing Lightning."""
 
 import json
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Trained(NamedTuple):
-    """The model of a run, on the CPU and in evaluation mode, the step it was trained to, the run's folder and parts."""
+    """The model of a run, on the CPU and in evaluation mode, with its step, folder and parts."""
 
     folder: RunFolder
     experiment: Experiment
@@ -34,9 +34,9 @@ class Trained(NamedTuple):
 
 
 def load(run: "Run | str | Path", *, trust: Sequence[str] = ()) -> Autoencoder:
-    """The trained model of a run, on the CPU and in evaluation mode.
+    """Load the trained model of a run, on the CPU and in evaluation mode.
 
-    It takes and gives images of uint8 pixels in [0, 1], and other data in their own units, whatever `data.scale` was.
+    It takes and returns images in [0, 1], and other data in their own units, whatever `data.scale` was.
 
     Args:
         run: the run or its folder, for its best weights, or its last where none were best; one of the files in
@@ -55,7 +55,7 @@ def load(run: "Run | str | Path", *, trust: Sequence[str] = ()) -> Autoencoder:
 
 
 def opened(run: "Run | str | Path", *, trust: Sequence[str] = ()) -> Trained:
-    """The same, with what surrounds it."""
+    """Load the model of a run with its experiment, step and folder."""
     folder, checkpoint = folder_of(run), checkpoint_of(run)
     experiment, model = _made(folder.config, folder.form, trust)
     load_weights(model, checkpoint)
@@ -88,7 +88,7 @@ def _model_in(path: Path, trust: Sequence[str]) -> tuple[Autoencoder, Form]:
 
 
 def _made(config: DictConfig, form: Form | None, trust: Sequence[str]) -> tuple[Experiment, Autoencoder]:
-    """The experiment of a run's config, and its model; its first weights are drawn, from a seed of their own."""
-    with torch.random.fork_rng(devices=[]):
+    """Build the experiment of a run's config, and its model."""
+    with torch.random.fork_rng(devices=[]):  # initializing weights sets the global seed
         experiment = check(config, trust=trust, own=False, trained=True, form=form)
         return experiment, experiment.model()

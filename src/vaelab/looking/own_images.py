@@ -1,4 +1,4 @@
-"""People's own images, read from files and fitted to what a model takes, with a word on what was done to them."""
+"""Read the user's own images and fit them to a model, with notes on each preprocessing step."""
 
 import zipfile
 from collections import Counter
@@ -21,7 +21,7 @@ GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R BT.601)
 
 
 class OwnImages(NamedTuple):
-    """Images (N, C, H, W) in [0, 1], a name each, labels (N,) where a file had them, and what was done to fit them."""
+    """Images (N, C, H, W) in [0, 1] with names, labels (N,) if the files have them, and notes on preprocessing."""
 
     images: Tensor
     names: list[str]
@@ -30,15 +30,15 @@ class OwnImages(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """One image as it was found: (C, H, W), C = 1 or 3, in [0, 1]."""
+    """One image as it was read: (C, H, W), C = 1 or 3, in [0, 1]."""
 
     image: Tensor
     name: str
-    done: str  # what reading it changed
+    done: str  # the preprocessing of reading it
 
 
 def read_own(paths: Sequence[Path], form: Form, *, invert: bool = False, binary: bool = False) -> OwnImages:
-    """Rows of one's own as a model of data of this form takes them: images, or arrays of the data's own units.
+    """Read the user's own rows for a model of data of this form: images, or arrays in the data's units.
 
     Args:
         paths: as in `read_images`, where the model's data are pixels; else .npy or .npz arrays (N, *shape) or (*shape),
@@ -48,13 +48,13 @@ def read_own(paths: Sequence[Path], form: Form, *, invert: bool = False, binary:
         binary: of images, make every pixel 0 or 1, at 1/2.
 
     Raises:
-        DataError: a path has no such rows, or holds what cannot be read.
+        DataError: a path has no such rows, or cannot be read.
     """
     if form.is_image and form.values == "levels":
         channels, height, width = form.shape
         return read_images(paths, (channels, height, width), invert=invert, binary=binary)
     if invert:
-        raise DataError("--invert exchanges light and dark of images, and this model's data are no pixels")
+        raise DataError("--invert exchanges light and dark of images, and this model's data are not pixels")
     assert form.scaling is not None
     found, names, labels = [], list[str](), list[np.ndarray]()
     for path in paths:
@@ -84,10 +84,10 @@ def read_own(paths: Sequence[Path], form: Form, *, invert: bool = False, binary:
 def read_images(
     paths: Sequence[Path], shape: tuple[int, int, int], *, invert: bool = False, binary: bool = False
 ) -> OwnImages:
-    """The images in files, folders and arrays, as a model of images `shape` = (C, H, W) takes them.
+    """Read images from files, folders and arrays for a model of images `shape` = (C, H, W).
 
-    An image of another aspect ratio loses its edges, one of another size is scaled, a coloured one is made grey for a
-    model of grey images, a grey one gets three equal channels for a model of coloured ones.
+    Images are cropped to the aspect ratio of the model's, scaled to their size, made grey for a model of grey images,
+    or repeated in three channels for a model of coloured ones.
 
     Args:
         paths: image files that Pillow reads; folders of such; .npy or .npz arrays (N, H, W), (N, C, H, W) or
@@ -97,7 +97,7 @@ def read_images(
         binary: make every pixel 0 or 1, at 1/2.
 
     Raises:
-        DataError: a path has no images, or holds what cannot be read as such.
+        DataError: a path has no images, or cannot be read.
     """
     fitted: list[Tensor] = []
     names: list[str] = []
@@ -127,11 +127,11 @@ def read_images(
 def _note(shape: torch.Size, done: str, count: int) -> str:
     channels, height, width = shape
     what = f"{count} image{'s' * (count > 1)} of {width} x {height}{' in colour' * (channels == 3)}"
-    return f"{what}: {done or 'nothing had to be changed'}"
+    return f"{what}: {done or 'not changed'}"
 
 
 def _files(path: Path) -> list[Path]:
-    """An image file, or those in a folder, by name."""
+    """Return an image file, or those in a folder, sorted by name."""
     from PIL import Image
 
     if not path.is_dir():
@@ -139,12 +139,12 @@ def _files(path: Path) -> list[Path]:
     Image.init()
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in Image.EXTENSION)
     if not files:
-        raise DataError(f"{path} has no images in it (nor are folders within it searched)")
+        raise DataError(f"{path} has no images in it (folders inside it are not searched)")
     return files
 
 
 def _read_file(path: Path) -> _Found:
-    """An image file, upright as its camera says, what is transparent of it on white."""
+    """Read an image file: rotated upright by its EXIF data, transparent parts on white."""
     try:
         image, _, done = decoding.read(path, frames=True)
     except FileNotFoundError as error:
@@ -164,7 +164,7 @@ def _read_file(path: Path) -> _Found:
 
 
 def _read_array(path: Path) -> tuple[Iterable[_Found], Tensor | None]:
-    """The images, and the labels if any, of an .npy or .npz."""
+    """Read the images, and the labels if any, of an .npy or .npz."""
     arrays = _arrays(path)
     batch = _channels_first(_named(arrays, path), path)
     values, done = _unit_range(batch, path)
@@ -175,7 +175,7 @@ def _read_array(path: Path) -> tuple[Iterable[_Found], Tensor | None]:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz, or that of an .npy, called images.
+    """Read the arrays of an .npz, or that of an .npy under the name images.
 
     Raises:
         DataError: it cannot be read, or is too large.
@@ -203,18 +203,18 @@ def _named(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray:
     if images is None:
         raise DataError(f"{path} should have its images under the name images; it has {', '.join(arrays) or 'none'}")
     if images.nbytes > LARGEST:
-        raise DataError(f"{path} is refused: its array has {images.nbytes:,} bytes")
+        raise DataError(f"{path} is too large: its array has {images.nbytes:,} bytes")
     return images
 
 
 def _labels(labels: np.ndarray, rows: int, path: Path) -> np.ndarray:
     if labels.shape != (rows,) or labels.dtype.kind not in "iu":
-        raise DataError(f"{path} should have a whole number for each of its {rows} images as labels")
+        raise DataError(f"{path} should have labels that are integers, one for each of its {rows} images")
     return labels
 
 
 def _channels_first(images: np.ndarray, path: Path) -> np.ndarray:
-    """(N, C, H, W), C = 1 or 3, of any of the accepted shapes."""
+    """Convert any of the accepted shapes to (N, C, H, W), C = 1 or 3."""
     shape = images.shape
     if images.ndim == 2:
         images = images[None, None]
@@ -233,7 +233,7 @@ def _channels_first(images: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _unit_range(images: np.ndarray, path: Path) -> tuple[np.ndarray, str]:
-    """The values as float32 in [0, 1], and what was done to them."""
+    """Scale values to float32 in [0, 1]; also return a description of the scaling."""
     if images.dtype.kind not in "biuf":
         raise DataError(f"{path} has values of type {images.dtype}; images should be numbers")
     values = np.array(images, np.float32)
@@ -253,7 +253,7 @@ def _unit_range(images: np.ndarray, path: Path) -> tuple[np.ndarray, str]:
 
 
 def _fit(image: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, str]:
-    """The image in another shape, and what was done to it."""
+    """Fit an image to another shape; also return a description of the steps."""
     done = []
     channels, height, width = shape
     if image.shape[0] == 3 and channels == 1:
@@ -261,14 +261,14 @@ def _fit(image: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, str]:
         done.append("made grey")
     if image.shape[0] != channels:
         image = image.expand(channels, -1, -1)
-        done.append(f"its grey put into {channels} channels")
+        done.append(f"repeated in {channels} channels")
     rows, columns = image.shape[1:]
     kept_rows, kept_columns = min(rows, round(columns * height / width)), min(columns, round(rows * width / height))
     kept_rows, kept_columns = max(1, kept_rows), max(1, kept_columns)
     if (kept_rows, kept_columns) != (rows, columns):
         top, left = (rows - kept_rows) // 2, (columns - kept_columns) // 2
         image = image[:, top : top + kept_rows, left : left + kept_columns]
-        done.append(f"cut to its middle {kept_columns} x {kept_rows}")
+        done.append(f"cropped to its middle {kept_columns} x {kept_rows}")
     if image.shape[1:] != (height, width):
         image = interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0].clamp(0, 1)
         done.append(f"scaled to {width} x {height}")

@@ -1,4 +1,4 @@
-"""Scores of each single item: what it costs the model, and how unusual it is."""
+"""Score single items: their cost under the model, and how unusual they are."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ SHOWN = 10  # of the best, and of the worst
 
 
 class Items(NamedTuple):
-    """Scores of items by name, (N,), float64, with the items' own names and labels (N,) where there are any."""
+    """Scores of items by name, (N,), float64, with the items' names and labels (N,) if any."""
 
     scores: Mapping[str, Tensor]
     names: Sequence[str]
@@ -44,12 +44,12 @@ class Items(NamedTuple):
 
     @property
     def first(self) -> str:
-        """What items are sorted by: -ELBO, or of a model without one the reconstruction."""
+        """The score that items are sorted by: -ELBO, or the reconstruction of a model without one."""
         return "negative_elbo" if "negative_elbo" in self.scores else "reconstruction"
 
 
 class Scored(NamedTuple):
-    """Files, what is to be said of them, and how well each score tells the others from the items."""
+    """Files, notes, and how well each score separates the others from the items."""
 
     paths: list[Path]
     notes: list[str]
@@ -64,7 +64,7 @@ def score(
     split: str = "test",
     samples: int | None = None,
     against: Path | None = None,
-    label: int | None = None,
+    label: int | str | None = None,
     invert: bool = False,
     seed: int | None = None,
     output: Path | None = None,
@@ -72,25 +72,25 @@ def score(
     trust: Sequence[str] = (),
     track: Track = lambda steps, description: steps,
 ) -> Scored:
-    """Score each item of a split, or of one's own, into score.csv and score.npz; draw the best and the worst.
+    """Score each item of a split, or of the user's own, into score.csv and score.npz; draw the best and the worst.
 
     Args:
         run: the run, its folder or a checkpoint.
         own: files or folders of items of one's own, instead of those of the split.
         split: train, validation or test.
-        samples: of z an item, for its importance-weighted log-likelihood; None leaves it out.
-        against: items to be told from these by their scores: the same split of another run's data, or files.
-        label: what a conditional model is told that all items show; by default their own labels.
+        samples: of z per item, for its importance-weighted log-likelihood; None leaves it out.
+        against: items to be separated from these by the scores: the same split of another run's data, or files.
+        label: given to a conditional model with every item; by default the item's own.
         invert: exchange light and dark of one's own images.
-        seed: of what is drawn; by default the run's, with which the means over a split are those of `evaluate`.
+        seed: of all random numbers; by default the run's, with which the means over a split equal `evaluate`'s.
         output: the folder to write to; by default the run's evaluation/.
         force: replace files.
         trust: packages of one's own whose classes the config may name.
-        track: may show how far each loop is.
+        track: may show the progress of each loop.
 
     Raises:
-        RunError: the run cannot be used in this way, or a file is in the way.
-        DataError: the items cannot be had, or do not fit the model.
+        RunError: the run cannot be used in this way, or a file exists already.
+        DataError: the items cannot be read, or do not fit the model.
     """
     folder = output or folder_of(run).path / "evaluation"
     names = ["score.csv", "score.npz", "score.png"]
@@ -99,12 +99,12 @@ def score(
     trained = opened(run, trust=trust)
     data = trained.experiment.data
     if samples is not None and (reason := likelihood.why_no_densities(trained.model)):
-        raise RunError(f"--samples {samples}: no importance-weighted log-likelihood, since {reason}")
+        raise RunError(f"--samples {samples}: there is no importance-weighted log-likelihood: {reason}")
     chosen = choose(data, own, split, None, invert, None)
     others = None if against is None else _others(against, trained, split, invert, trust)
     notes = list(dict.fromkeys([*chosen.notes, *(others.notes if others else [])]))
     subject = subject_of(trained, split=split, seed=seed, trust=trust, samples=samples, track=track)
-    with threads(trained.experiment.threads):
+    with threads(trained.experiment.suitable_threads()):
         usual = None if trained.model.prior is None else _training_mean(subject)
         prefix = "own" if own else PREFIX[split]
         items = _scored(subject, chosen, prefix, label, usual)
@@ -124,7 +124,7 @@ def score(
 
 
 def _others(against: Path, trained: Trained, split: str, invert: bool, trust: Sequence[str]) -> Chosen:
-    """The items of another run's data, or files.
+    """Choose the items of another run's data, or of files.
 
     Raises:
         DataError: they have another shape than the model's.
@@ -142,7 +142,7 @@ def _others(against: Path, trained: Trained, split: str, invert: bool, trust: Se
 
 @torch.no_grad()
 def _training_mean(subject: Subject) -> Tensor:
-    """Minus the ELBO of up to 10,000 training items, (M,)."""
+    """Return -ELBO of up to 10,000 training items, (M,)."""
     train = subject.some(subject.training_images, "typicality", MOST)
     found = []
     for number, batch in enumerate(subject.batches(train, "training items")):
@@ -153,9 +153,9 @@ def _training_mean(subject: Subject) -> Tensor:
 
 
 @torch.no_grad()
-def _scored(subject: Subject, chosen: Chosen, purpose: str, label: int | None, training: Tensor | None) -> Items:
+def _scored(subject: Subject, chosen: Chosen, purpose: str, label: int | str | None, training: Tensor | None) -> Items:
     model = subject.model
-    told = labels_for(model, len(chosen.images), chosen.labels, label).cpu()
+    told = labels_for(model, len(chosen.images), chosen.labels, label, subject.data.names).cpu()
     parts, again = [], []
     size = rows_at_once(tuple(chosen.images.shape[1:]))
     batches = list(zip(chosen.images.split(size), told.split(size), strict=True))
@@ -204,7 +204,7 @@ def _write(
 
 
 def _tables(folder: Path, name: str, items: Items) -> list[Path]:
-    """A row an item, as text and as arrays."""
+    """Write a row per item, as text and as arrays."""
     labels = {} if items.labels is None else {"labels": items.labels.cpu().numpy()}
     arrays = {score: values.numpy() for score, values in items.scores.items()}
     table, archive = folder / f"{name}.csv", folder / f"{name}.npz"
@@ -224,7 +224,7 @@ def _csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) ->
 
 
 def _picture(items: Items, view: figures.View, path: Path, title: str) -> Path:
-    """The best in a row of originals over one of reconstructions, and so the worst."""
+    """Draw the best items over their reconstructions, then the worst."""
     order = items.scores[items.first].argsort(stable=True)
     columns = min(SHOWN, len(order))
     chosen = torch.cat([order[:columns], order.flip(0)[:columns]])
@@ -244,4 +244,4 @@ def _require_free(paths: Sequence[Path], force: bool) -> None:
     """
     taken = [path for path in paths if path.exists()]
     if taken and not force:
-        raise RunError(f"{taken[0]} is there already: --force replaces it, --output writes elsewhere")
+        raise RunError(f"{taken[0]} exists: --force replaces it, --output writes elsewhere")

@@ -25,7 +25,7 @@ Fakes = Literal["reconstructions", "samples", "both"]
 
 
 class Adversary(Term):
-    """A term with one critic, D, whose logits (B,) say how likely what it sees is to be real.
+    """A term with one critic, D, whose logits (B,) are large for what it takes for real.
 
     Args:
         weight: a number, or a schedule of the optimizer's step.
@@ -40,7 +40,6 @@ class Adversary(Term):
         self.discriminator, self.optimizer = discriminator, optimizer
 
     def build(self, model: Autoencoder) -> None:
-        """Make D, here of latents."""
         self.critic = self.discriminator(model.posterior.latent_dim)
 
     def logits(self, seen: Tensor) -> Tensor:
@@ -49,14 +48,12 @@ class Adversary(Term):
 
     @abstractmethod
     def critic_loss(self, step: Step) -> Tensor:
-        """What D minimizes; no gradient reaches the model."""
+        """The loss of D; no gradient reaches the model."""
 
     def critics(self) -> Critics:
-        """D, as `discriminator`."""
         return {"discriminator": (self.critic, self.optimizer)}
 
     def critic_losses(self, step: Step) -> dict[str, Tensor]:
-        """D's, as `discriminator`."""
         return {"discriminator": self.critic_loss(step)}
 
 
@@ -72,21 +69,17 @@ class DensityRatioTotalCorrelation(Adversary):
     evaluated_as = "gaussian_tc"
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse a posterior that is no product over its dimensions."""
         need_density(model)
         need_independent_dimensions(model)
 
     def forward(self, step: Step) -> Tensor:
-        """Nats, by D as it is."""
         value: Tensor = self.logits(step.z).mean()
         return value
 
     def evaluate(self, step: Step) -> Tensor:
-        """That of the Gaussian with the covariance of q(z)."""
         return moment_matched_total_correlation(step.q)
 
     def critic_loss(self, step: Step) -> Tensor:
-        """The cross-entropy of telling z from its permutations."""
         z = step.z.detach()
         return discriminator_loss(self.logits, z, permuted(z))
 
@@ -94,38 +87,31 @@ class DensityRatioTotalCorrelation(Adversary):
 class LatentAdversary(Adversary):
     """E_q[-log D(z)], D the probability that z is a sample of p(z) rather than of q(z) (Makhzani et al. 2015).
 
-    The paper's two phases for the autoencoder are one step here. An evaluation takes the MMD between z and p(z).
+    The paper trains the autoencoder in two phases; here they are one step. An evaluation takes the MMD of z and p(z).
     """
 
     uses_prior = True
     evaluated_as = "mmd"
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse a model without a prior to draw samples of, or with one that it would not train."""
         need_prior(model)
         assert model.prior is not None
         if any(True for _ in model.prior.parameters()):
-            raise UnsuitableError(
-                "it brings the posterior to the prior, and would not train {} itself",
-                model.prior,
-                fits=[StandardNormal],
-            )
+            message = "it brings the posterior to the prior, and would not train {} itself"
+            raise UnsuitableError(message, model.prior, fits=[StandardNormal])
 
     def forward(self, step: Step) -> Tensor:
-        """-log D(z), the mean over the batch."""
         return F.softplus(-self.logits(step.z)).mean()
 
     def evaluate(self, step: Step) -> Tensor:
-        """The unbiased MMD^2, of the kernels that the term mmd has by default."""
         return mmd_to_prior(step)
 
     def critic_loss(self, step: Step) -> Tensor:
-        """The cross-entropy of telling samples of p(z) from z."""
         return discriminator_loss(self.logits, step.sample_prior(), step.z.detach())
 
 
 class ImageAdversary(Adversary):
-    """What a critic of images has the decoder minimize, D > 0 for images that it takes for real.
+    """The decoder's loss against a critic of images, D > 0 for images that it takes for real.
 
     `non_saturating`: -log sigmoid(D(x')) (Goodfellow et al. 2014); `hinge`: -D(x') (Lim & Ye 2017). The critic's own
     loss is the cross-entropy, or relu(1 - D(x)) + relu(1 + D(x')), plus r1 / 2 |dD(x)/dx|^2 (Mescheder et al. 2018,
@@ -136,9 +122,6 @@ class ImageAdversary(Adversary):
     term and those after it, A this term: both then pull the decoder's output alike (Esser et al. 2021, equation 7).
 
     Args:
-        weight: a number, or a schedule of the optimizer's step.
-        discriminator: shape (C, H, W) -> D.
-        optimizer: D's parameters -> their optimizer.
         loss: `non_saturating` or `hinge`.
         fakes: x': the means of p(x|z) at `reconstructions`' z, at `samples` of the prior, or `both`.
         r1: weight of the gradient penalty; 0 for none.
@@ -165,16 +148,13 @@ class ImageAdversary(Adversary):
         self.start, self.adaptive = start, adaptive
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse data that are no images, and samples of a model without a prior."""
         if len(model.likelihood.shape) != 3:
-            raise UnsuitableError(
-                f"its critic sees images (C, H, W), and the data have the shape {model.likelihood.shape}"
-            )
+            shape = model.likelihood.shape
+            raise UnsuitableError(f"its critic sees images (C, H, W), and the data have the shape {shape}")
         if self.fakes != "reconstructions":
             need_prior(model)
 
     def build(self, model: Autoencoder) -> None:
-        """D of images; refuse one with which R1 would not be of each image by itself."""
         self.critic = self.discriminator(model.likelihood.shape)
         if self.r1 > 0:
             instead = "r1=0, or a critic with normalization=layer or group"
@@ -191,7 +171,6 @@ class ImageAdversary(Adversary):
         return images
 
     def forward(self, step: Step) -> Tensor:
-        """The mean over the batch."""
         if step.number < self.start:
             return step.x.new_zeros(())
         logits = [self.logits(x) for x in self.made(step)]
@@ -210,25 +189,24 @@ class ImageAdversary(Adversary):
         return adapted
 
     def evaluate(self, step: Step) -> None:
-        """Nothing: a critic's opinion cannot be compared with that of another step."""
+        """Leave it out: a critic's value at one step cannot be compared with that at another."""
 
     def critic_loss(self, step: Step) -> Tensor:
-        """The mean over the batch."""
         if step.number < self.start:  # a gradient of zero, with which the critic stays as it is
             return 0 * torch.stack([weight.sum() for weight in self.critic.parameters()]).sum()
         with torch.no_grad():
             made = [image.detach() for image in self.made(step)]  # those of the step are part of its graph
         x = step.x.detach().requires_grad_(self.r1 > 0)
         real, fakes = self.logits(x), [self.logits(image) for image in made]
-        loss = torch.stack([self._doubt(-real), *map(self._doubt, fakes)]).sum(0)
+        loss = torch.stack([self._critic_loss_of_fakes(-real), *map(self._critic_loss_of_fakes, fakes)]).sum(0)
         if self.r1 > 0:
             of_image = real.reshape(len(real), -1).mean(1)
             (gradient,) = torch.autograd.grad(of_image.sum(), x, create_graph=True)
             return loss.mean() + self.r1 / 2 * gradient.square().flatten(1).sum(1).mean()
         return loss.mean()
 
-    def _doubt(self, logits: Tensor) -> Tensor:
-        """What the critic minimizes of fakes, and of real images with the other sign."""
+    def _critic_loss_of_fakes(self, logits: Tensor) -> Tensor:
+        """The critic's loss of fakes; that of real images is the same of -logits."""
         return F.softplus(logits) if self.loss == "non_saturating" else F.relu(1 + logits)
 
 
@@ -239,7 +217,6 @@ class CriticFeatures(Term):
     evaluation leaves it out.
 
     Args:
-        weight: a number, or a schedule of the optimizer's step.
         adversary: the name of the other term.
     """
 
@@ -249,31 +226,26 @@ class CriticFeatures(Term):
         self._features: Callable[[Tensor], Tensor] | None = None
 
     def bind(self, terms: Mapping[str, Term]) -> None:
-        """Take the other term's critic."""
         other = terms.get(self.adversary)
         if not (isinstance(other, ImageAdversary) and isinstance(other.critic, FeatureCritic)):
-            raise UnsuitableError(
-                "it needs the features of a critic of images, and no term {} has such a critic",
-                self.adversary,
-                fits=[ImageAdversary],
-            )
+            message = "it needs the features of a critic of images, and no term {} has such a critic"
+            raise UnsuitableError(message, self.adversary, fits=[ImageAdversary])
         self._features = other.critic.features
 
     def forward(self, step: Step) -> Tensor:
-        """The mean over the batch."""
         assert self._features is not None
         difference = in_full(self._features(step.x)) - in_full(self._features(step.p_x.mean))
         return difference.square().flatten(1).sum(1).mean() / 2
 
     def evaluate(self, step: Step) -> None:
-        """Nothing: the features of one step cannot be compared with those of another."""
+        """Leave it out: the features of one step cannot be compared with those of another."""
 
 
 def discriminator_loss(discriminator: Callable[[Tensor], Tensor], positive: Tensor, negative: Tensor) -> Tensor:
-    """-(log D(positive) + log(1 - D(negative))) / 2 in nats, the batch's mean: log 2 for one that cannot tell."""
+    """-(log D(positive) + log(1 - D(negative))) / 2 in nats, the batch's mean: log 2 for one that guesses."""
     return (F.softplus(-discriminator(positive)) + F.softplus(discriminator(negative))).mean() / 2
 
 
 def permuted(z: Tensor) -> Tensor:
-    """Each dimension of z (B, Z) in an order over the batch of its own (Kim & Mnih 2018, algorithm 1)."""
+    """Permute each dimension of z (B, Z) over the batch by itself (Kim & Mnih 2018, algorithm 1)."""
     return z.gather(0, torch.rand_like(z).argsort(0))

@@ -33,7 +33,7 @@ class KL(Term):
 
     Args:
         weight: beta.
-        free_bits: nats that each latent dimension may carry without being pushed: the loss then takes
+        free_bits: nats that each latent dimension may carry without a penalty: the loss then takes
             sum_j max(free_bits, mean over the batch of KL_j) (Kingma et al. 2016, section 7).
         capacity: C in nats, a number or a schedule: the loss then takes |KL - C|, with the KL's mean over the batch
             (Burgess et al. 2018, equation 8).
@@ -60,7 +60,6 @@ class KL(Term):
         self.couples_images = free_bits > 0 or capacity is not None
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse a model whose KL is infinite, has nothing to be taken against, or cannot be taken so."""
         need_density(model)
         if self.kl == "monte_carlo":
             need_density_of_samples(model)
@@ -71,11 +70,9 @@ class KL(Term):
             need_independent_dimensions(model)
 
     def forward(self, step: Step) -> Tensor:
-        """Nats, the mean over the batch."""
         return step.kl_per_dimension.sum() if self.free_bits > 0 else step.kl(self.kl)
 
     def contribution(self, step: Step, value: Tensor) -> Tensor:
-        """The KL, or what free bits and capacity make of it, times the weight."""
         if self.free_bits > 0 and step.training:
             value = step.kl_per_dimension.clamp(min=self.free_bits).sum()
         elif self.capacity is not None:
@@ -105,24 +102,21 @@ class TotalCorrelation(Term):
         self.estimator = estimator
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse a posterior that is no product over its dimensions."""
         need_independent_dimensions(model)
 
     def forward(self, step: Step) -> Tensor:
-        """Nats."""
         return total_correlation(step.q, step.z, images=step.dataset_size, estimator=self.estimator)
 
     def evaluate(self, step: Step) -> Tensor:
-        """That of the Gaussian with the covariance of q(z)."""
         return moment_matched_total_correlation(step.q)
 
 
 class MMD(Term):
     """The maximum mean discrepancy between q(z) and p(z) (WAE-MMD, Tolstikhin et al. 2018, algorithm 2; no nats).
 
-    MMD^2 = E k(z, z') + E k(p, p') - 2 E k(z, p), from as many samples of the prior as there are images. The kernel is
-    a sum over `scales`, c = 2 Z scale: c / (c + d^2) (`imq`) or exp(-d^2 / c) (`rbf`), d the distance. 2 Z is the
-    mean squared distance between two samples of N(0, I).
+    MMD^2 = E k(z, z') + E k(p, p') - 2 E k(z, p), from as many samples of the prior as there are images, unbiased, so
+    that it may be below zero. The kernel is a sum over `scales`, c = 2 Z scale: c / (c + d^2) (`imq`) or
+    exp(-d^2 / c) (`rbf`), d the distance. 2 Z is the mean squared distance between two samples of N(0, I).
 
     Args:
         weight: lambda; for a WAE whose cost is the squared error and loss=mse, lambda / (2 loss.scale^2).
@@ -144,18 +138,13 @@ class MMD(Term):
         self.kernel, self.scales = kernel, scales or list(SCALES)
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse a model without a prior to sample from, or with one that samples do not train."""
         need_prior(model)
         assert model.prior is not None
         if any(True for _ in model.prior.parameters()) and not model.prior().has_rsample:
-            raise UnsuitableError(
-                "it knows the prior by its samples, and those of {} pass no gradients to it",
-                model.prior,
-                fits=[StandardNormal],
-            )
+            message = "it knows the prior by its samples, and those of {} pass no gradients to it"
+            raise UnsuitableError(message, model.prior, fits=[StandardNormal])
 
     def forward(self, step: Step) -> Tensor:
-        """The unbiased estimate, which may be below zero."""
         return mmd_to_prior(step, self.kernel, self.scales)
 
 
@@ -189,7 +178,7 @@ def total_correlation(
         estimator: `stratified` or `weighted`.
 
     Raises:
-        ValueError: q is no product over the dimensions of z.
+        ValueError: q is not a product over the dimensions of z.
     """
     if not isinstance(q, Independent):
         raise ValueError("the total correlation needs a posterior that is a product over its dimensions")
@@ -217,7 +206,7 @@ def moment_matched_total_correlation(q: Distribution) -> Tensor:
     sum_{i<j} r_i r_j / (2 B) with r_j = var(means_j) / C_jj, is taken off. What is left of the bias grows where images
     are not many times the dimensions: for 20 independent ones at 32 nats it is 0.001, 0.07, 0.32 and 2.3 nats of 1,000,
     100, 50 and 20 images.
-    Correlation that is not linear is not seen.
+    Nonlinear dependence is not measured.
 
     Args:
         q: posteriors with independent dimensions, batch (B,), event (Z,).

@@ -4,8 +4,8 @@ All are averages of log-means of the weights w = p(x|z) p(z) / q(z|x), z ~ q(z|x
 are means over the samples, so that their sum is the negative Monte Carlo ELBO.
 
 The doubly reparameterized gradient (Tucker et al. 2019) has the same mean as the plain one and, of many
-samples, a better signal: what the encoder and posterior get through z is weighted by the square of each sample's share
-of the weights, and the score of q, whose mean is zero, is left out.
+samples, a better signal: the gradient of encoder and posterior through z is weighted by the square of each sample's
+share of the weights, and the score of q, whose mean is zero, is left out.
 """
 
 import math
@@ -27,11 +27,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Shares(NamedTuple):
-    """How much the gradient of each sample counts in that of a bound, (m, k, B) each."""
+    """The weight of each sample's gradient in that of a bound, (m, k, B) each."""
 
-    of_decoder: Tensor  # that of log p(x|z) + log p(z) at fixed z
-    through_z: Tensor  # what log w gets through z
-    of_posterior: Tensor | None = None  # that of -log q(z|x) at fixed z; None leaves it out
+    of_decoder: Tensor  # of log p(x|z) + log p(z) at fixed z
+    through_z: Tensor  # of log w through z
+    of_posterior: Tensor | None = None  # of -log q(z|x) at fixed z; None leaves it out
 
 
 class ImportanceBound(Objective):
@@ -39,15 +39,16 @@ class ImportanceBound(Objective):
 
     Args:
         samples: k.
-        gradient: of what encodes; see the top of the file.
+        gradient: how the encoder's gradient is estimated; see the top of the file.
     """
 
     groups = 1
+    always_apart = False  # weighs the gradient of each sample by itself with either estimator
 
     def __init__(self, *, samples: Samples, gradient: Gradient = "reparameterized") -> None:
         super().__init__()
         self.samples, self.gradient = samples, gradient
-        self.apart = gradient == "doubly_reparameterized"  # takes the gradient of each sample by itself
+        self.apart = self.always_apart or gradient == "doubly_reparameterized"
 
     @abstractmethod
     def bound(self, log_weight: Tensor) -> Tensor:
@@ -55,10 +56,9 @@ class ImportanceBound(Objective):
 
     @abstractmethod
     def shares(self, log_weight: Tensor) -> Shares:
-        """The gradient of each sample, taken by itself, in that of L."""
+        """The weights of the samples' gradients in that of L."""
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse a model without densities or, with samples taken apart, one where that cannot be done."""
         with concerning(self):
             need_density(model)
             need_density_of_samples(model)
@@ -66,7 +66,6 @@ class ImportanceBound(Objective):
                 need_differentiable_density(model)
 
     def forward(self, step: Step) -> Terms:
-        """`loss`, `reconstruction` and `kl`."""
         z = step.q.rsample(torch.Size([self.groups, self.samples]))  # (m, k, B, Z)
         apart = self.apart and torch.is_grad_enabled()
         at = z.detach().requires_grad_() if apart else z
@@ -93,11 +92,9 @@ class IWAE(ImportanceBound):
     """
 
     def bound(self, log_weight: Tensor) -> Tensor:
-        """Log of the mean weight; with several groups, the mean of theirs."""
         return _log_mean(log_weight, 1).mean(0)
 
     def shares(self, log_weight: Tensor) -> Shares:
-        """Each sample's share of its group's weights, and its square."""
         share = log_weight.softmax(1)
         return Shares(share / self.groups, share.square() / self.groups)
 
@@ -108,9 +105,7 @@ class MIWAE(IWAE):
     With groups 1 it is IWAE's loss, with samples 1 the ELBO's of m samples.
 
     Args:
-        samples: k.
-        groups: m.
-        gradient: see `ImportanceBound`.
+        groups: m; the others are those of `ImportanceBound`.
     """
 
     def __init__(self, *, samples: Samples, groups: Samples, gradient: Gradient = "reparameterized") -> None:
@@ -122,9 +117,7 @@ class CIWAE(IWAE):
     """loss = -(elbo_share * ELBO + (1 - elbo_share) * log 1/k sum_i w_i) (Rainforth et al. 2018).
 
     Args:
-        samples: k, of both bounds.
-        elbo_share: beta: 0 gives IWAE, 1 the ELBO of k samples.
-        gradient: see `ImportanceBound`.
+        elbo_share: beta: 0 gives IWAE, 1 the ELBO of k samples; the others are those of `ImportanceBound`.
     """
 
     def __init__(self, *, samples: Samples, elbo_share: Share = 0.5, gradient: Gradient = "reparameterized") -> None:
@@ -132,37 +125,26 @@ class CIWAE(IWAE):
         self.elbo_share = elbo_share
 
     def bound(self, log_weight: Tensor) -> Tensor:
-        """Between IWAE's and the ELBO."""
         return self.elbo_share * log_weight.mean((0, 1)) + (1 - self.elbo_share) * super().bound(log_weight)
 
     def shares(self, log_weight: Tensor) -> Shares:
-        """Between IWAE's and 1/k."""
         even, (share, square, _) = self.elbo_share / self.samples, super().shares(log_weight)
         return Shares(even + (1 - self.elbo_share) * share, even + (1 - self.elbo_share) * square)
 
 
-class PIWAE(ImportanceBound):
-    """IWAE's loss of all m k samples for what decodes, MIWAE's of m groups of k for what encodes.
+class PIWAE(MIWAE):
+    """IWAE's loss of all m k samples for the decoder, MIWAE's of m groups of k for the encoder.
 
-    (Rainforth et al. 2018.) The loss that is reported is IWAE's. What encodes is what acts through z and
-    through q(z|x), what decodes is what acts through p(x|z) and p(z) at a given z.
-
-    Args:
-        samples: k.
-        groups: m.
-        gradient: see `ImportanceBound`.
+    (Rainforth et al. 2018.) The reported loss is IWAE's. The encoder stands for all that acts through z and q(z|x), the
+    decoder for all that acts through p(x|z) and p(z) at a given z.
     """
 
-    def __init__(self, *, samples: Samples, groups: Samples, gradient: Gradient = "reparameterized") -> None:
-        super().__init__(samples=samples, gradient=gradient)
-        self.groups, self.apart = groups, True
+    always_apart = True
 
     def bound(self, log_weight: Tensor) -> Tensor:
-        """Log of the mean weight of all samples."""
         return _log_mean(log_weight.flatten(0, 1), 0)
 
     def shares(self, log_weight: Tensor) -> Shares:
-        """Of all weights for what decodes, of a group's for what encodes."""
         of_all, of_group = log_weight.flatten(0, 1).softmax(0).view_as(log_weight), log_weight.softmax(1)
         if self.gradient == "doubly_reparameterized":
             return Shares(of_all, of_group.square() / self.groups)

@@ -1,4 +1,4 @@
-"""What a model must have for a term or a bound, said before training starts."""
+"""Requirements of terms and bounds on a model, checked before training starts."""
 
 import copy
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ PRIORS: dict[Space, type] = {
 
 @contextmanager
 def concerning(what: object) -> Iterator[None]:
-    """Have what is refused name the objective or term that refuses it."""
+    """Name the objective or term that refuses a model in the error."""
     try:
         yield
     except UnsuitableError as error:
@@ -35,11 +35,8 @@ def need_density(model: Autoencoder) -> None:
     if not model.posterior.has_density:
         codes = isinstance(model.posterior, CodePosterior)
         other = "codes are trained by vector_quantization" if codes else "a plain autoencoder by reconstruction alone"
-        raise UnsuitableError(
-            f"{{}} has no density q(z|x), so its KL divergence to a prior is infinite ({other})",
-            model.posterior,
-            fits=[Gaussian],
-        )
+        message = f"{{}} has no density q(z|x), so its KL divergence to a prior is infinite ({other})"
+        raise UnsuitableError(message, model.posterior, fits=[Gaussian])
     need_prior(model)
 
 
@@ -48,12 +45,8 @@ def need_prior(model: Autoencoder) -> None:
     if model.prior is None:
         raise UnsuitableError("it needs a prior p(z), and the model has none", fits=[PRIORS[model.space]])
     if model.space != model.prior.space:
-        raise UnsuitableError(
-            f"{{}} is over {model.space} and {{}} over {model.prior.space}",
-            model.posterior,
-            model.prior,
-            fits=[PRIORS[model.space]],
-        )
+        message = f"{{}} is over {model.space} and {{}} over {model.prior.space}"
+        raise UnsuitableError(message, model.posterior, model.prior, fits=[PRIORS[model.space]])
 
 
 def need_closed_form(model: Autoencoder, instead: str) -> None:
@@ -64,22 +57,20 @@ def need_closed_form(model: Autoencoder, instead: str) -> None:
     try:
         kl_divergence(q, p)
     except NotImplementedError as error:
-        raise UnsuitableError(
-            f"the KL divergence of {{}} to {{}} has no closed form: {instead}", model.posterior, model.prior
-        ) from error
+        message = f"the KL divergence of {{}} to {{}} has no closed form: {instead}"
+        raise UnsuitableError(message, model.posterior, model.prior) from error
 
 
 def need_independent_dimensions(model: Autoencoder) -> None:
-    """Refuse a posterior that is no product of densities over the dimensions of z."""
+    """Refuse a posterior that is not a product of densities over the dimensions of z."""
     q, _ = kinds(model)
     if not model.posterior.has_density or (q is not None and not isinstance(q, Independent)):
-        raise UnsuitableError(
-            "it needs the density of each latent dimension, and {} has none", model.posterior, fits=[Gaussian, Laplace]
-        )
+        message = "it needs the density of each latent dimension, and {} has none"
+        raise UnsuitableError(message, model.posterior, fits=[Gaussian, Laplace])
 
 
 def need_density_of_samples(model: Autoencoder) -> None:
-    """Refuse a posterior whose samples are not of the distribution whose `log_prob` they would be weighed by."""
+    """Refuse a posterior whose samples are not distributed as its `log_prob` says."""
     if model.posterior.relaxes_samples:
         raise UnsuitableError(
             "it weighs samples by their probability, and {} relaxes them in training to what has none: take the "
@@ -89,7 +80,7 @@ def need_density_of_samples(model: Autoencoder) -> None:
 
 
 def need_uncoupled(gradient: str, *networks: nn.Module | None, instead: str) -> None:
-    """Refuse to take the `gradient` of each image, or sample, by itself of `networks` that do not keep them apart."""
+    """Refuse `networks` that couple the images or samples of a batch, where each has a `gradient` of its own."""
     for network in networks:
         if network is not None and (coupling := coupling_module(network)) is not None:
             message = f"{gradient} by itself, and {{}} makes it depend on the others of its batch: {instead}"
@@ -99,8 +90,8 @@ def need_uncoupled(gradient: str, *networks: nn.Module | None, instead: str) -> 
 def need_differentiable_density(model: Autoencoder) -> None:
     """Refuse a posterior whose samples are no smooth map of noise, and densities of z that couple samples.
 
-    What makes the posterior of an image depend on the batch, such as batch normalization in the encoder, is the same
-    for all its samples, and does no harm.
+    Batch normalization in the encoder is allowed: it makes the posterior of an image depend on its batch, alike for all
+    of its samples.
     """
     instead = "take the objective iwae with gradient=reparameterized"
     parts = model.decoder, model.likelihood, model.posterior, model.prior
@@ -115,7 +106,7 @@ def need_differentiable_density(model: Autoencoder) -> None:
 
 
 def kinds(model: Autoencoder) -> tuple[Distribution | None, Distribution | None]:
-    """q(z|x) of two images and p(z), without values; None for what there is not, or only with values."""
+    """q(z|x) of two images and p(z) on the meta device; None where there is none, or where a part needs values."""
     try:
         model = copy.deepcopy(model).to("meta").eval()
         x = torch.zeros(2, *model.likelihood.shape, device="meta")

@@ -1,4 +1,4 @@
-"""What is minimized: an objective, and the terms that most of them are sums of.
+"""Objectives, which are minimized, and the terms that most of them are sums of.
 
 One reduction everywhere: sum over the dimensions of an event, mean over the batch, in nats.
 """
@@ -27,17 +27,17 @@ RESERVED = ("loss", "reconstruction", "elbo", "mse")  # names of what is reporte
 class Term(nn.Module, ABC):
     """A summand of a loss: a scalar of a step, times a weight.
 
-    A term may own critics or feature networks, made in `build`, of whatever it looks at: z, x, features.
+    A term may own critics or feature networks of any input (z, x, features), which it makes in `build`.
 
     Args:
         weight: a number, or a schedule of the optimizer's step.
     """
 
-    couples_images: bool = False  # no mean over the images of a batch
-    only_reported: ClassVar[bool] = False  # the loss gets nothing of it
+    couples_images: bool = False  # its value is not a mean over the images of a batch
+    only_reported: ClassVar[bool] = False  # adds nothing to the loss
     uses_prior: ClassVar[bool] = False  # trains or matches p(z)
-    differentiates: ClassVar[Sequence[str]] = ()  # parts of the model whose gradients its value is made of
-    evaluated_as: ClassVar[str | None] = None  # the name of what an evaluation reports, where that is something else
+    differentiates: ClassVar[Sequence[str]] = ()  # parts of the model whose gradients are in its value
+    evaluated_as: ClassVar[str | None] = None  # the name of what an evaluation reports, where it is another quantity
 
     def __init__(self, *, weight: Weight | Schedule = 1.0) -> None:
         super().__init__()
@@ -48,12 +48,12 @@ class Term(nn.Module, ABC):
         """The value in nats, unweighted; None where the model has none."""
 
     def evaluate(self, step: Step) -> Tensor | None:
-        """What stands for it in an evaluation: comparable from one step to another. None leaves it out."""
+        """The value in an evaluation, which has to be comparable across steps; None leaves it out."""
         value: Tensor | None = self(step)
         return value
 
     def contribution(self, step: Step, value: Tensor) -> Tensor:
-        """What the loss gets of a value."""
+        """What a value adds to the loss."""
         return step.weight(self.weight) * value
 
     def requires(self, model: Autoencoder) -> None:
@@ -70,21 +70,21 @@ class Term(nn.Module, ABC):
         """
 
     def bind(self, terms: Mapping[str, "Term"]) -> None:
-        """Take what it needs of the other terms of the loss, which have been built."""
+        """Look up what it needs from the other terms of the loss, which have been built."""
 
     def critics(self) -> Critics:
-        """Networks that are trained against the model, each with what makes its optimizer."""
+        """Networks that are trained against the model, each with its optimizer's factory."""
         return {}
 
     def critic_losses(self, step: Step) -> dict[str, Tensor]:
-        """What each critic minimizes; no gradient reaches the model."""
+        """The loss of each critic; no gradient reaches the model."""
         return {}
 
 
 class Objective(nn.Module, ABC):
     """step -> "loss", which is minimized, and each term by its name, unweighted: scalars in nats.
 
-    `terms` are what it is made of, by name; one of a piece, such as an importance-weighted bound, has none.
+    `terms` are its terms by name; an importance-weighted bound, which is not a sum of terms, has none.
     """
 
     def __init__(self) -> None:
@@ -130,12 +130,12 @@ class Objective(nn.Module, ABC):
                 raise ValueError(f"terms.{name}: {error}") from error
 
     def coupling(self) -> str | None:
-        """The first term that is no mean over the images of a batch, or has a critic that is none."""
+        """The first term that couples the images of a batch, by its value or its critic; None where none does."""
         coupled = (name for name, term in self._named() if term.couples_images or coupling_module(term) is not None)
         return next((f"the term {name}" for name in coupled), None)
 
     def taking_gradients(self) -> str | None:
-        """The first term whose value is made of gradients."""
+        """The first term whose value contains gradients; None where none does."""
         return next((f"the term {name}" for name, term in self._named() if term.differentiates), None)
 
     def weights(self, step: float) -> dict[str, float]:
@@ -158,12 +158,12 @@ class Objective(nn.Module, ABC):
 class SumOfTerms(Objective):
     """loss = reconstruction_weight * E_q[-log p(x|z)] + sum_i w_i(step) T_i, q = q(z|c(x)), c a corruption or nothing.
 
-    An evaluation takes the reconstruction at weight 1, and of a term that depends on a critic what stands for it: a
-    critic's opinion of one step cannot be compared with that of another.
+    An evaluation takes the reconstruction at weight 1, and `Term.evaluate` of each term: a critic's value at one step
+    cannot be compared with that at another.
 
     Args:
-        terms: name -> T_i; null stands for none.
-        corruption: what the encoder's images go through in training (Vincent et al. 2010).
+        terms: name -> T_i; None is left out.
+        corruption: applied to the encoder's images in training (Vincent et al. 2010).
         reconstruction_weight: of -log p(x|z) in training.
 
     Raises:
@@ -189,7 +189,6 @@ class SumOfTerms(Objective):
                 self.terms[name] = term
 
     def forward(self, step: Step) -> Terms:
-        """`loss`, `reconstruction` and every term by its name."""
         if step.training and self.corruption is not None:
             step.seen = self.corruption(step.x)
         loss, values = step.reconstruction, {"reconstruction": step.reconstruction}
@@ -205,18 +204,16 @@ class SumOfTerms(Objective):
         return {"loss": loss, **values}
 
     def _evaluated_as(self, name: str, term: Term, taken: Terms) -> str:
-        """What an evaluation calls a term's value: by its own name, where another has the one that it would take."""
+        """The name of a term's value in an evaluation: its own, where the other name is taken."""
         other = term.evaluated_as
         return name if other is None or other in self.terms or other in taken else other
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse what each term refuses, and a prior or codes that nothing trains."""
         super().requires(model)
         terms = dict(self._named())
         if isinstance(model.posterior, CodePosterior) and not model.posterior.has_density and "commitment" not in terms:
-            raise UnsuitableError(
-                "nothing trains the codes of {}: take the objective vector_quantization", model.posterior
-            )
+            message = "nothing trains the codes of {}: take the objective vector_quantization"
+            raise UnsuitableError(message, model.posterior)
         if model.prior is not None and not any(term.uses_prior for term in terms.values()):
             raise UnsuitableError(
                 f"no term ({', '.join(terms) or 'there is none'}) trains {{}} or anything against it: add one that "

@@ -1,4 +1,4 @@
-"""Terms that look at codes, weights or derivatives, and at no prior."""
+"""Penalties on codes, weights and derivatives, which need no prior."""
 
 import math
 from collections.abc import Callable
@@ -53,7 +53,6 @@ class DIP(Term):
         self.diagonal, self.covariance = diagonal, covariance
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse a posterior whose covariance is not known, where it is needed."""
         q, _ = kinds(model)
         try:
             _ = q.variance if self.covariance == "samples" and q is not None else None
@@ -64,7 +63,6 @@ class DIP(Term):
             ) from error
 
     def forward(self, step: Step) -> Tensor:
-        """The penalty on the covariance of this batch."""
         q = step.q
         centred = q.mean - q.mean.mean(0)  # (B, Z)
         with full_precision(centred):
@@ -81,7 +79,6 @@ class CodeNorm(Term):
     """|z|^2 / 2, the mean over the batch: keeps a deterministic code near 0 (RAE, Ghosh et al. 2020)."""
 
     def forward(self, step: Step) -> Tensor:
-        """The penalty."""
         return step.z.square().sum(-1).mean() / 2
 
 
@@ -89,12 +86,10 @@ class DecoderNorm(Term):
     """|theta|^2, theta the decoder's weights and biases (RAE-L2, Ghosh et al. 2020, section 3.1)."""
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse a decoder without weights."""
         if not any(True for _ in model.decoder.parameters()):
             raise UnsuitableError("{} has no weights", model.decoder)
 
     def forward(self, step: Step) -> Tensor:
-        """The penalty."""
         return torch.stack([weights.square().sum() for weights in step.model.decoder.parameters()]).sum()
 
 
@@ -104,7 +99,6 @@ class DecoderJacobian(Term):
     differentiates = ("decoder", "likelihood")
 
     def forward(self, step: Step) -> Tensor:
-        """The penalty, the mean over the batch."""
         return jacobian_norm(lambda at: step.model.decode(at, step.y).mean, step.z).mean()
 
 
@@ -114,7 +108,6 @@ class EncoderJacobian(Term):
     differentiates = ("encoder", "posterior")
 
     def forward(self, step: Step) -> Tensor:
-        """The penalty, the mean over the batch."""
         return jacobian_norm(lambda at: step.model.encode(at, step.y).mean, step.seen).mean()
 
 
@@ -123,7 +116,7 @@ class Sparsity(Term):
 
     Args:
         weight: beta.
-        rate: rho, how active a unit is to be on average.
+        rate: rho, the target mean activation of a unit.
     """
 
     couples_images = True
@@ -133,17 +126,12 @@ class Sparsity(Term):
         self.rate = rate
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse codes that are not between 0 and 1."""
         posterior = model.posterior
         if not (isinstance(posterior, Deterministic) and isinstance(posterior.activation, nn.Sigmoid)):
-            raise UnsuitableError(
-                "it needs codes between 0 and 1, and those of {} are not: those of {} with activation=sigmoid are",
-                posterior,
-                Deterministic,
-            )
+            message = "it needs codes between 0 and 1, and those of {} are not: those of {} with activation=sigmoid are"
+            raise UnsuitableError(message, posterior, Deterministic)
 
     def forward(self, step: Step) -> Tensor:
-        """Nats."""
         z = step.z
         tiny = torch.finfo(z.dtype).eps
         active = z.mean(0).clamp(tiny, 1 - tiny)  # (Z,)
@@ -155,26 +143,19 @@ class Sparsity(Term):
 class Commitment(Term):
     """|e - sg(z)|^2, e what the encoder gives, z its codes, sg without gradient (van den Oord et al. 2017, equation 3).
 
-    Squares are summed over all codes of an image. The loss gets |sg(e) - z|^2 as well, which trains a codebook by
-    gradients; one that moves by averages has no such term, one that is not learned neither.
-
-    Args:
-        weight: of the commitment.
+    Squares are summed over all codes of an image. A codebook that is trained by gradients adds |sg(e) - z|^2 to the
+    loss; one that follows moving averages, or is not learned, adds nothing.
     """
 
     def requires(self, model: Autoencoder) -> None:
-        """Refuse a posterior that does not quantize."""
         if not isinstance(model.posterior, CodePosterior) or model.posterior.has_density:
-            raise UnsuitableError(
-                "it needs codes, and {} has none", model.posterior, fits=[VectorQuantizer, FiniteScalarQuantizer]
-            )
+            fits = [VectorQuantizer, FiniteScalarQuantizer]
+            raise UnsuitableError("it needs codes, and {} has none", model.posterior, fits=fits)
 
     def forward(self, step: Step) -> Tensor:
-        """The mean over the batch."""
         return _codes(step).commitment.mean()
 
     def contribution(self, step: Step, value: Tensor) -> Tensor:
-        """With the codebook's own error."""
         weighted, error = super().contribution(step, value), _codes(step).codebook_error
         return weighted if error is None else weighted + error.mean()
 
@@ -220,7 +201,7 @@ class CodeEntropy(Term):
 
 
 class CodeUse(Term):
-    """The perplexity of a batch's codes: exp(entropy) of how often each occurs, K if all do alike. Only reported.
+    """The perplexity of a batch's codes: exp(entropy) of their frequencies, K if they are uniform. Only reported.
 
     Codes of several codebooks are different codes.
     """
@@ -228,7 +209,6 @@ class CodeUse(Term):
     only_reported = True
 
     def forward(self, step: Step) -> Tensor:
-        """The perplexity."""
         return perplexity(_codes(step).numbers)
 
 
@@ -239,7 +219,6 @@ class CodeLength(Term):
     only_reported = True
 
     def forward(self, step: Step) -> Tensor | None:
-        """Nats."""
         return kl_divergence(_codes(step), step.p_z).mean() if step.model.prior is not None else None
 
 
@@ -249,7 +228,7 @@ def jacobian_norm(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     |J^T v|^2 with one vector v of random signs an input, whose expectation is the sum of the squares of J. Of all v
     with independent entries, signs have the least variance: 2 sum_{i != j} (J J^T)_ij^2 where v ~ N(0, I) has
     2 sum_ij (J J^T)_ij^2 (Hutchinson 1990). It costs one backward pass instead of as many as the function has outputs.
-    It passes gradients on to what `function` is made of, and to `at`, where there are any to pass.
+    Gradients flow on to the parameters of `function` and to `at`, where gradients are enabled.
     """
     training = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
@@ -266,7 +245,7 @@ def binary_entropy(logits: Tensor) -> Tensor:
 
 
 def perplexity(indices: Tensor) -> Tensor:
-    """exp(entropy) of how often each code occurs. Takes no memory for codes that do not occur."""
+    """exp(entropy) of the frequencies of the codes. Memory grows with the codes that occur, not with the codebook."""
     ordered = indices.flatten().sort().values
     counts = torch.searchsorted(ordered, ordered, right=True) - torch.searchsorted(ordered, ordered)  # of each one's
     return (math.log(len(ordered)) - counts.to(torch.get_default_dtype()).log().mean()).exp()

@@ -1,4 +1,4 @@
-"""What all terms of a loss look at, computed once."""
+"""A batch under a model: what all terms of a loss share, computed once."""
 
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
@@ -36,7 +36,7 @@ class Step:
     dataset_size: int | None = None
 
     def __post_init__(self) -> None:
-        """Have the encoder see the images; training may put a corruption of them in their place."""
+        """Give the encoder the images themselves; in training an objective may replace them by a corruption."""
         self.seen = self.x
         self.loss_before = self.x.new_zeros(())  # the loss without the term that is asked for its contribution, so far
 
@@ -63,7 +63,7 @@ class Step:
     def sample_prior(self) -> Tensor:
         """Samples of p(z), as many as images, (B, Z).
 
-        Those of N(0, I) do not depend on the number of processes that share the batch, those of other priors do.
+        Samples of N(0, I) do not depend on how many processes share the batch, those of other priors do.
         """
         if isinstance(self.model.prior, StandardNormal):
             return standard_normal_like(self.model.prior.zero.expand(len(self.x), -1))

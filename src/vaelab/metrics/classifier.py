@@ -60,7 +60,7 @@ class Classifier(nn.Module):
 
 
 class Trained(NamedTuple):
-    """A classifier and the share of test images that it gets right, of validation or training ones without any."""
+    """A classifier and its accuracy on test images, or else on validation or training images."""
 
     network: Classifier
     accuracy: float
@@ -147,7 +147,7 @@ def _identity(train: Images) -> str:
 
 
 def _folders(subject: Subject) -> list[Path]:
-    """Where a classifier is looked for and kept: beside the data, else in the cache folder."""
+    """Return the folders of kept classifiers: beside the data, else in the cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "vaelab")
     root = getattr(subject.data, "root", None)
     return [Path(root), cache] if root is not None and Path(root).is_dir() else [cache]

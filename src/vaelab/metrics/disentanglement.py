@@ -1,4 +1,4 @@
-"""How well each factor is told by one dimension of the codes: DCI, SAP, explicitness, FactorVAE and beta-VAE scores.
+"""Disentanglement scores: DCI, SAP, explicitness, FactorVAE and beta-VAE.
 
 Protocols are those of disentanglement_lib (Locatello et al. 2019), over codes (N, Z) and factors (N, F) of one set of
 images. Images that share a factor are found in the set, where that library renders new ones.
@@ -89,7 +89,7 @@ def dci_lasso(sets: Halves) -> DCI:
 
 
 def sap(sets: Halves) -> float:
-    """Separated attribute predictability: how much better the best dimension tells a factor than the second.
+    """Separated attribute predictability: by how much the best dimension predicts a factor better than the second.
 
     The mean over factors of the difference of the test accuracies of linear support vector machines (C = 0.01, classes
     weighted by their frequency), one for each single dimension (Kumar et al. 2018).
@@ -100,7 +100,7 @@ def sap(sets: Halves) -> float:
     from sklearn.svm import LinearSVC
 
     if sets.codes.shape[1] < 2:
-        raise ValueError("a gap between dimensions takes 2 or more")
+        raise ValueError("a gap between dimensions needs 2 or more")
     gaps = []
     with single_threaded():
         for v, test_v in zip(sets.factors.T, sets.test_factors.T, strict=True):
@@ -114,7 +114,7 @@ def sap(sets: Halves) -> float:
 
 
 def explicitness(sets: Halves) -> float:
-    """How well a linear classifier tells each value of each factor, 2 AUROC - 1: 1 is perfect, 0 chance.
+    """Accuracy of a linear classifier for each value of each factor, 2 AUROC - 1: 1 = perfect, 0 = chance.
 
     The mean over the values of a factor, then over factors, of logistic regressions of one value against all others, on
     standardised codes of the test set (Ridgeway & Mozer 2018). Values that the test set does not have
@@ -141,7 +141,7 @@ def explicitness(sets: Halves) -> float:
 
 
 def factor_vae_score(codes: Tensor, factors: Tensor, seed: int) -> float:
-    """Accuracy of a majority vote that tells the factor which images share from the dimension that varies least.
+    """Accuracy of a majority vote that predicts the shared factor of images from the dimension that varies least.
 
     A vote: draw a factor and a value of it, 64 images that have this value, and take the dimension with the smallest
     variance relative to that over all images. 10,000 votes say which factor each dimension stands for, 5,000 others
@@ -170,7 +170,7 @@ def factor_vae_score(codes: Tensor, factors: Tensor, seed: int) -> float:
 
 
 def beta_vae_score(codes: Tensor, factors: Tensor, seed: int) -> float:
-    """Accuracy of a logistic regression that tells the factor which pairs of images share.
+    """Accuracy of a logistic regression that predicts the shared factor of pairs of images.
 
     It sees the mean of |z_a - z_b| over 64 pairs, whose two images have the same value of that factor; 10,000 such
     means to train on, 5,000 to be tested on (Higgins et al. 2017). Chance is 1 / F.

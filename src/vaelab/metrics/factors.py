@@ -1,4 +1,4 @@
-"""How codes tell the factors of variation that images were made from."""
+"""Disentanglement: information in codes about factors of variation."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -82,7 +82,7 @@ def codes_and_factors(subject: Subject, most: int) -> tuple[torch.Tensor, torch.
     for name, of_factor in zip(subject.data.factors, known.T, strict=True):
         if len(torch.unique(of_factor)) < 2:
             raise RunError(
-                f"the factor {name} has one value, {of_factor[0].item()}, in {len(known)} images: nothing can be told "
-                "about it; give it two values or more, or data where it varies"
+                f"the factor {name} has one value, {of_factor[0].item()}, in {len(known)} images, so it has no "
+                "information; give it two values or more, or data where it varies"
             )
     return subject.codes(chosen, "codes"), values

@@ -1,4 +1,4 @@
-"""Feature spaces that images are compared in: pixels, a classifier's, Inception's, or a network of one's own."""
+"""Feature spaces to compare images in: pixels, a classifier's, Inception's, or the user's own network."""
 
 import importlib.util
 import inspect
@@ -18,7 +18,7 @@ Network = Callable[[Tensor], Tensor]
 
 
 class FeatureSpace(NamedTuple):
-    """Images (B, *event) -> features (B, D), float32: the network, its name and what is to be said of it."""
+    """Images (B, *event) -> features (B, D), float32: the network, its name and details."""
 
     name: str
     network: Network
@@ -47,7 +47,7 @@ def feature_space(name: str, subject: Subject) -> FeatureSpace:
         return FeatureSpace(name, lambda images: images.flatten(1), {})
     elif name == "classifier":
         if reason := subject.why_not("labels"):
-            raise RunError(f"features classifier: {reason} to train one on; pixels takes none")
+            raise RunError(f"features classifier: {reason} to train one on; pixels needs none")
         trained = trained_classifier(subject)
         return FeatureSpace(name, trained.features, {"accuracy": trained.accuracy})
     elif name == "inception":
@@ -65,7 +65,7 @@ def feature_space(name: str, subject: Subject) -> FeatureSpace:
         raise RunError(f"features {name}: takes no images of shape {shape}: {first}") from error
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 2 or not found.is_floating_point():
         what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise RunError(f"features {name}: gives {what} for 2 images: features are (2, D), floats")
+        raise RunError(f"features {name}: returns {what} for 2 images; features should be floats of shape (2, D)")
     return FeatureSpace(short, network, details)
 
 
@@ -111,7 +111,7 @@ def _inception() -> nn.Module:
 
 
 def _own(name: str, trust: Sequence[str]) -> nn.Module:
-    """The module that FILE.py:NAME means: a torch.nn.Module, or what a class or function of no arguments makes.
+    """Load the module FILE.py:NAME: a torch.nn.Module, or a class or function without arguments that makes one.
 
     Raises:
         RunError: the file is not trusted, or it holds no such module.
@@ -119,7 +119,7 @@ def _own(name: str, trust: Sequence[str]) -> nn.Module:
     file, _, attribute = name.rpartition(":")
     path = Path(file)
     if not ({file, path.name, path.stem} & set(trust)):
-        raise RunError(f"features {name}: its code would run: --trust {file} says that it may")
+        raise RunError(f"features {name}: its code would run: allow it with --trust {file}")
     if path.suffix != ".py" or not path.is_file():
         raise RunError(f"features {name}: there is no Python file {file}; write FILE.py:NAME")
     try:
@@ -135,6 +135,6 @@ def _own(name: str, trust: Sequence[str]) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise RunError(
             f"features {name}: {attribute} is a {type(made).__name__}: name a torch.nn.Module, or a class or function "
-            "that makes one of no arguments"
+            "without arguments that makes one"
         )
     return made

@@ -1,4 +1,4 @@
-"""The Frechet distance between two sets of features, from moments that are taken in batch by batch."""
+"""The Frechet distance between two sets of features, from moments that are accumulated batch by batch."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ class Moments:
         self.scatter = torch.zeros(())  # sum of (x - mean)(x - mean)^T
 
     def add(self, rows: Tensor) -> None:
-        """Take in more rows (B, D)."""
+        """Add rows (B, D)."""
         rows = rows.double()
         other = Moments()
         other.count, other.mean = len(rows), rows.mean(0)
@@ -78,7 +78,7 @@ def frechet_distance(first: Moments, second: Moments) -> float:
 
 
 def too_few(images: int, features: int) -> str:
-    """That a covariance would be singular."""
+    """Raised where a covariance would be singular."""
     return f"{images} images are too few for a covariance of {features} features: it takes more images than features"
 
 

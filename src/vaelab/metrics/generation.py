@@ -1,4 +1,4 @@
-"""How alike generated and real images are, in a feature space."""
+"""Compare generated and real images in a feature space."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ Amount = Annotated[int, Field(ge=2)]
 
 
 class Seen:
-    """Features of one set of images, a batch at a time: moments of its two halves, and up to 10,000 rows."""
+    """Features of one set of images, added batch by batch: moments of its two halves, and up to 10,000 rows."""
 
     def __init__(self) -> None:
         self.halves = Moments(), Moments()
@@ -31,7 +31,7 @@ class Seen:
         self._kept = 0
 
     def add(self, features: Tensor) -> None:
-        """Take in features (B, D); rows go to the two halves in turn, beyond 10,000 their moments alone are kept."""
+        """Add features (B, D); rows alternate between the halves, and beyond 10,000 only their moments are kept."""
         self.halves[0].add(features[::2])
         if len(features) > 1:
             self.halves[1].add(features[1::2])
@@ -42,12 +42,12 @@ class Seen:
 
     @property
     def rows(self) -> Tensor:
-        """Those kept, (N, D)."""
+        """The rows that were kept, (N, D)."""
         return torch.cat(self._rows)
 
 
 def _shipped(features: str) -> str:
-    """Refuse in a config what needs a network or a file of one's own."""
+    """Refuse feature spaces in a config that need a download or a file of the user's own."""
     if features not in SHIPPED:
         raise PydanticCustomError("features", "be {names} in a config", {"names": " or ".join(SHIPPED)})
     return features
@@ -56,7 +56,7 @@ def _shipped(features: str) -> str:
 def why_not(
     subject: Subject, *, features: str = "classifier", images: int = MOST, fit_gaussian: bool = False
 ) -> str | None:
-    """Reason why a model's images cannot be compared, which is known before training."""
+    """Return why a model's images cannot be compared, as far as it is known before training."""
     if features == "classifier" and (reason := subject.why_not("labels")):
         return f"features classifier: {reason} to train one on; features pixels takes none"
     size, dimensions = (

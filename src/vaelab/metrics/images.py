@@ -1,4 +1,4 @@
-"""How near images are to their reconstructions. Pixels are in [0, 1]."""
+"""Similarity of images and their reconstructions, with pixels in [0, 1]."""
 
 from torch import Tensor
 

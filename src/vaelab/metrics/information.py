@@ -1,4 +1,4 @@
-"""What codes (N, Z) and factors (N, F), whole numbers from 0, tell about each other, dimension by dimension.
+"""Mutual information of codes (N, Z) and factors (N, F), integers from 0, for each dimension.
 
 Mutual information is that of histograms, as in disentanglement_lib (Locatello et al. 2019): each dimension of the
 codes has 20 bins of equal width between its smallest and its largest value.
@@ -42,7 +42,7 @@ def mutual_information_gap(information: Tensor, entropy: Tensor) -> float:
         ValueError: there is one dimension.
     """
     if len(information) < 2:
-        raise ValueError("a gap between dimensions takes 2 or more")
+        raise ValueError("a gap between dimensions needs 2 or more")
     best, second = information.topk(2, dim=0).values
     gap: float = ((best - second) / entropy).mean().item()
     return gap

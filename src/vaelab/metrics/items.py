@@ -1,4 +1,4 @@
-"""What each single item costs a model, in nats, and scores of how unusual it is."""
+"""Scores of single items: their cost under a model, in nats, and how unusual they are."""
 
 import zlib
 

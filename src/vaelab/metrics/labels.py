@@ -1,4 +1,4 @@
-"""What latent codes (N, Z) tell about labels (N,)."""
+"""Information in latent codes (N, Z) about labels (N,)."""
 
 import warnings
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ NEIGHBOURS = 5
 
 
 def linear_probe(codes: Tensor, labels: Tensor, test_codes: Tensor, test_labels: Tensor) -> float:
-    """Share of the test labels that a logistic regression on standardised codes gets right.
+    """Accuracy of a logistic regression on standardised codes.
 
     With scikit-learn's L2 penalty, C = 1; means and standard deviations are those of `codes`.
     """
@@ -27,7 +27,7 @@ def linear_probe(codes: Tensor, labels: Tensor, test_codes: Tensor, test_labels:
 
 
 def nearest_neighbours(codes: Tensor, labels: Tensor, test_codes: Tensor, test_labels: Tensor) -> float:
-    """Share of the test labels that are the most frequent one among the 5 nearest `codes`, by Euclidean distance."""
+    """Accuracy of the most frequent label among the 5 nearest `codes`, by Euclidean distance."""
     from sklearn.neighbors import KNeighborsClassifier
 
     with single_threaded():
@@ -36,7 +36,7 @@ def nearest_neighbours(codes: Tensor, labels: Tensor, test_codes: Tensor, test_l
 
 
 class Clustering(NamedTuple):
-    """How well clusters agree with labels; 1 is perfect. At random, `ari` is 0 and `accuracy` 1 / clusters or more."""
+    """Agreement of clusters and labels; 1 = perfect. By chance, `ari` is 0 and `accuracy` 1 / clusters or more."""
 
     nmi: float
     ari: float
@@ -44,7 +44,7 @@ class Clustering(NamedTuple):
 
 
 def clustering(codes: Tensor, labels: Tensor, seed: int) -> Clustering:
-    """The k-means clusters of codes, as many as there are different labels, against these labels.
+    """Compare the k-means clusters of codes, as many as there are labels, with the labels.
 
     Normalized mutual information (arithmetic mean), adjusted Rand index, and the accuracy under the best one-to-one
     assignment of clusters to labels (Hungarian method). Of ten starts of k-means the best by inertia is taken.

@@ -1,4 +1,4 @@
-"""What the latent dimensions carry, in nats an image."""
+"""Information in latent dimensions, in nats per image."""
 
 import math
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ def expectations(q: Distribution) -> tuple[Tensor, Tensor]:
 
 
 class Usage(NamedTuple):
-    """How many codes are in use, how many there are, and exp(entropy) of how often each is."""
+    """Codes in use, codes in total, and perplexity: exp(entropy) of their frequencies."""
 
     codes_in_use: int
     codes: int
@@ -51,7 +51,7 @@ class Usage(NamedTuple):
 
 
 class LatentsOfImages:
-    """What the latents of a set of images carry, taken in a batch at a time.
+    """Statistics of the latents of a set of images, accumulated batch by batch.
 
     Args:
         prior: p(z); None where there is none.
@@ -68,7 +68,7 @@ class LatentsOfImages:
         self._codebook_size = 0
 
     def add(self, q: Distribution) -> None:
-        """Take in q(z|x) of a batch of images, (B,)."""
+        """Add q(z|x) of a batch of images, (B,)."""
         if isinstance(q, Codes | OneHotCodes):
             self.no_kl = "z is codes, not numbers that have a KL each"
             self._codebook_size = q.codebook_size
@@ -164,7 +164,7 @@ def gaussian_total_correlation(z: Tensor) -> float:
         return 0.0
     spread = torch.linalg.eigvalsh(torch.corrcoef(z.T))
     if spread.min() <= 1e-12:
-        raise ValueError("infinite: one dimension of the codes is a linear function of the others")
+        raise ValueError("infinite, since one dimension of the codes is a linear function of the others")
     correlation: float = -0.5 * spread.log().sum().item()
     return correlation
 
@@ -183,7 +183,7 @@ class Information(NamedTuple):
 
 @torch.no_grad()
 def information(posteriors: Sequence[Distribution], prior: Distribution) -> Information:
-    """How much z tells which of N images it is of, how far all of them are from the prior, and its dimensions apart.
+    """Estimate the mutual information, the marginal KL and the total correlation of N images.
 
     With the aggregate posterior of these images, q(z) = 1/N sum_n q(z|x_n), and z ~ q(z|x):
 
@@ -222,7 +222,7 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
 
 
 def _log_marginals(posteriors: Sequence[Distribution], z: Tensor) -> tuple[Tensor, Tensor]:
-    """Log q(z) and sum_j log q(z_j) of z (M, Z), (M,) in float64 on the CPU; the same where q is no product."""
+    """Return log q(z) and sum_j log q(z_j) of z (M, Z), (M,) in float64 on the CPU; the same where q is no product."""
     whole, each = [], []
     for q in posteriors:
         factors = q.base_dist.log_prob(z[:, None]) if isinstance(q, Independent) else q.log_prob(z[:, None])[..., None]

@@ -1,4 +1,4 @@
-"""The ELBO and the log-likelihood of images, in nats an image."""
+"""ELBO and log-likelihood of images, in nats per image."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ DRAWN_AT_ONCE = 10_000  # samples of z of an image
 
 
 def evaluation_terms(objective: Objective, step: Step) -> dict[str, Tensor]:
-    """What training's evaluations report of a batch of images: scalars, means over the batch.
+    """Return the terms that training's evaluations report for a batch of images: scalars, means over the batch.
 
     The objective's `loss` and terms at their final weights, with z sampled; `elbo`, -(reconstruction + kl), of a model
     that has one; and `mse`, the squared error a pixel of the mean of p(x|z) at the mean of q(z|x).
@@ -35,7 +35,7 @@ def evaluation_terms(objective: Objective, step: Step) -> dict[str, Tensor]:
 
 
 def why_no_densities(model: Autoencoder) -> str | None:
-    """The reason why q(z|x) or p(z) has no density, of which weights could be made; None where both have one."""
+    """Return why q(z|x) or p(z) has no density, which importance weights need; None where both have one."""
     if model.posterior.has_density and model.prior is not None:
         return None
     if isinstance(model.posterior, CodePosterior):
@@ -44,7 +44,7 @@ def why_no_densities(model: Autoencoder) -> str | None:
 
 
 def why_no_likelihood(model: Autoencoder, pixels: Iterable[Tensor]) -> str | None:
-    """The reason why p(x|z) is no probability or density of images with such uint8 pixels; None where it is one."""
+    """Return why p(x|z) is not a probability or density of such uint8 images; None where it is one."""
     over = model.likelihood.normalized_over
     if over is None:
         return f"{type(model.likelihood).__name__} does not say what it is normalized over (`normalized_over`)"
@@ -57,7 +57,7 @@ def why_no_likelihood(model: Autoencoder, pixels: Iterable[Tensor]) -> str | Non
 
 
 def why_no_bits(model: Autoencoder, pixels: Iterable[Tensor]) -> str | None:
-    """The reason why nats cannot be told in bits per dimension; None where they can.
+    """Return why nats cannot be converted to bits per dimension; None where they can.
 
     Bits encode values of a countable set: p(x|z) has to be a probability of the pixels' levels.
     """
@@ -101,7 +101,7 @@ def log_likelihoods(
 def importance_weighted_log_likelihood(
     model: Autoencoder, prior: Distribution, x: Tensor, samples: int, y: Tensor | None = None
 ) -> Tensor:
-    """Log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x), z_i ~ q(z|x), of images (B, C, H, W): (B,), float64 on the CPU.
+    """Return log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x), z_i ~ q(z|x), of images (B, C, H, W): (B,), float64 on the CPU.
 
     With k samples it is in expectation a lower bound of log p(x), not below the ELBO, which it is for k = 1, and rises
     to log p(x) with k (Burda et al. 2015, theorem 1). z and p(x|z) are made in chunks; the weights of an image are

@@ -1,4 +1,4 @@
-"""How well a score tells unusual items from usual ones."""
+"""Separate unusual items from usual ones by a score."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ class Detection(NamedTuple):
 
 
 def detection(usual: np.ndarray, unusual: np.ndarray) -> Detection:
-    """How well a score, higher where an item is more unusual, tells two sets (N,) and (M,) apart, by scikit-learn.
+    """Measure how well a score, higher for unusual items, separates two sets (N,) and (M,), by scikit-learn.
 
     AUROC is the probability that an unusual item has the higher score, equal ones counting half: 0.5 is chance, and
     below it the score is higher for usual items.

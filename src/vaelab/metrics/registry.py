@@ -1,10 +1,10 @@
-"""What a metric is: a function of a trained model that says what it reports and what it needs.
+"""Register metrics: functions of a trained model that declare what they report and what they need.
 
     @metric("sharpness", needs=["images"])
     def sharpness(subject: Subject, *, radius: int = 1) -> Found:
         yield "sharpness", Value(..., "per pixel")
 
-Keyword parameters are its knobs, set and checked like those of any part of a config (docs/metrics.md).
+Keyword parameters are its options, set and checked like those of any part of a config (docs/metrics.md).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ Number = float | list[float]
 
 @dataclass(frozen=True)
 class Value:
-    """A number, or one for each latent dimension; `details` say what else it depends on."""
+    """A number, or one for each latent dimension; `details` are what else it depends on."""
 
     value: Number
     unit: str
@@ -37,7 +37,7 @@ Function = TypeVar("Function", bound=Callable[..., Found])
 
 
 class Declaration(NamedTuple):
-    """What a metric reports, what of a subject it needs, and what else may stand against it."""
+    """What a metric reports, what it needs of a subject, and a function that gives further reasons against it."""
 
     names: Sequence[str]
     needs: Sequence[str]
@@ -50,10 +50,10 @@ def metric(
     """Register a function of a subject as a metric.
 
     Args:
-        names: of all numbers it may report; where a need is not met they are left out, with the reason.
+        names: of all numbers that it may report; if a need is not met they are omitted, with the reason.
         needs: "images", "labels", "factors", "densities", "vectors": see `Subject.why_not`.
-        why_not: with the metric's own arguments, a reason why it cannot be computed, known before there is a trained
-            model; None where there is none.
+        why_not: takes the metric's own arguments and returns why it cannot be computed, as far as that is known
+            before training; None where it can.
     """
 
     def register(function: Function) -> Function:
@@ -64,21 +64,21 @@ def metric(
 
 
 def declaration(function: Callable[..., Any]) -> Declaration:
-    """What a metric, or one with its knobs set, has been registered with.
+    """Return the declaration of a metric, or of one with its options set.
 
     Raises:
-        TypeError: it has not been.
+        TypeError: it was not registered.
     """
     inner = function.func if isinstance(function, partial) else function
     found = getattr(inner, "declaration", None)
     if not isinstance(found, Declaration):
         name = getattr(inner, "__name__", type(inner).__name__)
-        raise TypeError(f"{name} is no metric: register it with @vaelab.metrics.metric")
+        raise TypeError(f"{name} is not a metric: register it with @vaelab.metrics.metric")
     return found
 
 
 def reason_against(function: Metric, subject: "Subject") -> str | None:
-    """Why a metric cannot be computed of a subject: what it needs and there is not; None where it can be."""
+    """Return why a metric cannot be computed for a subject; None where it can be."""
     _, needs, why_not = declaration(function)
     reason = next((reason for need in needs if (reason := subject.why_not(need))), None)
     if reason is None and why_not is not None:
@@ -87,7 +87,7 @@ def reason_against(function: Metric, subject: "Subject") -> str | None:
 
 
 def measured(function: Metric, subject: "Subject") -> Found:
-    """What a metric finds, or why it finds nothing."""
+    """Yield the values of a metric, or for each of its names why there is none."""
     reason = reason_against(function, subject)
     if reason:
         yield from ((name, reason) for name in declaration(function).names)
@@ -96,7 +96,7 @@ def measured(function: Metric, subject: "Subject") -> Found:
 
 
 def mean_of(rows: Tensor, unit: str, details: Mapping[str, Any] | None = None) -> Value:
-    """Mean of one number an image, (N,), and its standard error, which is NaN of one image."""
+    """Return the mean of one number per image, (N,), and its standard error, which is NaN for one image."""
     rows = rows.double().cpu()
     error = rows.std().item() / len(rows) ** 0.5 if len(rows) > 1 else float("nan")
     return Value(torch.mean(rows).item(), unit, error, details or {})

@@ -36,7 +36,7 @@ Some = Iterator[tuple[str, Value | str]]
 @metric("loss", "elbo", "elbo_bits_per_dim", "mse")
 @torch.no_grad()
 def terms(subject: Subject) -> Some:
-    """What training's own test reports, from the same noise: the same bits."""
+    """The terms of training's own test, from the same noise, so with the same bits."""
     of_batches, sizes = [], []
     for number, batch in enumerate(subject.batches(subject.images, "ELBO")):
         seed_noise(subject.device, derive_seed(subject.seed, PREFIX[subject.split], number))
@@ -59,7 +59,7 @@ def terms(subject: Subject) -> Some:
 @metric("psnr", "ssim", needs=["images"])
 @torch.no_grad()
 def pictures(subject: Subject) -> Some:
-    """How near reconstructions are to their images."""
+    """Similarity of reconstructions and their images."""
     decibels, similarities = [], []
     too_small = None
     for batch in subject.batches(subject.images, "reconstructions"):
@@ -76,7 +76,7 @@ def pictures(subject: Subject) -> Some:
 @metric("codes_in_use", "perplexity", "gaussian_total_correlation", "kl_per_dimension", "active_units")
 @torch.no_grad()
 def usage(subject: Subject) -> Some:
-    """What each dimension, or each code, carries."""
+    """Usage of each dimension, or of each code."""
     prior = subject.model.prior() if subject.model.prior is not None else None
     found, drawn = latents.LatentsOfImages(prior), []
     seed_noise(subject.device, derive_seed(subject.seed, "latents"))
@@ -89,7 +89,7 @@ def usage(subject: Subject) -> Some:
         codes = f"of {found.usage.codes} codes"
         yield "codes_in_use", Value(float(found.usage.codes_in_use), codes)
         yield "perplexity", Value(found.usage.perplexity, codes)
-        yield "gaussian_total_correlation", "z is codes, not numbers that have a covariance"
+        yield "gaussian_total_correlation", "z consists of codes, which have no covariance"
     else:
         try:
             correlation = latents.gaussian_total_correlation(torch.cat(drawn))
@@ -102,7 +102,7 @@ def usage(subject: Subject) -> Some:
     per_dimension = found.kl_per_dimension
     yield "kl_per_dimension", found.no_kl if per_dimension is None else Value(per_dimension.tolist(), NATS)
     if found.variances is None:
-        yield "active_units", "z is codes: codes_in_use says how many"
+        yield "active_units", "z consists of codes: see codes_in_use"
     else:
         yield "active_units", _active(found.variances, subject.model.posterior.layers)
 
@@ -110,7 +110,7 @@ def usage(subject: Subject) -> Some:
 @metric(*INFORMATION, needs=["densities"])
 @torch.no_grad()
 def information(subject: Subject) -> Some:
-    """How much z tells about the image, and how far q(z) is from the prior and from independent dimensions."""
+    """Mutual information of z and the image; KL of q(z) to the prior and to independent dimensions."""
     assert subject.model.prior is not None
     (first, *_) = subject.batches(subject.images.first(1), "information")
     formula = isinstance(subject.encode(first), FORMULAS)
@@ -126,18 +126,18 @@ def information(subject: Subject) -> Some:
     yield INFORMATION[0], nats(*found.mutual_information, at_most=math.log(len(chosen)))
     yield INFORMATION[1], nats(*found.marginal_kl)
     total = found.total_correlation
-    yield INFORMATION[2], nats(*total) if total else "the posterior is no product over its dimensions"
+    yield INFORMATION[2], nats(*total) if total else "the posterior is not a product over its dimensions"
 
 
 @metric(*SUPERVISED, *CLUSTERINGS, needs=["labels"])
 @torch.no_grad()
 def classes(subject: Subject) -> Some:
-    """What codes tell about labels."""
+    """Information about labels in codes."""
     train = subject.some(subject.training_images, "probe", MOST)
     chosen = subject.chosen("codes")
     codes, of_codes = subject.codes(chosen, "codes"), chosen.labels.cpu()
     if subject.split == "train":
-        yield from ((name, "its classifier is trained on the training split: --split test") for name in SUPERVISED)
+        yield from ((name, "its classifier is trained on the training split: take --split test") for name in SUPERVISED)
     else:
         known = subject.codes(train, "training codes"), train.labels.cpu()
         details = {"images": len(chosen), "trained_on": len(train)}
@@ -159,7 +159,7 @@ def log_likelihood(subject: Subject) -> Some:
     if subject.likelihood_samples is None:
         reason = likelihood.why_no_densities(subject.model)
         reason = reason or likelihood.why_no_likelihood(subject.model, subject.images.chunks())
-        yield "nll", reason or "ask for it: --samples 5000"
+        yield "nll", reason or "request it with --samples 5000"
         return
     samples = subject.likelihood_samples
     numbers = subject.track(range(len(subject.images)), "log-likelihood")
@@ -177,7 +177,7 @@ STANDARD: Sequence[Metric] = (terms, pictures, usage, information, classes, log_
 
 
 def _active(variances: Tensor, layers: Sequence[int]) -> Value:
-    """How many dimensions are active; of a hierarchy also those of each layer."""
+    """Count active dimensions; in a hierarchy also those of each layer."""
     details = {
         f"layer_{number}": latents.active_units(of_layer)
         for number, of_layer in enumerate(torch.split(variances, list(layers)) if layers else [], 1)

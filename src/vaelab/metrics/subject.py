@@ -1,4 +1,4 @@
-"""What metrics look at: a trained model, the images of a split, and what follows from both."""
+"""The subject of metrics: a trained model and the images of a split."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ MOST = 10_000  # images that are looked at where the cost grows faster than thei
 
 
 def split_images(data: ImageData, split: str) -> Images:
-    """The images of a split as training sees them; those that are binarized anew at every use, drawn once.
+    """Return the images of a split as training sees them, with dynamic binarization drawn once.
 
     Raises:
         DataError: there is no such split, or nothing in it.
@@ -40,7 +40,7 @@ def split_images(data: ImageData, split: str) -> Images:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A trained model and the images it is judged by.
+    """A trained model and the images that it is evaluated on.
 
     Args:
         model: on the device it is judged on, in evaluation mode.
@@ -73,7 +73,7 @@ class Subject:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return next(self.model.parameters()).device
 
     @cached_property
@@ -87,7 +87,7 @@ class Subject:
         return self.of_split("train").to(self.device)
 
     def why_not(self, need: str) -> str | None:
-        """Reason why the subject does not have what a metric needs; None where it has.
+        """Return why the subject lacks what a metric needs; None where it does not.
 
         "images" are events (C, H, W); "labels" and "factors" are known of the data; "densities" q(z|x) and p(z) exist;
         "vectors" are codes of real numbers.
@@ -103,7 +103,7 @@ class Subject:
             return likelihood.why_no_densities(self.model)
         if need == "vectors":
             return "z is codes, not numbers" if self.model.space == "codes" else None
-        raise ValueError(f"a metric needs {need!r}, which no subject has")
+        raise ValueError(f"unknown need of a metric: {need!r}")
 
     def some(self, images: Images, purpose: str, most: int) -> Images:
         """The images, or `most` of them drawn at random where there are more."""

@@ -1,4 +1,4 @@
-"""How alike two sets of features are: kernel distance, precision and recall, density and coverage."""
+"""Compare two sets of features by kernel distance, precision and recall, density and coverage."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -36,9 +36,9 @@ def kernel_distance(x: Tensor, y: Tensor, *, paired: bool = False) -> Estimate:
     """
     n, m = len(x), len(y)
     if min(n, m) < 3:
-        raise ValueError(f"a kernel distance takes 3 images or more of each kind, here are {min(n, m)}")
+        raise ValueError(f"a kernel distance needs 3 images or more of each kind, and there are {min(n, m)}")
     if paired and n != m:
-        raise ValueError(f"paired rows are as many: {n} and {m}")
+        raise ValueError(f"paired sets should have the same number of rows; found {n} and {m}")
     x, y = x.double(), y.double()
     within_x, within_y = _row_sums(x, x, skip_diagonal=True), _row_sums(y, y, skip_diagonal=True)
     of_x = _row_sums(x, y, skip_diagonal=paired)  # of each x over the y
@@ -56,7 +56,7 @@ def kernel_distance(x: Tensor, y: Tensor, *, paired: bool = False) -> Estimate:
 
 
 class Fidelity(NamedTuple):
-    """How much of generated features is where real ones are, and the other way round."""
+    """Overlap of generated and real features."""
 
     precision: Estimate
     recall: Estimate
@@ -79,7 +79,7 @@ def fidelity(real: Tensor, generated: Tensor, *, manifold: int = 3, ball: int = 
     least = max(manifold, ball) + 1
     if min(len(real), len(generated)) < least:
         raise ValueError(
-            f"{least - 1} neighbours take {least} images or more, here are {min(len(real), len(generated))}"
+            f"{least - 1} neighbours need {least} images or more, and there are {min(len(real), len(generated))}"
         )
     real, generated = real.double(), generated.double()
     real_radii, generated_radii = _radii(real, (manifold, ball)), _radii(generated, (manifold,))

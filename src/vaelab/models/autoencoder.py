@@ -21,8 +21,8 @@ from vaelab.models.parts import (
 from vaelab.models.precision import in_full
 
 NOTHING_BETWEEN_CODES = (
-    "z is codes out of a finite set, and between two of them there is nothing that the decoder knows: "
-    "reconstructions, samples and embeddings show what they hold"
+    "z consists of codes from a finite set, and the decoder has not seen values between them: reconstruct, sample and "
+    "embed work"
 )
 
 
@@ -39,8 +39,8 @@ class Autoencoder(nn.Module):
         likelihood: those parameters -> p(x|z), batch (*batch), event (C, H, W).
         prior: () -> p(z), batch (), event (Z,); None for a model that has none.
 
-    Where encoder or decoder is `Conditional`, the model is q(z|x, y) and p(x|z, y), and wants labels y (B,) wherever
-    it takes them; another model ignores them.
+    Where encoder or decoder is `Conditional`, the model is q(z|x, y) and p(x|z, y), and needs labels y (B,) wherever
+    they are an argument; other models ignore them.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Autoencoder(nn.Module):
         return self.posterior.space
 
     def coupling(self) -> nn.Module | None:
-        """The first part that makes what becomes of an image in training depend on its batch; None where none does."""
+        """Return the first part that, in training, couples the images of a batch; None where none does."""
         return coupling_module(self)
 
     def freeze(self, parts: Sequence[PartName]) -> None:
@@ -141,12 +141,12 @@ class Autoencoder(nn.Module):
     def sample(
         self, n: int, *, labels: Tensor | None = None, prior: Distribution | None = None, stochastic: bool = False
     ) -> Tensor:
-        """N new images (n, C, H, W): the means of p(x|z) at z ~ p(z) or, `stochastic`, samples of p(x|z).
+        """Return n new images (n, C, H, W): the means of p(x|z) at z ~ p(z) or, `stochastic`, samples of p(x|z).
 
         Args:
             n: how many.
             labels: of a conditional model, (n,); by default every class in turn.
-            prior: what to take for p(z), such as `latents.fitted_gaussian` of codes.
+            prior: replaces p(z), such as `latents.fitted_gaussian` of codes.
             stochastic: draw the pixels as well.
 
         Raises:
@@ -155,8 +155,8 @@ class Autoencoder(nn.Module):
         """
         if prior is None and self.prior is None:
             raise ValueError(
-                "this model has no prior to sample from: nothing in its training says where in the latent "
-                "space the images are; train one that has, such as model=vae, or give a distribution fitted to codes"
+                "this model has no prior to sample from: training does not constrain where in the latent space codes "
+                "lie; train a model with a prior, such as model=vae, or give a distribution fitted to codes"
             )
         if labels is not None and self.sampled_classes is None:
             raise ValueError("this model is not conditional on labels: train one with conditional=true")

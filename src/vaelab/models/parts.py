@@ -1,6 +1,6 @@
-"""What the parts of an autoencoder are, and what each declares about itself.
+"""Base classes of the parts of an autoencoder, with the attributes that a part declares.
 
-A part of one's own subclasses one of these and sets the attributes that differ from the defaults.
+A custom part subclasses one of these and sets the attributes that differ from the defaults.
 """
 
 from abc import ABC, abstractmethod
@@ -21,9 +21,9 @@ Support = Literal["binary", "levels", "counts", "interval", "line", "columns"]
 
 
 class UnsuitableError(ValueError):
-    """Parts that do not go together.
+    """Parts that do not fit together.
 
-    The message names parts by their classes; `worded` takes any other way to name them, such as that of a config.
+    The message names parts by their classes; `worded` names them in another way, such as a config's.
 
     >>> error = UnsuitableError("{} has no density", nn.Identity(), fits=[nn.Linear])
     >>> str(error)
@@ -31,7 +31,7 @@ class UnsuitableError(ValueError):
 
     Args:
         message: with {} for each part.
-        parts: the objects that it is about; a text stands for itself.
+        parts: the objects that fill the {}; a string is used as it is.
         fits: classes that would fit instead.
     """
 
@@ -40,7 +40,7 @@ class UnsuitableError(ValueError):
         super().__init__(self.worded(lambda part: (part if isinstance(part, type) else type(part)).__name__))
 
     def worded(self, name: Callable[[object], str]) -> str:
-        """The message with parts named by `name`."""
+        """Return the message with parts named by `name`."""
         text = self.message.format(*[part if isinstance(part, str) else name(part) for part in self.parts])
         return f"{text}: {' or '.join(map(name, self.fits))} would fit" if self.fits else text
 
@@ -55,7 +55,7 @@ class Posterior(nn.Module, ABC):
     space: ClassVar[Space] = "real vectors"
 
     def bind(self, model: "Autoencoder") -> None:
-        """Take what it needs of the other parts of `model`; raise UnsuitableError where that is missing."""
+        """Look up what it needs in other parts of `model`; raise UnsuitableError if that is missing."""
 
     @abstractmethod
     def forward(self, features: Tensor) -> Distribution:
@@ -107,7 +107,7 @@ class Prior(nn.Module, ABC):
     takes_classes: ClassVar[bool] = False  # is made with the number of classes, after the size of z
 
     def bind(self, model: "Autoencoder") -> None:
-        """Take what it needs of the other parts of `model`; raise UnsuitableError where that is missing."""
+        """Look up what it needs in other parts of `model`; raise UnsuitableError if that is missing."""
 
     def start(self, codes: Tensor, held_out: Tensor) -> None:
         """Begin at codes (N, Z) of training images, and others (M, Z), to which it is about to be fitted."""
@@ -131,10 +131,10 @@ class Likelihood(nn.Module, ABC):
     """Parameters (*batch, *parameter_shape) -> p(x|z): batch (*batch), event `shape`."""
 
     shape: tuple[int, ...]  # of an event: (C, H, W) of an image
-    parameter_shape: tuple[int, ...]  # of what a decoder returns for one
-    normalized_over: ClassVar[Support | None] = None  # what its probabilities or densities add up to one over
-    takes_columns: ClassVar[bool] = False  # is made with how many numbers each column has, after the shape
-    couples_images: ClassVar[bool] = False  # in training, p(x|z) of an image depends on the others of its batch
+    parameter_shape: tuple[int, ...]  # of the decoder's output for one
+    normalized_over: ClassVar[Support | None] = None  # the space over which it is a probability or a density
+    takes_columns: ClassVar[bool] = False  # its constructor takes the sizes of columns after the shape
+    couples_images: ClassVar[bool] = False  # whether in training p(x|z) of an image depends on others in its batch
 
     @abstractmethod
     def forward(self, parameters: Tensor) -> Distribution:
@@ -153,7 +153,7 @@ class Conditional(nn.Module, ABC):
 
 
 class FeatureCritic(nn.Module, ABC):
-    """A critic of images (B, C, H, W) -> logits (B,), with the features that it tells them by."""
+    """A critic of images (B, C, H, W) -> logits (B,) that exposes its features."""
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
@@ -161,11 +161,11 @@ class FeatureCritic(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B,), or (B, *places) of parts of the images, positive for what it takes for real."""
+        """Logits (B,), or (B, *places) of parts of the images, positive for what it classifies as real."""
 
 
 def coupling_module(network: nn.Module) -> nn.Module | None:
-    """The first module in it that, in training, makes an image's values depend on the others of its batch."""
+    """Return the first module that, in training, makes an image's output depend on others in its batch."""
     return next((module for module in network.modules() if _couples(module)), None)
 
 

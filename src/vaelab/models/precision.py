@@ -1,4 +1,4 @@
-"""What keeps all its bits under mixed precision, where the products of networks are in half of them."""
+"""Opt out of autocast: densities and distances need full precision."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 def is_mixed(like: Tensor) -> bool:
-    """Whether products on the device of `like` are made in half precision just now."""
+    """Whether autocast is on for the device of `like`."""
     return like.device.type != "meta" and torch.is_autocast_enabled(like.device.type)
 
 
 def full_precision(like: Tensor) -> AbstractContextManager[object]:
-    """Products in the precision of what they are of: densities and distances have no bits to spare."""
+    """Turn autocast off for the device of `like`."""
     return torch.autocast(like.device.type, enabled=False) if is_mixed(like) else nullcontext()
 
 
 def in_full(values: Tensor) -> Tensor:
-    """What networks have computed in half precision, in float32: losses and densities need it."""
+    """Convert the half-precision output of networks to float32, which losses and densities need."""
     return values.float() if is_mixed(values) else values

@@ -2,12 +2,10 @@
 
 import base64
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from vaelab.pages import embedded_json, source_hash
 from vaelab.report.report import NOISE, Group, Report, as_text, number, order, spread
 from vaelab.report.runs import STATES, ReportedRun, own_file
 
@@ -64,10 +63,10 @@ def rendered(report: Report, *, title: str) -> str:
         noise=NOISE if any(map(any, report.marks.values())) else "",
         seeds=any(len(group.counted) > 1 for group in report.groups),
         sheets=[sheet for figure in FIGURES if (sheet := _sheet(report, figure)) is not None],
-        data=Markup(_json(_data(report))),
+        data=Markup(embedded_json(_data(report))),
         style=Markup(style),
         script=Markup(script),
-        policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}",
+        policy=f"default-src 'none'; img-src data:; style-src {source_hash(style)}; script-src {source_hash(script)}",
     )
 
 
@@ -209,19 +208,9 @@ def _evenly(values: Sequence[Any], most: int) -> list[Any]:
     return [values[round(i * (len(values) - 1) / max(1, most - 1))] for i in range(most)]
 
 
-def _json(content: Any) -> str:
-    """JSON that cannot end the element that it stands in."""
-    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
-
-
 def _minus(text: str) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'"

@@ -196,7 +196,8 @@
     if (parameters.length && parameters[curve].numeric) {
       for (const line of lines(curve, present)) {
         const points = line.map((group) => `${px(mean(numbersOf(members[group], rate)))},${py(mean(numbersOf(members[group], distortion)))}`);
-        svg.append(element("polyline", { class: "line", points: points.join(" "), stroke: colourOf(line[0], colour === curve ? -1 : colour) }));
+        const own = colour === curve ? { class: "line plain" } : { class: "line", stroke: colourOf(line[0]) };
+        svg.append(element("polyline", { ...own, points: points.join(" ") }));
       }
     }
     for (const group of present) {
@@ -300,7 +301,7 @@
       for (const [value, text] of axis.ticks) {
         if (last - py(axis, value) < 13) continue;
         last = py(axis, value);
-        svg.append(element("text", { class: "tick level-name", x: px(n) - 5, y: last + 4, "text-anchor": "end" }, text));
+        svg.append(element("text", { class: "level-name place", x: px(n) - 6, y: last + 4, "text-anchor": "end" }, text));
       }
     });
     plot.replaceChildren(legend(), svg);

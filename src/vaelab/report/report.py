@@ -32,7 +32,7 @@ class Group:
     """Runs that differ in nothing but the seed.
 
     Args:
-        values: of the report's parameters, in their order; None where a run has not the parameter.
+        values: of the report's parameters, in their order; None where a run does not have the parameter.
         runs: all of them.
         counted: those that are done, one a seed: of several with the same seed, the last.
     """

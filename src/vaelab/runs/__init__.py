@@ -1,1 +1,1 @@
-"""A config becomes a run folder, and results."""
+"""Train a config into a run folder; resume, extend and reproduce it."""

@@ -1,4 +1,4 @@
-"""One of the other processes of a run on several devices: `python -m vaelab.runs.companion FOLDER [PACKAGE ...]`.
+"""A further process of a run on several devices: `python -m vaelab.runs.companion FOLDER [PACKAGE ...]`.
 
 It takes part in the training and writes nothing.
 """
@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 from vaelab.errors import DivergenceError
 
-PATIENCE = 10.0  # seconds that a process has to end after another of the same run has failed
+PATIENCE = 10.0  # seconds for a process to end after another of the same run has failed
 
 
 def end_with_the_first() -> None:
-    """End this process when the one that started it ends, however it does: then this one's input is at its end.
+    """End this process when the one that started it ends, however it does: its standard input closes then.
 
-    Whatever the main thread waits for; it may be a process that there no longer is.
+    The main thread may be waiting for a process that no longer exists.
     """
 
     def follow() -> None:
@@ -29,9 +29,9 @@ def end_with_the_first() -> None:
 
 
 def accompany(folder: str, trust: Sequence[str]) -> None:
-    """Train along, until the first process has no more use for this one."""
+    """Train along, until the first process ends this one."""
     end_with_the_first()
-    warnings.simplefilter("ignore")  # the first process says it
+    warnings.simplefilter("ignore")  # the first process reports it
     try:
         from vaelab.runs.run import join
 
@@ -39,7 +39,7 @@ def accompany(folder: str, trust: Sequence[str]) -> None:
     except (KeyboardInterrupt, SystemExit, DivergenceError):
         pass  # all processes stop at the same step, and the first one says why
     except Exception:
-        time.sleep(PATIENCE)  # where the first process failed, this is but a lost connection, and not worth a word
+        time.sleep(PATIENCE)  # if the first process failed, this is only a lost connection: not worth a report
         raise
 
 

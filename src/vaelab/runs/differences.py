@@ -1,4 +1,4 @@
-"""What the results of two runs differ in, to the bit."""
+"""Compare the results of two runs bit by bit."""
 
 import math
 import os
@@ -25,13 +25,13 @@ STATE = ("state_dict", RAW, "optimizer_states", "lr_schedulers", "callbacks", "l
 
 @dataclass(frozen=True)
 class Difference:
-    """A place where two runs are not equal, and by how much where that is a number.
+    """A place where two runs differ, and by how much if it holds numbers.
 
     Args:
-        place: the way to it: ("metrics", "test/elbo"), ("last", "state_dict", the name of a weight), ...
-        what: both values, or what else there is to say.
-        absolute: |one - other|; of tensors the largest.
-        relative: the same over |one|; of tensors over the largest |one|.
+        place: its path: ("metrics", "test/elbo"), ("last", "state_dict", the name of a weight), ...
+        what: both values, or a description.
+        absolute: |one - other|; for tensors the largest.
+        relative: `absolute` / |one|; for tensors / the largest |one|.
     """
 
     place: tuple[str, ...]
@@ -40,37 +40,37 @@ class Difference:
     relative: float | None = None
 
     def __str__(self) -> str:
-        """The place, and what is there."""
+        """Format the place and what differs."""
         return f"/{'/'.join(self.place)}: {self.what}"
 
 
 def differences(one: str | Path, other: str | Path) -> list[Difference]:
-    """The places where two finished runs are not equal; none for a run and its exact repetition.
+    """List the places where two finished runs differ; empty for a run and its exact repetition.
 
     Compared are last.ckpt (weights, optimizer, learning rate, progress), the weights of best.ckpt, metrics.json and
     every scalar, picture and histogram in TensorBoard's event files with its step. Times and file names are not; of
-    texts, and of images a second, only how often they were logged and at which step.
+    texts, and of images per second, only the steps at which they were logged.
 
     Raises:
-        RunError: one of them is no run folder, or has a checkpoint that is damaged.
+        RunError: one of them is not a run folder, or has a damaged checkpoint.
     """
     return list(_differing((), _results(RunFolder.open(one)), _results(RunFolder.open(other))))
 
 
 def summary(found: Sequence[Difference]) -> list[Difference]:
-    """Each figure of metrics.json by itself; of tensors and of the scalars of a tag the largest difference."""
+    """Summarize: each figure of metrics.json by itself, of tensors and of a tag's scalars the largest difference."""
     lines = []
     for place, group in groupby(found, key=lambda difference: difference.place[:2]):
         several = list(group)
         largest = max(several, key=lambda difference: difference.absolute or 0.0)
-        what = f"in {len(several)} places, most at {'/'.join(largest.place[2:])}: {largest.what}"
+        what = f"in {len(several)} places, the largest at {'/'.join(largest.place[2:])}: {largest.what}"
         exact = len(several) == 1 and several[0].place == place
         lines.append(Difference(place, largest.what if exact else what, largest.absolute, largest.relative))
     return lines
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """The scalars in a folder's event files, tag -> (step, value) in the order of the files."""
+    """Read the scalars of a folder's event files, tag -> (step, value) in the order of the files."""
     if not folder.is_dir():
         return {}
     accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
@@ -102,7 +102,7 @@ def _results(folder: RunFolder) -> dict[str, Any]:
 
 
 def _of_any_folder(content: Any, folder: Path) -> Any:
-    """The same with the paths in it, such as a ModelCheckpoint keeps, as they are within the run folder."""
+    """Make paths in checkpoints, such as a ModelCheckpoint keeps, relative to the run folder."""
     if isinstance(content, str):
         return content.replace(os.path.realpath(folder), "")
     if isinstance(content, Mapping):
@@ -113,13 +113,13 @@ def _of_any_folder(content: Any, folder: Path) -> Any:
 
 
 def _comparable(logged: Mapping[str, list[tuple[int, float]]]) -> dict[str, list[tuple[int, float]]]:
-    """The same without what a clock has measured."""
+    """Drop values that were measured by a clock."""
     steps = [(step, 0.0) for step, _ in logged.get(IMAGES_PER_SECOND, [])]
     return {**logged, **({IMAGES_PER_SECOND: steps} if steps else {})}
 
 
 def _pictures(folder: Path) -> dict[str, list[tuple[int, Any]]]:
-    """The pictures, histograms and texts in a folder's event files, tag -> (step, what is compared of it)."""
+    """Read pictures, histograms and texts of a folder's event files, tag -> (step, what is compared)."""
     if not folder.is_dir():
         return {}
     accumulator = EventAccumulator(str(folder), size_guidance={"images": 0, "histograms": 0, "tensors": 0})

@@ -1,7 +1,7 @@
-"""The documents of a run or sweep folder: text that anybody may have written, read with care and written whole.
+"""Read and write the documents of run and sweep folders: text that anybody may have written.
 
-What a run depends on has a checksum, so that an edit, or a bit that flipped on the disk, is noticed. Whoever meant the
-edit removes the checksum.
+Documents that a run depends on carry a checksum, so that an edit, or a bit that flipped on the disk, is noticed. To
+keep an intended edit, remove the checksum.
 """
 
 import json
@@ -23,10 +23,10 @@ from vaelab.errors import RunError
 from vaelab.files import replacing
 from vaelab.text import clean, one_line
 
-MAX_BYTES = 16 << 20  # of a document; the largest is a manifest with the diff of uncommitted code
+MAX_BYTES = 16 << 20  # of a document; the largest are manifests with the diff of uncommitted code
 MAX_INTEGER = 2**63
 CHECKSUM = "checksum"
-EDITED = "it was edited or is damaged, since its checksum does not fit; where the edit was meant,"
+EDITED = "its checksum does not match, so it was edited or is damaged; to keep an edit,"
 _LAST_LINE = re.compile(rf"^# {CHECKSUM} (\S+)\n?\Z", re.MULTILINE)
 
 State = Literal["waiting", "running", "done", "pruned", "interrupted", "failed", "unreadable"]
@@ -34,7 +34,7 @@ Document = TypeVar("Document")
 
 
 def number(value: Any) -> float:
-    """A number of a document, or the name of one that JSON does not have.
+    """Convert a number of a document, or the name of one that JSON does not have.
 
     Raises:
         ValueError: it is neither.
@@ -100,14 +100,14 @@ class Status:
         write_json(path, {key: value for key, value in content.items() if value} | times, sealed=True)
 
     def then(self, state: State, *, error: str = "", traceback: str = "") -> "Status":
-        """The next status, reached now."""
+        """Return the next status, with the current time."""
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         return replace(self, state=state, error=error, traceback=traceback, at={**self.at, state: now})
 
 
 @dataclass(frozen=True)
 class Git:
-    """The commit of the folder that a run was started in, and what differed from it."""
+    """The git commit of the folder that a run was started in, and the diff of uncommitted changes."""
 
     commit: str
     diff: str
@@ -115,16 +115,16 @@ class Git:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What manifest.json says: everything but the config that a run's numbers may depend on.
+    """What a run's numbers may depend on besides its config: manifest.json.
 
     Args:
-        overrides: what the config was composed with.
+        overrides: that the config was composed with.
         command: that started the run.
-        folder: in which.
-        seed: the config's.
-        git: None where it was no git repository.
-        packages: versions.
-        data: a checksum of the images of each split.
+        folder: in which the command ran.
+        seed: that of the config.
+        git: None outside of a git repository.
+        packages: name -> version.
+        data: split -> checksum of its images.
         hardware: processor, threads, devices.
     """
 
@@ -170,17 +170,17 @@ class Metrics(dict[str, float]):
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a document holds, its texts cleaned; nothing where there is none.
+    """Read a document, with its texts cleaned; empty where there is none.
 
     Raises:
-        RunError: it is a link, no file, too large, no JSON, or not as it was written.
+        RunError: it is a link, not a file, too large, not JSON, or its checksum does not match.
     """
     if not path.exists() and not path.is_symlink():
         return {}
     try:
         content = json.loads(read_text(path), parse_int=_integer)
         if not isinstance(content, dict):
-            raise ValueError("it should hold names and values")
+            raise ValueError("it should be an object of names and values")
         said = content.pop(CHECKSUM, None)
         if said not in (None, _digest(_canonical(content))):
             raise ValueError(f'{EDITED} remove "{CHECKSUM}" from it')
@@ -190,26 +190,26 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any], *, sealed: bool = False) -> None:
-    """Write a document in place of the one before, `sealed` by a checksum where a run depends on it."""
+    """Replace a document as a whole, `sealed` with a checksum if a run depends on it."""
     finite = _finite(content)
     seal = {CHECKSUM: _digest(_canonical(finite))} if sealed else {}
     write_text(path, json.dumps({**finite, **seal}, indent=2) + "\n")
 
 
 def read_text(path: Path) -> str:
-    """The text of a document.
+    """Read the text of a document.
 
     Raises:
-        ValueError: it is a link, no regular file, too large or no text.
+        ValueError: it is a link, not a regular file, too large or not text.
         OSError: it cannot be read.
     """
     if path.is_symlink():
         raise ValueError("it is a link")
-    # A pipe would keep whoever opens it waiting.
+    # Opening a pipe would block.
     with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), encoding="utf-8") as file:
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode):
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         if about.st_size > MAX_BYTES:
             raise ValueError(f"it is larger than {MAX_BYTES >> 20} MB")
         return file.read()
@@ -222,15 +222,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def signed(text: str) -> str:
-    """A text of lines and its checksum, as a comment at its end; `unsigned` takes it away."""
+    """Append the checksum of a text of lines as a comment; `unsigned` removes it."""
     return f"{text}# {CHECKSUM} {_digest(text)}\n"
 
 
 def unsigned(text: str) -> str:
-    """The same without the checksum; a text that has none is taken as it is.
+    """Check and remove the checksum of a text; a text without one is returned as it is.
 
     Raises:
-        ValueError: the checksum is another one's.
+        ValueError: the checksum does not match.
     """
     found = _LAST_LINE.search(text)
     if found is None and f"# {CHECKSUM}" not in text:
@@ -242,7 +242,7 @@ def unsigned(text: str) -> str:
 
 
 def typed(kind: type[Document], content: Mapping[str, Any], path: Path) -> Document:
-    """The content of a document as a dataclass or another annotated type.
+    """Convert the content of a document to a dataclass or another annotated type.
 
     Raises:
         RunError: a key is unknown, or a value has another type.
@@ -262,7 +262,7 @@ def typed(kind: type[Document], content: Mapping[str, Any], path: Path) -> Docum
 
 
 def cleaned(content: Any) -> Any:
-    """The same without a character that a terminal would obey."""
+    """Replace control characters in all texts."""
     if isinstance(content, str):
         return clean(content)
     if isinstance(content, dict):
@@ -272,12 +272,12 @@ def cleaned(content: Any) -> Any:
 
 def _integer(digits: str) -> int:
     if len(digits) > 20 or not -MAX_INTEGER <= int(digits) < MAX_INTEGER:
-        raise ValueError(f"a number of {len(digits.lstrip('-'))} digits stands in it")
+        raise ValueError(f"it has a number of {len(digits.lstrip('-'))} digits")
     return int(digits)
 
 
 def _finite(content: Any) -> Any:
-    """JSON has no NaN and no infinity: they become their names, so that every reader can read the file."""
+    """Replace NaN and infinity, which JSON does not have, by their names."""
     if isinstance(content, Mapping):
         return {str(key): _finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):

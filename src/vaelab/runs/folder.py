@@ -1,4 +1,4 @@
-"""A run folder: what it holds, written so that a crash leaves either the old file or the new one."""
+"""A run folder: its files, written so that a crash leaves either the old version or the new one."""
 
 import os
 import shutil
@@ -55,13 +55,13 @@ class RunFolder:
     def claim(
         cls, path: str | Path, config: DictConfig, manifest: Manifest | None = None, *, exact: bool = False
     ) -> Iterator["RunFolder"]:
-        """A new run folder at `path` or, where that is taken, with -2, -3, ... appended; locked for this process.
+        """Make a run folder at `path` or, if that exists, with -2, -3, ... appended; locked for this process.
 
-        It appears whole, by renaming, or not at all. An empty folder at an `exact` path is filled as it is, and stays
+        It appears complete, by renaming, or not at all. An empty folder at an `exact` path is filled in place, and is
         free until its config is there.
 
         Raises:
-            RunError: the folder cannot be made, or `exact` and it is taken; a StorageError where the disk is full.
+            RunError: the folder cannot be made, or an `exact` one exists; a StorageError if the disk is full.
         """
         with ExitStack() as held:
             wanted = Path(path)
@@ -84,15 +84,15 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
-        """The folder of a run that was started.
+        """Open the folder of a run that was started.
 
         Raises:
-            RunError: `path` is no run folder.
+            RunError: `path` is not a run folder.
         """
         if is_inside(path, "sweep.json"):
-            raise RunError(f"{path} is a sweep: give the folder of one of its runs, which are in it")
+            raise RunError(f"{path} is a sweep: give the folder of one of its runs, which are inside")
         if not is_inside(path, "config.yaml"):
-            raise RunError(f"{path} is not a run folder: it has no config.yaml; `vaelab train` makes them")
+            raise RunError(f"{path} is not a run folder, since it has no config.yaml; `vaelab train` makes run folders")
         folder = cls(path)
         written = ("train.log", "status.json", "metrics.json", "manifest.json", "data.json", WEIGHTS)
         require_own_files(folder.path, files=written, folders=("checkpoints", "tensorboard"))
@@ -103,7 +103,7 @@ class RunFolder:
         """The resolved config.
 
         Raises:
-            RunError: it cannot be read, was edited, or holds interpolations, which could look into who reads it.
+            RunError: it cannot be read, was edited, or has interpolations, which could read the environment.
         """
         path = self.path / "config.yaml"
         try:
@@ -113,21 +113,20 @@ class RunFolder:
         return resolved_config(text, str(path))
 
     def require_known_servers(self, trust: Sequence[str]) -> None:
-        """Refuse to send what a run logs to where only its folder says.
+        """Refuse to log to a server that only the run folder names.
 
         Raises:
-            RunError: the config names a service to log to whose address is not among those trusted.
+            RunError: the config names a logging service whose address is not trusted.
         """
         for service, address in addresses(self.config):
             if address not in trust:
                 raise RunError(
-                    f"{self.path / 'config.yaml'} has the run logged to {service} at {address}: "
-                    f"where that is meant, say --trust {address}"
+                    f"{self.path / 'config.yaml'} logs to {service} at {address}: allow it with --trust {address}"
                 )
 
     @property
     def status(self) -> Status:
-        """What status.json says.
+        """The content of status.json.
 
         Raises:
             RunError: it cannot be read.
@@ -145,10 +144,10 @@ class RunFolder:
 
     @property
     def manifest(self) -> Manifest | None:
-        """What manifest.json says; None where the run has not begun.
+        """The content of manifest.json; None where the run has not begun.
 
         Raises:
-            RunError: a part of it is not what we write.
+            RunError: it is not a manifest that vaelab writes.
         """
         return Manifest.read(self.path / "manifest.json")
 
@@ -178,18 +177,18 @@ class RunFolder:
 
     @property
     def done(self) -> bool:
-        """Whether the run has come to its end."""
+        """Whether the run is complete."""
         return self.status.state == "done"
 
     @contextmanager
     def locked(self, *, wait: bool = False) -> Iterator[None]:
-        """Hold the folder for this process; the system lets go of it when the process ends, however it does.
+        """Lock the folder for this process; the system releases it when the process ends, however it does.
 
-        The lock is on train.log, which is there anyway, so nothing is left behind that looks like a lock. While it is
-        held, nothing is written to another folder of the same name.
+        The lock is on train.log, which exists anyway, so no lock file is left behind. While it is held, nothing is
+        written to another folder of the same name.
 
         Args:
-            wait: until another process lets go of it.
+            wait: until another process releases it.
 
         Raises:
             RunError: another process holds it.
@@ -202,25 +201,25 @@ class RunFolder:
                 self._place = None
 
     def require_there(self) -> None:
-        """Refuse to go on where the folder that is locked was removed or renamed.
+        """Check that the locked folder was not removed or renamed.
 
         Raises:
-            StorageError: that is so.
+            StorageError: it was.
         """
         if self._place is not None and place(self.path) != self._place:
             raise StorageError(
-                f"{self.path} was removed or renamed while the run was writing to it; where it was renamed, "
+                f"{self.path} was removed or renamed while the run was writing to it; if it was renamed, "
                 "`vaelab resume` its new path"
             )
 
     def remove_fragments(self) -> None:
-        """Remove what a killed process was about to write; only for who holds the lock."""
+        """Remove unfinished files of a killed process; call it only with the lock."""
         for path in [*self.path.glob(".*.*.*"), *self.checkpoints.glob(".*.ckpt.*")]:
             if path.suffix[1:].isdigit():  # the process's id
                 path.unlink()
 
     def best_checkpoint(self) -> Path:
-        """best.ckpt, or last.ckpt where there was no validation split; of a run that was pulled, model.safetensors.
+        """Return best.ckpt, or last.ckpt if there was no validation split; of a pulled run, model.safetensors.
 
         Raises:
             RunError: there is none of them.
@@ -229,27 +228,27 @@ class RunFolder:
             if path.is_file():
                 return path
         raise RunError(
-            f"{self.path} has no checkpoint: the run did not finish its first epoch; `vaelab resume {self.path}` "
-            "goes on with it"
+            f"{self.path} has no checkpoint, since the run did not finish its first epoch; resume it with `vaelab "
+            f"resume {self.path}`"
         )
 
     def write_config(self, config: DictConfig) -> None:
-        """config.yaml, usable from any folder."""
+        """Write config.yaml, with paths that are valid in any folder."""
         self.require_there()
         write_text(self.path / "config.yaml", signed(OmegaConf.to_yaml(portable(config), resolve=True)))
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """manifest.json, replaced as a whole."""
+        """Replace manifest.json as a whole."""
         self.require_there()
         manifest.write(self.path / "manifest.json")
 
     def write_metrics(self, metrics: Metrics) -> None:
-        """metrics.json, replaced as a whole."""
+        """Replace metrics.json as a whole."""
         self.require_there()
         metrics.write(self.path / "metrics.json")
 
     def write_form(self, form: Form) -> None:
-        """data.json, replaced as a whole."""
+        """Replace data.json as a whole."""
         self.require_there()
         write_json(self.path / "data.json", form.to_json())
 
@@ -269,7 +268,7 @@ class RunFolder:
         return path
 
     def update_status(self, state: State, *, error: str = "", traceback: str = "") -> None:
-        """Set status.json to `state`, with the time; an error that is past goes."""
+        """Set the state in status.json, with the time; an earlier error is removed."""
         self.require_there()
         self.status.then(state, error=error, traceback=traceback).write(self.path / "status.json")
 
@@ -279,14 +278,14 @@ class RunFolder:
         replace(self.status, progress=progress).write(self.path / "status.json")
 
     def _move(self, path: Path) -> None:
-        """Have the paths be those of where the folder came to lie."""
+        """Update the paths after the folder was moved."""
         place = self._place
         self.__init__(path)  # type: ignore[misc]
         self._place = place
 
 
 def _is_free(folder: Path) -> bool:
-    """Whether a folder is empty, but for what a process left that was killed before it had written a config."""
+    """Whether a folder is empty except for files of a process that was killed before it wrote a config."""
     try:
         return all(_is_fragment(path) for path in folder.iterdir())
     except OSError:
@@ -299,21 +298,21 @@ def _is_fragment(path: Path) -> bool:
 
 
 def require_plain(text: str) -> None:
-    """Refuse YAML that would take a reader's time or memory beyond its size: aliases and endless nesting."""
+    """Refuse YAML that takes time or memory far beyond its size: aliases and deep nesting."""
     depth = 0
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError("it holds an alias, *name, by which a small file becomes a large config")
+            raise ValueError("it has an alias, *name, with which a small file can become a large config")
         if depth > MAX_DEPTH:
             raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
 
 
 def resolved_config(text: str, where: str) -> DictConfig:
-    """The config in the text of a config.yaml; `where` it was found is named in errors.
+    """Parse the text of a config.yaml; errors name `where` it is from.
 
     Raises:
-        RunError: it is none, was edited, or holds interpolations, which could look into who reads it.
+        RunError: it is not a config, was edited, or has interpolations, which could read the environment.
     """
     try:
         require_plain(text)
@@ -322,9 +321,9 @@ def resolved_config(text: str, where: str) -> DictConfig:
     except Exception as error:  # a foreign file may fail in any way
         raise RunError(f"{where} cannot be read: {one_line(str(error), 300)}") from error
     if not isinstance(config, DictConfig):
-        raise RunError(f"{where} is not a config: it should hold keys and values")
+        raise RunError(f"{where} is not a config: it should have keys and values")
     if "${" in resolved:
-        raise RunError(f"{where} holds an interpolation, ${{...}}: a run's config is resolved, so this is not one")
+        raise RunError(f"{where} has an interpolation, ${{...}}, and the config of a run is resolved")
     try:
         unsigned(text)
     except ValueError as error:
@@ -333,7 +332,7 @@ def resolved_config(text: str, where: str) -> DictConfig:
 
 
 def portable(config: DictConfig) -> DictConfig:
-    """A copy that means the same in any folder."""
+    """Return a copy with absolute paths."""
     config = config.copy()
     for key in ("root", "cache"):
         if config.data.get(key) is not None:

@@ -1,17 +1,17 @@
-"""What tells one run from another: its config without what only says where and how fast it is made."""
+"""Hyperparameters of a run: its config without settings of where and how fast it runs."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# Where and how fast a run is made and by what it is judged, not what it makes.
+# Where and how fast a run is trained and how it is evaluated; not what it learns.
 SURROUNDINGS = {"callbacks", "logger", "metrics", "trainer", "data.root"}
 MADE_BY = {"trainer.max_epochs", "trainer.max_steps", "trainer.precision", "trainer.accumulate_grad_batches"}
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, str | float]:
-    """What a person would compare runs by, flat: name -> number or text.
+    """Return the settings that a person would compare runs by, flat: name -> number or text.
 
-    A part has its class's name, its knobs follow it. What is null is left out.
+    A part has the name of its class; its options follow. Null values are left out.
 
     >>> hyperparameters({"seed": 1, "encoder": {"_target_": "vaelab.models.networks.MLPEncoder", "hidden": [400]}})
     {'seed': 1, 'encoder': 'MLPEncoder', 'encoder.hidden': '[400]'}

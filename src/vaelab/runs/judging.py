@@ -1,4 +1,4 @@
-"""The metrics of a run's config, computed once, at the end of training."""
+"""Compute the metrics of a run's config at the end of training."""
 
 from functools import partial
 
@@ -14,11 +14,10 @@ from vaelab.training.lightning import generation as generation_callback
 
 
 def judged(experiment: Experiment, model: Autoencoder) -> dict[str, float]:
-    """Single numbers of a trained model, by metric: generation/kid.
+    """Compute single numbers of a trained model, by name: generation/kid.
 
-    They are of the validation images, so that a search by them does not see the test images; where there are
-    none, of the test images, and else of the training images. Noise is f(the run's seed), so that a resumed run finds
-    the same.
+    They are computed on the validation images, so that a search does not see the test images; without any, on the test
+    images, or else the training images. Noise is f(the run's seed), so that a resumed run finds the same.
     """
     subject, found = _subject(experiment, model.eval()), {}
     for key, metric in (experiment.metrics or {}).items():
@@ -31,13 +30,13 @@ def judged(experiment: Experiment, model: Autoencoder) -> dict[str, float]:
 
 
 def reported(experiment: Experiment) -> list[str]:
-    """Names that `judged` may report."""
+    """List the names that `judged` may report."""
     metrics = (experiment.metrics or {}).items()
     return [f"{key}/{name}" for key, metric in metrics if metric is not None for name in declaration(metric).names]
 
 
 def require_judgeable(experiment: Experiment) -> None:
-    """Refuse metrics that the data or the model cannot have, before anything is trained.
+    """Refuse metrics that cannot be computed for the data or the model, before anything is trained.
 
     Raises:
         ConfigError: there is one.

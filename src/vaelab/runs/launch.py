@@ -1,7 +1,7 @@
-"""Processes of one run that were started from outside: by torchrun, by srun, or by hand, once on each machine.
+"""Coordinate processes of one run that were started from outside: by torchrun, by srun, or by hand on each machine.
 
-The first one leads: it claims the run folder and writes. What it and the others have to tell each other before and
-after the training goes through the store in which torch.distributed meets.
+The first one leads: it claims the run folder and writes. Before and after training the processes communicate through
+the store that torch.distributed rendezvouses in.
 """
 
 import math
@@ -24,17 +24,17 @@ from torch.distributed import DistError, PrefixStore, Store, TCPStore  # type: i
 from vaelab.errors import ConfigError, DivergenceError, RunError, UserError
 from vaelab.runs.companion import PATIENCE
 
-MEETING = 600.0  # seconds within which all have to be started
+MEETING = 600.0  # seconds within which all processes have to start
 
 Prepared = TypeVar("Prepared")
 
 
 class Launch:
-    """The processes that were started for a run, as one of them sees them; most often it is the only one.
+    """The processes that were started for a run, seen from one of them; usually it is the only one.
 
     Args:
-        rank: which of them it is.
-        count: how many they are.
+        rank: of this process.
+        count: of all processes.
     """
 
     def __init__(self, rank: int, count: int) -> None:
@@ -45,11 +45,11 @@ class Launch:
 
     @classmethod
     def of(cls, config: DictConfig) -> "Launch":
-        """What the environment says.
+        """Read the environment.
 
         Raises:
             ConfigError: it does not say where the processes meet.
-            RunError: they do not meet there.
+            RunError: they cannot meet there.
         """
         if (found := _launched()) is not None:
             return cls(*found)
@@ -72,12 +72,12 @@ class Launch:
         return any(int(os.environ.get(f"{name}_RESTART_COUNT", 0)) for name in ("TORCHELASTIC", "SLURM"))
 
     def require_as_many(self, devices: int, nodes: int, *, external: bool) -> None:
-        """Compare what was started with what the config says.
+        """Compare the number of started processes with the config.
 
         Args:
             devices: of each machine.
             nodes: machines.
-            external: whether each device's process was started, or one on each machine that starts the others.
+            external: whether every process was started from outside, or one per machine that starts the others.
 
         Raises:
             ConfigError: they differ.
@@ -99,26 +99,26 @@ class Launch:
             RunError: one of them is not.
         """
         if self.store is not None and self.store.check(["end"]):
-            raise RunError("the processes that a launcher starts train one run, and this is a second one")
+            raise RunError("processes started by a launcher can train only one run, and this is a second one")
         for rank in range(1, self.count):
             try:
                 failure = self._told(f"ready {rank}", MEETING)
             except TimeoutError as error:
                 raise RunError(
-                    f"process {rank} of {self.count} has not come within {MEETING / 60:.0f} minutes: "
+                    f"process {rank} of {self.count} did not start within {MEETING / 60:.0f} minutes: "
                     "was the command started on every machine?"
                 ) from error
             if failure:
                 raise RunError(f"process {rank} of {self.count} {failure}")
 
     def begin(self, folder: Path) -> None:
-        """Have the others take part in the run in `folder`."""
+        """Let the others take part in the run in `folder`."""
         self._tell("folder", str(folder.absolute()))
         self.begun = True
 
     @contextmanager
     def ending(self) -> Iterator[None]:
-        """End the others when the block is left, with the exit code that this process will have."""
+        """When the block is left, end the others with the exit code that this process will have."""
         code = 0
         try:
             yield
@@ -126,28 +126,28 @@ class Launch:
             code = _exit_code(error)
             raise
         finally:
-            with suppress(TimeoutError, DistError):  # the others may be gone, and the store with them
+            with suppress(TimeoutError, DistError):  # the others may have ended, and the store with them
                 if not self.begun:
                     self._tell("folder", "")
                 self._tell("end", str(code))
                 deadline = time.monotonic() + PATIENCE
-                for rank in range(1, self.count):  # this process may hold the store
+                for rank in range(1, self.count):  # this process may host the store
                     self._told(f"gone {rank}", deadline - time.monotonic())
 
     def follow(self, prepare: Callable[[], Prepared], take_part: Callable[[Prepared, Path], Any]) -> NoReturn:
-        """Take part in what the first process begins, and end with it.
+        """Take part in the run that the first process begins, and end with it.
 
         Args:
-            prepare: what has to be done by all before there is a run folder.
-            take_part: trains along, with what `prepare` returned and the run folder.
+            prepare: called before there is a run folder.
+            take_part: trains along, given what `prepare` returned and the run folder.
 
         Raises:
             SystemExit: with the first process's exit code.
-            Exception: what went wrong here alone.
+            Exception: an error of this process alone.
         """
         failure: Exception | None = None
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the first process says it
+            warnings.simplefilter("ignore")  # the first process reports it
             try:
                 prepared = prepare()
                 self._tell(f"ready {self.rank}", "")
@@ -155,7 +155,7 @@ class Launch:
                 if folder:
                     take_part(prepared, Path(folder))
             except (KeyboardInterrupt, SystemExit, DivergenceError):
-                pass  # all processes stop at the same step, and the first one says why
+                pass  # all processes stop at the same step, and the first one reports why
             except UserError as error:
                 self._tell(f"ready {self.rank}", f"on {socket.gethostname()}: {error}")
                 failure = error
@@ -164,7 +164,7 @@ class Launch:
         try:
             code = int(self._told("end", PATIENCE if failure else math.inf))
             self._tell(f"gone {self.rank}", "")
-        except DistError:  # the first process is gone
+        except DistError:  # the first process has ended
             code = 1
         except TimeoutError:
             assert failure is not None
@@ -176,7 +176,7 @@ class Launch:
             self.store.set(key, value)
 
     def _told(self, key: str, within: float) -> str:
-        """Look again and again, since waiting inside the store would hold back signals."""
+        """Poll, since waiting inside the store would block signals."""
         assert self.store is not None
         deadline = time.monotonic() + within
         while not self.store.check([key]):
@@ -196,20 +196,23 @@ def require_one() -> None:
     _, count = _launched() or (0, 1)
     if count > 1:
         raise ConfigError(
-            [f"{count} processes were started, and a sweep is one, which starts its jobs: start it without a launcher"]
+            [
+                f"{count} processes were started, but a sweep is one process, which starts its jobs: "
+                "run it without a launcher"
+            ]
         )
 
 
 def _launched() -> tuple[int, int] | None:
-    """The rank of this process and how many they are, where torchrun or srun has started it."""
+    """Return the rank of this process and the number of processes, if torchrun or srun has started it."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if "SLURM_STEP_NUM_TASKS" in os.environ:  # a script of sbatch has the other variables without srun
+    if "SLURM_STEP_NUM_TASKS" in os.environ:  # a batch script has the other variables without srun
         return int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_STEP_NUM_TASKS"])
     return None
 
 
-@cache  # as long as the process: it may hold what the others look into
+@cache  # for the life of the process, which may host the store
 def _store(rank: int) -> Store:
     try:
         if "TORCHELASTIC_RUN_ID" not in os.environ and "SLURM_STEP_NUM_TASKS" in os.environ:
@@ -226,10 +229,10 @@ def _store(rank: int) -> Store:
 
 
 def _renewed(store: Store, rank: int) -> Store:
-    """A store that the first process holds, in place of torchrun's.
+    """Make a store that the first process hosts, in place of torchrun's.
 
-    Torchrun's (2.14) is still the one from before the restart, with what those processes have said and with their
-    addresses, to which torch.distributed would connect.
+    After a restart torchrun's store (2.14) still has the keys and addresses of the earlier processes, to which
+    torch.distributed would connect.
     """
     if rank == 0:
         renewed = _opened(0, holds=True)
@@ -249,12 +252,12 @@ def _opened(port: int, *, holds: bool) -> TCPStore:
         is_master=holds,
         timeout=timedelta(seconds=MEETING),
         wait_for_workers=False,
-        multi_tenant=True,  # torch.distributed will meet there too
+        multi_tenant=True,  # torch.distributed uses it too
     )
 
 
 def _exit_code(error: BaseException) -> int:
-    """What the command line ends with after `error`."""
+    """Return the exit code of the command line after `error`."""
     if isinstance(error, UserError):
         return error.exit_code
     if isinstance(error, SystemExit):

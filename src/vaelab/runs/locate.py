@@ -1,4 +1,4 @@
-"""The run folder, and the checkpoint in it, that a path means."""
+"""Find the run folder and the checkpoint that a path stands for."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def folder_of(run: "Run | str | Path") -> RunFolder:
-    """The run folder that a run, its path or the path of one of its checkpoints means.
+    """Return the run folder of a run, of its path, or of the path of one of its checkpoints.
 
     Raises:
-        RunError: there is none, or no such checkpoint.
+        RunError: there is no such folder or checkpoint.
     """
     path = path_of(run)
     if path.suffix != ".ckpt" or path.is_dir():
@@ -23,14 +23,12 @@ def folder_of(run: "Run | str | Path") -> RunFolder:
         raise RunError(f"there is no checkpoint {path}")
     folder = path.absolute().parent.parent
     if not (folder / "config.yaml").is_file():
-        raise RunError(
-            f"{path} is not in a run folder: there is no {folder / 'config.yaml'} to say what model it is of"
-        )
+        raise RunError(f"{path} is not in a run folder: there is no {folder / 'config.yaml'} that describes its model")
     return RunFolder.open(folder)
 
 
 def checkpoint_of(run: "Run | str | Path") -> Path:
-    """The checkpoint that a path is or, of a run folder, its best one.
+    """Return the checkpoint at a path or, for a run folder, its best one.
 
     Raises:
         RunError: there is none.
@@ -40,7 +38,7 @@ def checkpoint_of(run: "Run | str | Path") -> Path:
 
 
 def path_of(run: "Run | str | Path") -> Path:
-    """The path that somebody means by a run."""
+    """Return the path of a run."""
     return Path(run) if isinstance(run, str | Path) else run.folder
 
 

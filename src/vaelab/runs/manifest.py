@@ -1,4 +1,4 @@
-"""What a run was made of: command, code, versions, data, hardware."""
+"""Record what a run depends on besides its config: command, code, versions, data, hardware."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ PACKAGES = ("vaelab", "torch", "torchvision", "pytorch-lightning", "hydra-core",
 
 
 def manifest(data: ImageData, *, seed: int, overrides: Sequence[str] = ()) -> Manifest:
-    """What a run that is started here and now is made of."""
+    """Make the manifest of a run that is started here and now."""
     return Manifest(
         overrides=list(overrides),
         command=sys.argv,
@@ -42,9 +42,9 @@ def manifest(data: ImageData, *, seed: int, overrides: Sequence[str] = ()) -> Ma
 
 
 def circumstances(then: Manifest, now: Manifest) -> dict[str, list[str]]:
-    """What two manifests say of packages, data, hardware and code, where it is not the same.
+    """List what differs between two manifests in packages, data, hardware and code.
 
-    The code is compared where both runs were started in a git repository.
+    Code is compared if both runs were started in a git repository.
     """
     changed = {}
     parts: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
@@ -81,7 +81,7 @@ def _checksum(images: Images) -> str:
 
 
 def _git() -> Git | None:
-    """The commit of the folder that the command ran in, and what differs from it."""
+    """Return the git commit of the working directory, and the diff of uncommitted changes."""
     commit, diff = _output("git", "rev-parse", "HEAD"), _output("git", "diff", "HEAD")
     return None if commit is None else Git(commit, clean(diff or ""))  # as it will be read
 

@@ -1,4 +1,4 @@
-"""The processes of a run on several devices: the first one starts the others and takes them with it when it ends."""
+"""Processes of a run on several devices: the first one starts the others and ends them when it ends."""
 
 import os
 import subprocess
@@ -18,11 +18,11 @@ from vaelab.training.internals import starts_processes
 
 @contextmanager
 def companions(trainer: pl.Trainer, folder: RunFolder, trust: Sequence[str]) -> Iterator[None]:
-    """Start the processes that `trainer` wants besides this one; they have ended when the block is left.
+    """Start the processes that `trainer` needs besides this one; they have ended when the block is left.
 
-    Each takes its config from the run folder. Left to itself, Lightning starts the whole command of this process
-    again, whatever it was, leaves the others behind where this one is killed, and kills this one within seconds of
-    another's end, so that no status could be written.
+    Each takes its config from the run folder. Lightning itself would start the whole command of this process again,
+    leave the others behind if this one is killed, and kill this one within seconds of another's end, before a status
+    could be written.
     """
     launcher = starts_processes(trainer)
     if launcher is None:
@@ -44,7 +44,7 @@ def companions(trainer: pl.Trainer, folder: RunFolder, trust: Sequence[str]) -> 
         os.environ.update(shared)
         for rank in range(1, trainer.num_devices):
             own = {"LOCAL_RANK": str(rank), "PYTHONPATH": os.pathsep.join(sys.path)}
-            # A session of its own, so that Ctrl-C in a terminal asks this process alone, which tells the others.
+            # In a new session, so that Ctrl-C in a terminal reaches this process alone, which tells the others.
             other = subprocess.Popen(command, env=os.environ | own, stdin=subprocess.PIPE, start_new_session=True)
             others.append(other)
             watch = partial(_end_without, other, trainer.global_rank + rank, folder, over, leads=trainer.is_global_zero)
@@ -54,7 +54,7 @@ def companions(trainer: pl.Trainer, folder: RunFolder, trust: Sequence[str]) -> 
         over.set()
         for other in others:
             assert other.stdin is not None
-            other.stdin.close()  # what it ends with
+            other.stdin.close()  # ends it
             other.wait()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
@@ -68,9 +68,9 @@ def companions(trainer: pl.Trainer, folder: RunFolder, trust: Sequence[str]) -> 
 def _end_without(
     other: subprocess.Popen[bytes], rank: int, folder: RunFolder, over: threading.Event, *, leads: bool
 ) -> None:
-    """End this process where another one has failed and this one still waits for it, as on a GPU it would for long.
+    """End this process if another one has failed and this one still waits for it, which can take long on a GPU.
 
-    The run's status is for the process that leads all machines' to write.
+    Only the process that leads those of all machines writes the status.
     """
     code = other.wait()
     if code == 0 or over.wait(PATIENCE):
@@ -78,5 +78,5 @@ def _end_without(
     error = f"process {rank} of the run ended with exit code {code}"
     if leads:
         folder.update_status("failed", error=error)
-    os.write(2, f"error: {error}; `vaelab resume {folder.path}` goes on\n".encode())
+    os.write(2, f"error: {error}; `vaelab resume {folder.path}` continues it\n".encode())
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Whether this machine and the data are what a checked config needs, asked before anything is written."""
+"""Check this machine and the data against a config, before anything is written."""
 
 import logging
 import os
@@ -28,15 +28,15 @@ log = logging.getLogger("vaelab")
 
 
 def ready(what: Checked, *, devices: bool = True, launch: Launch | None = None) -> None:
-    """Find the devices of a checked config and read its data: nothing has been written by then.
+    """Find the devices of a checked config and read its data, before anything is written.
 
     Args:
         what: the config and its experiment.
-        devices: ask for them; not where it will run on another machine.
-        launch: the processes that were started for it and have to be as many as it wants.
+        devices: whether it will run on this machine, so that its devices are needed here.
+        launch: the processes that were started for it, to be compared with the number that it needs.
 
     Raises:
-        ConfigError: this machine does not have the devices, or the weights to begin with do not fit.
+        ConfigError: this machine does not have the devices, or the initial weights do not fit.
         DataError: the data are missing or damaged.
     """
     experiment = what.experiment
@@ -61,7 +61,7 @@ def ready(what: Checked, *, devices: bool = True, launch: Launch | None = None) 
 
 
 def _ask_devices(experiment: Experiment) -> pl.Trainer:
-    """Refuse devices that Lightning cannot have, before anything is written."""
+    """Refuse devices that Lightning cannot use."""
     try:
         trainer: pl.Trainer = experiment.trainer([], [])
     except (MisconfigurationException, RuntimeError, ValueError, TypeError, ImportError) as error:
@@ -71,7 +71,7 @@ def _ask_devices(experiment: Experiment) -> pl.Trainer:
         _require_uncoupled(experiment, trainer.world_size)
     wanted = getattr(experiment.trainer, "keywords", {}).get("precision")
     if wanted == "16-mixed" and trainer.strategy.root_device.type == "cpu":
-        raise ConfigError(["trainer.precision=16-mixed needs a GPU: bf16-mixed, which a CPU has too, or 32-true"])
+        raise ConfigError(["trainer.precision=16-mixed needs a GPU: take bf16-mixed, which works on a CPU, or 32-true"])
     updates: Any = trainer.updates  # type: ignore[attr-defined]
     if updates["cuda_graph"]:
         accumulated = updates["accumulate_grad_batches"]
@@ -83,7 +83,7 @@ def _ask_devices(experiment: Experiment) -> pl.Trainer:
 
 
 def _require_values(experiment: Experiment) -> None:
-    """Read the data; refuse a likelihood of other values than they have, and say what was taken for what."""
+    """Read the data; refuse a likelihood that does not fit their values, and log how they were interpreted."""
     _ = experiment.data.splits
     reason = why_not_of(experiment.likelihood(), experiment.data)
     if reason is not None:
@@ -97,21 +97,21 @@ def _require_values(experiment: Experiment) -> None:
 
 
 def _require_uncoupled(experiment: Experiment, processes: int) -> None:
-    """Refuse to share batches between processes where anything looks at all images of one."""
+    """Refuse to split batches between processes if a part depends on all images of a batch."""
     with torch.device("meta"):
         coupling = experiment.model().coupling()
     what = experiment.objective.coupling() or (config_name(coupling) if coupling is not None else None)
     if what is not None:
         raise ConfigError(
             [
-                f"{what} looks at all images of a batch together, which {processes} processes do not see: "
+                f"{what} depends on all images of a batch, which are split between {processes} processes: take "
                 "trainer.devices=1 trainer.num_nodes=1"
             ]
         )
 
 
 def _require_batches(trainer: pl.Trainer, experiment: Experiment) -> None:
-    """Refuse a share of the batches that is none of them, and batches that a normalization over them cannot take."""
+    """Refuse a share of the batches that rounds to zero, and batches too small for batch normalization."""
     train, validation, test = experiment.data.splits
     for name, images, size in [
         ("train", train, experiment.data.batch_size),
@@ -120,7 +120,9 @@ def _require_batches(trainer: pl.Trainer, experiment: Experiment) -> None:
     ]:
         share, batches = getattr(trainer, f"limit_{name}_batches"), -(-len(images) // size)
         if isinstance(share, float) and share > 0 and batches and int(share * batches) == 0:
-            raise ConfigError([f"trainer.limit_{name}_batches={share} of {batches} batches is none: give a number"])
+            raise ConfigError(
+                [f"trainer.limit_{name}_batches={share} of {batches} batches is less than one: give a number"]
+            )
     last = len(train) % experiment.data.batch_size or experiment.data.batch_size
     if last // trainer.world_size < 2:
         with torch.device("meta"):
@@ -136,11 +138,11 @@ def _require_batches(trainer: pl.Trainer, experiment: Experiment) -> None:
 
 
 def _ask_compiler(experiment: Experiment) -> None:
-    """Refuse compile=true without a working C++ compiler, before anything is written."""
+    """Refuse compile=true without a working C++ compiler."""
     if not experiment.compile:
         return
-    found = next(filter(shutil.which, [os.environ.get("CXX", "g++"), "clang++", "cl"]), None)
+    found = next(filter(shutil.which, [os.environ.get("CXX", "g++"), "clang++"]), None)
     if found is None:
-        raise ConfigError(["compile=true: torch.compile needs a C++ compiler, such as g++, and finds none here"])
-    if found != "cl" and subprocess.run([found, "--version"], capture_output=True, check=False).returncode:
+        raise ConfigError(["compile=true: torch.compile needs a C++ compiler, such as g++, and there is none"])
+    if subprocess.run([found, "--version"], capture_output=True, check=False).returncode:
         raise ConfigError([f"compile=true: torch.compile's C++ compiler, {found}, does not run"])

@@ -1,4 +1,4 @@
-"""Run a config again, and compare the two runs to the bit."""
+"""Run a config again, and compare the two runs bit by bit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Reproduction:
 
     Args:
         run: the new one.
-        differences: the places where its results are not those of the old one, to the bit.
+        differences: the places where its results differ from those of the old one.
         circumstances: what differs between them: packages, data, hardware, code.
     """
 
@@ -31,7 +31,7 @@ class Reproduction:
 
     @property
     def identical(self) -> bool:
-        """Whether metrics, weights, optimizer and every logged scalar have the same bits."""
+        """Whether metrics, weights, optimizer and every logged scalar are equal bit by bit."""
         return not self.differences
 
 
@@ -49,16 +49,14 @@ def reproduce(run: Run | str | Path, *, folder: str | Path | None = None, trust:
     """
     original = folder_of(run)
     if not original.done:
-        raise RunError(
-            f"{original.path} is not done, so there is nothing to compare with yet: `vaelab resume {original.path}`"
-        )
+        raise RunError(f"{original.path} is not done, so it cannot be compared yet: `vaelab resume {original.path}`")
     original.require_known_servers(trust)
-    differences(original.path, original.path)  # can it be compared at all?
+    differences(original.path, original.path)  # raises if it cannot be compared
     config, made_of = original.config, original.manifest
     if made_of is None:
-        raise RunError(f"{original.path} has no manifest.json, so there is nothing to say what it was made of")
+        raise RunError(f"{original.path} has no manifest.json, which says what the run depends on")
     if (kept := original.checkpoints / INITIAL).is_file():
-        config.init.run = str(kept.absolute())  # what it began with, whatever has become of where that is from
+        config.init.run = str(kept.absolute())  # its initial weights, whatever has become of the run that they are from
     what = checked(config, trust=trust, own=False)
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{what.experiment.name}_again"
     again = train_into(

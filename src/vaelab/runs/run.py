@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 from vaelab.config.check import Checked, checked
 from vaelab.files import replacing
 from vaelab.runs.documents import Manifest
+from vaelab.runs.execute import execute
 from vaelab.runs.extend import extend
-from vaelab.runs.fit import fit
 from vaelab.runs.folder import RunFolder, portable
 from vaelab.runs.launch import Launch
 from vaelab.runs.locate import checkpoint_of, folder_of
@@ -41,7 +41,7 @@ class Run:
 def train(config: DictConfig, *, folder: str | Path | None = None, trust: Sequence[str] = ()) -> Run:
     """Train, test and draw the model of a config.
 
-    In a process that torchrun or srun has started beside the first one it does not return: the process ends with the
+    In a process that torchrun or srun has started besides the first one it does not return: the process ends with the
     run.
 
     Args:
@@ -62,7 +62,7 @@ def train(config: DictConfig, *, folder: str | Path | None = None, trust: Sequen
 
 
 def train_into(folder: str | Path, what: Checked, *, exact: bool, overrides: Sequence[str] = ()) -> Run:
-    """`train` into `folder` or, unless it has to be that `exact` one, into a free one beside it.
+    """`train` into `folder` or, unless it has to be `exact`, into a free name beside it.
 
     The manifest keeps the `overrides` that the config was composed with.
     """
@@ -72,7 +72,7 @@ def train_into(folder: str | Path, what: Checked, *, exact: bool, overrides: Seq
         launch.await_others()
         if exact and launch.restarted and _holds(folder, config):
             return _taken_up(RunFolder.open(folder), what, launch, overrides=overrides)
-        with threads(experiment.threads):
+        with threads(experiment.suitable_threads()):
             made_of = manifest(experiment.data, seed=experiment.seed, overrides=overrides)
             with (
                 RunFolder.claim(folder, config, made_of, exact=exact) as claimed,
@@ -82,12 +82,12 @@ def train_into(folder: str | Path, what: Checked, *, exact: bool, overrides: Seq
                 claimed.write_form(experiment.data.form)
                 _keep_initial_weights(what, claimed)
                 launch.begin(claimed.path)
-                return Run(claimed.path, *fit(what, claimed))
+                return Run(claimed.path, *execute(what, claimed))
 
 
 @contextmanager
 def leading(what: Checked) -> Iterator[Launch]:
-    """The processes that were started for a run; all but the first take part in it and end here."""
+    """Give the processes that were started for a run; all but the first take part in it and end here."""
     launch = Launch.of(what.config)
     if launch.rank > 0:
         launch.follow(
@@ -99,7 +99,7 @@ def leading(what: Checked) -> Iterator[Launch]:
 
 
 def _holds(folder: str | Path, config: DictConfig) -> bool:
-    """Whether there is a run of this config in `folder`."""
+    """Whether `folder` has a run of this config."""
     return Path(folder, "config.yaml").is_file() and RunFolder(folder).config == portable(config)
 
 
@@ -133,20 +133,20 @@ def go_on(
     callbacks: Sequence[pl.Callback] = (),
     wait: bool = False,
 ) -> Run:
-    """`resume`, for a folder that may have no more than its config yet.
+    """`resume` a folder that may have nothing but its config yet.
 
     Args:
         folder: the run's.
-        config: the folder's, but for what does not change the results, such as the progress bar.
+        config: the folder's, except for settings that do not change the results, such as the progress bar.
         trust: packages of one's own whose classes the config may name.
-        overrides: what the config was composed with; the manifest of a run that begins here keeps them.
+        overrides: that the config was composed with; the manifest of a run that begins here keeps them.
         callbacks: besides the config's.
         wait: for another process that is training it.
 
     Raises:
-        Pruned: one of the callbacks has ended it.
+        Pruned: one of the callbacks ended the run.
     """
-    if folder.done:  # nothing of it is made
+    if folder.done:  # nothing has to be built
         return _finished(folder)
     what = checked(config, trust=trust, own=False, form=folder.form)
     with quiet_lightning(), leading(what) as launch:
@@ -175,7 +175,7 @@ def _taken_up(
         with recorded(folder):
             ready(what, launch=launch)
             launch.await_others()
-            with threads(experiment.threads):
+            with threads(experiment.suitable_threads()):
                 then, now = folder.manifest, manifest(experiment.data, seed=experiment.seed, overrides=overrides)
                 if then is not None:
                     _warn_of_changes(then, now)
@@ -185,11 +185,11 @@ def _taken_up(
                     folder.write_form(experiment.data.form)
                 _keep_initial_weights(what, folder)
                 launch.begin(folder.path)
-                return Run(folder.path, *fit(what, folder, callbacks))
+                return Run(folder.path, *execute(what, folder, callbacks))
 
 
 def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
-    """Take part, as another process, in a run that the first one has begun or resumed."""
+    """Take part, as a further process, in a run that the first one has begun or resumed."""
     with quiet_lightning():
         run_folder = RunFolder.open(folder)
         what = checked(run_folder.config, trust=trust, own=False, form=run_folder.form)
@@ -198,12 +198,12 @@ def join(folder: str | Path, *, trust: Sequence[str] = ()) -> None:
 
 
 def _join(what: Checked, folder: RunFolder) -> None:
-    with threads(what.experiment.threads):
-        fit(what, folder)
+    with threads(what.experiment.suitable_threads()):
+        execute(what, folder)
 
 
 def _keep_initial_weights(what: Checked, folder: RunFolder) -> None:
-    """Copy the weights that a run begins with, so that it can be resumed and reproduced without where they are from."""
+    """Copy a run's initial weights, so that it can be resumed and reproduced without the run that they are from."""
     kept = folder.checkpoints / INITIAL
     if what.experiment.begins_with is not None and not kept.is_file():
         folder.checkpoints.mkdir(exist_ok=True)
@@ -213,8 +213,8 @@ def _keep_initial_weights(what: Checked, folder: RunFolder) -> None:
 
 
 def _warn_of_changes(then: Manifest, now: Manifest) -> None:
-    """Warn of what a run's bits depend on and is no longer as it was."""
+    """Warn about changes that a run's bits may depend on."""
     for part, changes in circumstances(then, now).items():
-        message = f"not the {part} the run was started with, so its bits may differ: {'; '.join(changes)}"
+        message = f"{part} changed since the run was started, so its bits may differ: {'; '.join(changes)}"
         warnings.warn(message, stacklevel=2)
         log.warning(message)

@@ -1,4 +1,4 @@
-"""What loggers get of a run as a whole: what it was told, where it ended."""
+"""Log a run as a whole: its config at the start, its final model at the end."""
 
 import shlex
 from collections.abc import Iterable, Iterator
@@ -22,9 +22,9 @@ from vaelab.training.tensorboard import EventFiles
 
 
 def open_with(loggers: Iterable[Logger], folder: RunFolder, *, resumed: bool) -> None:
-    """Begin a run: its hyperparameters to every logger, its config and command as text to TensorBoard.
+    """Log the hyperparameters to every logger, config and command as text to TensorBoard.
 
-    The event files of a `resumed` run have them; W&B and MLflow begin a new run.
+    The event files of a `resumed` run have them already.
     """
     config = folder.config
     content: Any = OmegaConf.to_container(config)
@@ -39,7 +39,7 @@ def open_with(loggers: Iterable[Logger], folder: RunFolder, *, resumed: bool) ->
 
 @contextmanager
 def ended(loggers: Iterable[Logger]) -> Iterator[None]:
-    """End W&B's run of this process when the block is left, so that the next one begins its own."""
+    """Finish W&B's run of this process when the block is left, so that the next one begins a new run."""
     loggers = list(loggers)
     failed = True
     try:
@@ -54,7 +54,7 @@ def ended(loggers: Iterable[Logger]) -> Iterator[None]:
 
 
 def close_with(loggers: Iterable[Logger], experiment: Experiment, model: Autoencoder, *, step: int) -> None:
-    """End a run: pictures of its final model on test images, their latents in TensorBoard's projector."""
+    """Log pictures of the final model on test images, and their latents to TensorBoard's projector."""
     loggers = list(loggers)
     rows = experiment.data.splits.shown
     view = figures.View.of(experiment.data.form)
@@ -76,6 +76,6 @@ def close_with(loggers: Iterable[Logger], experiment: Experiment, model: Autoenc
 
 
 def _command(manifest: Manifest | None) -> str:
-    """What was typed and, for one job of a sweep, what would make it alone."""
+    """Return the command and, if it differs, the `vaelab train` command of this run alone."""
     typed, overrides = (shlex.join(manifest.command), manifest.overrides) if manifest is not None else ("", ())
     return f"{typed}\n\nvaelab train {shlex.join(overrides)}" if overrides else typed

@@ -1,4 +1,4 @@
-"""What surrounds a run while it runs: its log and status, a quiet Lightning, a word where the disk is full."""
+"""Contexts of a running run: its log and status, a quiet Lightning, errors of disk and memory in one line."""
 
 import errno
 import logging
@@ -27,7 +27,7 @@ NO_COMMIT = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Leave out Lightning's remarks about what it found and how it was called; warnings stay."""
+    """Silence Lightning's informational messages; warnings stay."""
     chatter = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
     levels = [source.level for source in chatter]
     for source in chatter:
@@ -35,15 +35,15 @@ def quiet_lightning() -> Iterator[None]:
     with warnings.catch_warnings():
         # Lightning 2.6 under torch 2.14
         warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated", category=FutureWarning)
-        # The last batch of an epoch is logged however short the epoch is.
+        # The last batch of an epoch is always logged.
         warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
         # We refuse it ourselves.
         warnings.filterwarnings("ignore", message="(?s).*precision='16-mixed'.*")
-        # torch.compile looks at the attribute itself.
+        # torch.compile reads the attribute.
         warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
         # Frozen parts are meant to be.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
-        # Ours resumes: it starts where the progress stands.
+        # Ours is: it starts at the batch that training has reached.
         warnings.filterwarnings("ignore", message="(?s).*your dataloader is not resumable")
         try:
             yield
@@ -53,12 +53,12 @@ def quiet_lightning() -> Iterator[None]:
 
 
 @contextmanager
-def threads(number: int | None) -> Iterator[None]:
-    """Have torch use so many threads for an operation, and as many as before afterwards."""
+def threads(number: int) -> Iterator[None]:
+    """Set the number of torch's threads, and restore it afterwards."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
+    torch.set_num_threads(number)
     try:
         yield
     finally:
@@ -67,13 +67,13 @@ def threads(number: int | None) -> Iterator[None]:
 
 @contextmanager
 def room_for(folder: Path) -> Iterator[None]:
-    """Say in one line that a disk took no more, that a folder is gone or that there was no memory.
+    """Report in one line that a disk is full, a folder is gone, or memory ran out.
 
     Raises:
-        StorageError: the run or sweep folder cannot be written to; it can be resumed once it can.
+        StorageError: the run or sweep folder cannot be written; once it can, it can be resumed.
     """
     report = threading.excepthook
-    # TensorBoard's thread passes its error on to the main one; a traceback of its own would only come on top.
+    # TensorBoard's thread passes its error to the main thread, so its own traceback is redundant.
     threading.excepthook = lambda failure: None if refused_by_disk(failure.exc_value, folder) else report(failure)
     before = place(folder)
     try:
@@ -82,17 +82,17 @@ def room_for(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:
         if why := no_memory(error):
-            raise RunError(f"{why}; a smaller data.batch_size takes less") from error
+            raise RunError(f"{why}; a smaller data.batch_size needs less") from error
         if before is not None and place(folder) != before:
             raise StorageError(
-                f"{folder} was removed or renamed while it was being written to; where it was renamed, "
+                f"{folder} was removed or renamed while it was being written to; if it was renamed, "
                 "`vaelab resume` its new path"
             ) from error
         reason = refused_by_disk(error, folder)
         if reason is None:
             raise
         raise StorageError(
-            f"{folder} cannot be written to ({reason}); what was written before is intact: "
+            f"{folder} cannot be written to ({reason}); earlier files are intact: "
             f"make room or make it writable, then `vaelab resume {folder}`"
         ) from error
     finally:
@@ -100,8 +100,8 @@ def room_for(folder: Path) -> Iterator[None]:
 
 
 def refused_by_disk(error: BaseException | None, folder: Path) -> str | None:
-    """Why a disk did not take what was written into a folder, where that is what an error came from."""
-    said = isinstance(error, UserError)  # who raised it knows what is missing
+    """Return why a disk refused a write into a folder, if that caused an error; else None."""
+    said = isinstance(error, UserError)  # its message is complete
     while error is not None:
         if isinstance(error, OSError) and error.errno is not None:
             inside = error.filename is not None and _is_within(error.filename, folder)
@@ -122,18 +122,18 @@ def _is_within(file: Any, folder: Path) -> bool:
 
 
 def no_memory(error: Exception) -> str | None:
-    """How torch or NumPy says that it was refused the memory it asked for, where that is what it says."""
+    """Return the message of an error of torch or NumPy, if it says that memory could not be allocated; else None."""
     said = isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "allocate memory" in str(error))
-    overflow = isinstance(error, RuntimeError) and "overflow" in str(error)  # more bytes than can be counted
+    overflow = isinstance(error, RuntimeError) and "overflow" in str(error)  # more bytes than an integer counts
     loading = isinstance(error, ImportError | OSError) and any(words in str(error) for words in NO_ROOM_TO_LOAD)
     refused = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     refused = refused or said or overflow or loading
-    return f"the memory does not suffice: {(str(error).splitlines() or [type(error).__name__])[0]}" if refused else None
+    return f"not enough memory: {(str(error).splitlines() or [type(error).__name__])[0]}" if refused else None
 
 
 @contextmanager
 def recorded(folder: RunFolder) -> Iterator[None]:
-    """Keep status.json and train.log while a run runs, however it ends."""
+    """Keep status.json and train.log up to date while a run runs, however it ends."""
     handler = _RunLog(folder.log)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     sources = [log, logging.getLogger("pytorch_lightning"), logging.getLogger("py.warnings")]
@@ -150,7 +150,7 @@ def recorded(folder: RunFolder) -> Iterator[None]:
             folder.update_status("interrupted")
         log.warning("interrupted")
         if isinstance(stopped, KeyboardInterrupt):
-            stopped.args = (str(folder.path),)  # what there is to resume
+            stopped.args = (str(folder.path),)  # what can be resumed
         raise
     except Pruned as pruned:
         folder.update_status("pruned")
@@ -158,7 +158,7 @@ def recorded(folder: RunFolder) -> Iterator[None]:
         raise
     except BaseException as error:
         log.exception("failed")
-        # What a disk has stopped is as good as it was: it goes on once there is room.
+        # A run that a disk has stopped is intact: it can be resumed once there is room.
         state: State = "interrupted" if refused_by_disk(error, folder.path) else "failed"
         with suppress(OSError, RunError):  # the disk may be full, the folder gone
             folder.update_status(state, error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
@@ -172,4 +172,4 @@ def recorded(folder: RunFolder) -> Iterator[None]:
 
 class _RunLog(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Go without a line rather than print a traceback for it."""
+        """Drop a line rather than print a traceback for it."""

@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from vaelab import __version__
-from vaelab.data import Form
 from vaelab.errors import DataError, RunError, unwritten
 from vaelab.files import replacing
 from vaelab.looking.load import Trained, in_data_units, load, opened
@@ -85,17 +84,25 @@ def export(
 NAMES = ("encoder", "decoder", "autoencoder")
 
 
-def networks(trained: Trained, to: To, names: Sequence[str] = NAMES) -> tuple[dict[str, bytes], list[str]]:
+def networks(
+    trained: Trained, to: To, names: Sequence[str] = NAMES, *, data_units: bool = True
+) -> tuple[dict[str, bytes], list[str]]:
     """Files of the networks named, checked; and what was found.
+
+    Args:
+        trained: the model; with `data_units` it is changed to one for values in the units of its data.
+        to: the format.
+        names: of the networks.
+        data_units: else they take and give values in the units that the model was trained in.
 
     Raises:
         RunError: an operation is not there in that format, or does not give what torch gives.
     """
     form = trained.experiment.data.form
-    model = in_data_units(trained.model, form)
+    model = in_data_units(trained.model, form) if data_units else trained.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(trained.experiment.seed, "export"))
-        checks, notes = _rows(trained, model)
+        checks, notes = _rows(trained, model, data_units=data_units)
     metadata = {name: description(trained, name) for name in names}
     made = [network for network in networks_of(model, *next(iter(checks.values()))) if network.name in names]
     contents = {}
@@ -142,6 +149,16 @@ def without_places(config: DictConfig) -> DictConfig:
     return config
 
 
+def without_place(override: str) -> str:
+    """The same of an override.
+
+    >>> without_place("data.root=/home/me/photos"), without_place("latent_dim=8")
+    ('data.root=photos', 'latent_dim=8')
+    """
+    key, _, value = override.partition("=")
+    return f"{key}={Path(value).name}" if value and key.lstrip("+").split(".")[-1] in PLACES else override
+
+
 def weights_file(trained: Trained, trust: Sequence[str] = ()) -> bytes:
     """A .safetensors file of the weights and what describes the model; it is loaded, and found to be the same model.
 
@@ -157,13 +174,20 @@ def weights_file(trained: Trained, trust: Sequence[str] = ()) -> bytes:
         return path.read_bytes()
 
 
-def _rows(trained: Trained, model: Autoencoder) -> tuple[dict[str, tuple[Tensor, Tensor]], list[str]]:
+def _rows(
+    trained: Trained, model: Autoencoder, *, data_units: bool
+) -> tuple[dict[str, tuple[Tensor, Tensor]], list[str]]:
     """Rows to check a network on, with labels: random ones, and those of the data where they are here."""
     form = trained.experiment.data.form
     low, high = form.span
     classes = model.classes or 1
+    as_it_is = not data_units or form.values == "levels" or form.scaling is None
+
+    def fitting(x: Tensor) -> Tensor:
+        return x if as_it_is or form.scaling is None else form.scaling.undo(x).float()
+
     random = low + (high - low) * torch.rand(5, *form.shape)
-    rows = {"random rows": (_in_units(random, form), torch.randint(classes, (5,)))}
+    rows = {"random rows": (fitting(random), torch.randint(classes, (5,)))}
     try:
         splits = trained.experiment.data.splits
         split = "test" if len(splits.test) else "train"
@@ -171,12 +195,7 @@ def _rows(trained: Trained, model: Autoencoder) -> tuple[dict[str, tuple[Tensor,
     except DataError as error:
         return rows, [f"checked on random rows alone: {error}"]
     labels = found.labels.clamp(0, classes - 1)
-    return rows | {f"{len(found)} {split} rows": (_in_units(found.x, form), labels)}, []
-
-
-def _in_units(x: Tensor, form: Form) -> Tensor:
-    """Rows in the model's units -> in those of the data; pixels stay in [0, 1]."""
-    return x if form.values == "levels" or form.scaling is None else form.scaling.undo(x).float()
+    return rows | {f"{len(found)} {split} rows": (fitting(found.x), labels)}, []
 
 
 @torch.no_grad()

@@ -98,13 +98,12 @@ class Job:
 
 @dataclass
 class Entry:
-    """What sweep.json says of a job; its state is a copy, as it was when a job last ended."""
+    """What sweep.json says of a job; how it stands is in its own folder."""
 
     number: int
     folder: str
     parameters: dict[str, Any]
     overrides: list[str]
-    state: State = "waiting"
     trial: Annotated[int, Field(ge=0)] | None = None
 
 
@@ -133,8 +132,6 @@ class SearchRecord:
 
     Args:
         identity: a name of its own among the sweeps of a shared study.
-        overrides: what is searched and what stays as it is.
-        sweeper: its knobs.
         n_trials: how many trials there are to be.
         metrics: what is optimised.
         trials: how many there were, and how they ended.
@@ -142,8 +139,6 @@ class SearchRecord:
     """
 
     identity: str
-    overrides: list[str]
-    sweeper: dict[str, Any]
     n_trials: Annotated[int, Field(gt=0)]
     metrics: Annotated[list[str], Field(min_length=1)]
     trials: dict[str, int] = field(default_factory=dict)
@@ -212,8 +207,7 @@ class SweepFolder:
             for job, config in zip(record.jobs, configs, strict=True):
                 new._make(job.folder, config)
             new.save()
-            taken = "is in use: another process has just begun this sweep" if cls.is_one(wanted) else TAKEN
-            return cls(renamed(unfinished, wanted, taken, exact=exact), record)
+            return cls(renamed(unfinished, wanted, TAKEN, exact=exact), record)
         except OSError as error:
             raise unmade(wanted, error) from error
         finally:
@@ -241,10 +235,13 @@ class SweepFolder:
     @property
     def jobs(self) -> list[Job]:
         """All jobs, in their order."""
-        return [
-            Job(self.path.absolute(), entry.folder, entry.number, entry.parameters, entry.overrides, entry.trial)
-            for entry in self.record.jobs
-        ]
+        top = self.path.absolute()
+        return [_job(top, entry) for entry in self.record.jobs]
+
+    @property
+    def unfinished(self) -> list[Job]:
+        """Those that are left to do: not done, and readable."""
+        return [job for job in self.jobs if job.state not in ("done", "unreadable")]
 
     @property
     def metrics(self) -> list[str]:
@@ -267,17 +264,14 @@ class SweepFolder:
             RunError: there is another run in that folder, or it is not in the sweep's.
         """
         self._make(folder, config)
-        number = len(self.record.jobs)
-        self.record.jobs.append(Entry(number, folder, dict(parameters), list(overrides), trial=trial))
+        entry = Entry(len(self.record.jobs), folder, dict(parameters), list(overrides), trial)
+        self.record.jobs.append(entry)
         self.save()
-        return self.jobs[-1]
+        return _job(self.path.absolute(), entry)
 
     def save(self) -> None:
-        """Write sweep.json, with the states that the jobs' own folders tell."""
+        """Write sweep.json."""
         self._require_there()
-        for entry, job in zip(self.record.jobs, self.jobs, strict=True):
-            if entry.state != "done":
-                entry.state = job.state
         self.record.write(self.path / "sweep.json")
 
     def log(self, line: str) -> None:
@@ -329,6 +323,10 @@ class SweepFolder:
     def _require_there(self) -> None:
         if self._place is not None and place(self.path) != self._place:
             raise StorageError(f"{self.path} was removed or renamed while its jobs were running")
+
+
+def _job(sweep: Path, entry: Entry) -> Job:
+    return Job(sweep, entry.folder, entry.number, entry.parameters, entry.overrides, entry.trial)
 
 
 def short_names(parameters: Mapping[str, Any]) -> dict[str, Any]:

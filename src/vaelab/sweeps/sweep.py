@@ -3,6 +3,8 @@
 import signal
 import sys
 import threading
+import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,16 +17,17 @@ from omegaconf import DictConfig, OmegaConf
 from vaelab.config import stock
 from vaelab.config.check import check, checked
 from vaelab.config.compose import compose_with_hydra
-from vaelab.config.conf import flat_keys, options
+from vaelab.config.conf import options
+from vaelab.config.overrides import Overrides, parse
 from vaelab.config.parts import check_part
 from vaelab.errors import ConfigError, RunError
-from vaelab.runs.folder import RunFolder, portable
+from vaelab.runs.folder import RunFolder
 from vaelab.runs.surroundings import room_for
 from vaelab.sweeps import table
-from vaelab.sweeps.folder import STOP, Entry, Job, Record, SweepFolder
+from vaelab.sweeps.folder import STOP, Entry, Job, Record, SearchRecord, SweepFolder
 from vaelab.sweeps.grid import Combination, Composed, compose_all, compose_grid, first_values, subfolder
-from vaelab.sweeps.launchers import Launcher
-from vaelab.sweeps.search.recorded import admitted, require_values
+from vaelab.sweeps.launchers import OURS, Launcher
+from vaelab.sweeps.search.recorded import admitted, is_below, require_values
 from vaelab.sweeps.search.sweepers import Optuna
 from vaelab.training.services import addresses
 
@@ -32,81 +35,85 @@ if TYPE_CHECKING:
     from vaelab.config.experiment import Experiment
 
 
-def sweep(overrides: Sequence[str], *, config_dir: str | Path | None = None, trust: Sequence[str] = ()) -> SweepFolder:
-    """A run for each combination of the swept values, or for each that a search proposes, into one sweep folder.
+LAUNCHER = ("hydra/launcher", "hydra.launcher")
 
-    Where `hydra.sweep.dir=...` is the folder of this very sweep, it is gone on with.
+
+def sweep(overrides: Sequence[str], *, config_dir: str | Path | None = None, trust: Sequence[str] = ()) -> SweepFolder:
+    """A run for each combination of the swept values, or for each that a search proposes, in one sweep folder.
 
     Raises:
         ConfigError, DataError: a job cannot run; none has been started.
-        RunError: the folder is taken by something else, or by another process.
+        RunError: the folder that `hydra.sweep.dir` names is taken.
         KeyboardInterrupt, SystemExit: the sweep was stopped; its path is the argument.
     """
+    given = parse(overrides, [])
     try:
         first = compose_with_hydra(first_values(overrides), config_dir=config_dir)
     except ConfigError:
-        if any(text.startswith("hydra/sweeper=optuna") for text in overrides):
+        if given.sets("hydra/sweeper"):
             raise
         first = None  # as a grid, with all that is wrong with any job
     if first is not None and isinstance(sweeper := check_part("hydra.sweeper", _node(first), trust=trust), Optuna):
-        return _search(sweeper, first, overrides, config_dir=config_dir, trust=trust)
+        return _search(sweeper, first, given, config_dir=config_dir, trust=trust)
     grid = compose_grid(overrides, config_dir=config_dir, trust=trust)
     launcher = _launcher(grid[0].hydra.launcher, trust)
     configs = [with_threads(job.config, launcher) for job in grid]
     names = [subfolder(job, number, len(grid)) for number, job in enumerate(grid)]
-    shared = next((name for name in names if names.count(name) > 1), None)
+    shared = next((name for name, times in Counter(names).items() if times > 1), None)
     if shared is not None:
         raise ConfigError([f"hydra.sweep.subdir: several jobs would have the folder {shared}"])
-    path = Path(grid[0].hydra.sweep.dir)
+    path = _new(grid[0].hydra)
     outside = next((name for name in names if path.resolve() not in (path / name).resolve().parents), None)
     if outside is not None:
         raise ConfigError([f"hydra.sweep.subdir: {outside} is not within the sweep's folder"])
     for _ in _ready(configs, launcher, trust):
         pass
-    if SweepFolder.is_one(path):
-        folder = SweepFolder.open(path)
-        _compare(folder, grid)
-    else:
-        exact = any(text.startswith("hydra.sweep.dir=") for text in overrides)
-        folder = SweepFolder.create(path, _record(overrides, grid, names), configs, exact=exact)
+    record = _record(overrides, grid, names)
+    folder = SweepFolder.create(path, record, configs, exact=given.sets("hydra.sweep.dir"))
     # Whoever typed the command means what it names.
     places = [name for config in configs for name in _meant(config)]
     with held(folder):
-        unfinished = [job for job in folder.jobs if job.state not in ("done", "unreadable")]
-        run(folder, launcher, unfinished, trust=[*trust, *places])
+        run(folder, launcher, folder.jobs, trust=[*trust, *dict.fromkeys(places)])
     return folder
 
 
 def with_threads(config: DictConfig, launcher: Launcher) -> DictConfig:
-    """The config of a job: with the launcher's `threads` where it says none, for its bits depend on them.
+    """Give a job's config the launcher's `threads` where it names none.
 
-    So it ends in the same bits under another launcher, too, or by itself.
+    Its bits depend on them: so it ends in the same ones under another launcher, or by itself.
     """
     threads = config.get("threads") or launcher.threads_per_job()
     return OmegaConf.merge(config, {"threads": threads})  # type: ignore[return-value]
 
 
 def resume(path: str | Path, overrides: Sequence[str] = (), *, trust: Sequence[str] = ()) -> SweepFolder:
-    """Go on with a sweep: with what was cut off, from its checkpoints, with what failed and what never started.
+    """Resume a sweep: what was cut off, from its checkpoints, what failed and what never started.
 
     Args:
         path: the sweep's folder. Nothing in it is composed or imported; its jobs are their resolved configs, checked.
         overrides: another launcher, or its knobs, such as "hydra/launcher=joblib"; by default that of the beginning,
-            but for the address of a Ray cluster.
+            but for what a folder has no say in.
         trust: packages of one's own whose classes the configs may name.
 
     Raises:
         ConfigError, DataError, RunError, KeyboardInterrupt, SystemExit: as `sweep`.
     """
-    folder = SweepFolder.open(path)
+    folder, mistakes = SweepFolder.open(path), list[str]()
+    given = parse(overrides, mistakes)
+    if mistakes:
+        raise ConfigError(mistakes)
     if folder.record.search is not None:
-        return _resume_search(folder, overrides, trust)
-    launcher = _launcher_of(folder, overrides, trust)
-    unfinished = [job for job in folder.jobs if job.state not in ("done", "unreadable")]
+        return _resume_search(folder, given, trust)
+    chosen = _below(given, LAUNCHER)
+    if wrong := [text for text in given.texts if text not in chosen]:
+        raise ConfigError(
+            [f"{text}: the jobs of a sweep are as they were; only hydra/launcher can change" for text in wrong]
+        )
+    launcher = _launcher_of(folder, given, trust)
+    unfinished = folder.unfinished
     for job in unfinished:
         RunFolder.open(job.run.path).require_known_servers(trust)
     configs = [job.run.config for job in unfinished]
-    mistakes: list[str] = []
     for config in configs:
         try:
             check(config, trust=trust, own=False)
@@ -117,28 +124,28 @@ def resume(path: str | Path, overrides: Sequence[str] = (), *, trust: Sequence[s
     for _ in _ready(configs, launcher, trust, fetch=False):
         pass
     with held(folder):
-        run(folder, launcher, [job for job in unfinished if job.state != "done"], trust=trust)
+        run(folder, launcher, folder.unfinished, trust=trust)
     return folder
 
 
 def _search(
     sweeper: Optuna,
     first: DictConfig,
-    overrides: Sequence[str],
+    given: Overrides,
     *,
     config_dir: str | Path | None,
     trust: Sequence[str],
     resumed: tuple[SweepFolder, Launcher] | None = None,
 ) -> SweepFolder:
     """A run for each trial of a search."""
-    from vaelab.sweeps.search.search import Search, compare, described, require_metrics
+    from vaelab.sweeps.search.search import Search, require_metrics
     from vaelab.sweeps.search.space import Space
     from vaelab.sweeps.search.study import opened
 
     axes = [f"{key}={values}" for key, values in (sweeper.params or {}).items()]
     if resumed is not None:
         axes = admitted(axes, str(resumed[0].path))
-    space = Space([*axes, *overrides])
+    space = Space([*axes, *given.texts])
     unfit = sweeper.sampler.unfit(space, len(sweeper.metrics))
     if unfit is not None:
         raise ConfigError([f"hydra.sweeper.sampler ({type(sweeper.sampler).__name__}): {unfit}"])
@@ -154,15 +161,15 @@ def _search(
             require_metrics(sweeper, experiment)
     if sweeper.storage is not None:
         opened(sweeper.storage)  # before anything is written
-    description = described(sweeper, _node(first), space)
-    path = resumed[0].path if resumed else Path(first.hydra.sweep.dir)
-    if SweepFolder.is_one(path):
-        folder = SweepFolder.open(path)
-        compare(folder, description, sweeper.n_trials)
+    if resumed is not None:
+        folder = resumed[0]
+        assert folder.record.search is not None
+        folder.record.search.n_trials = sweeper.n_trials
     else:
-        exact = any(text.startswith("hydra.sweep.dir=") for text in overrides)
-        record = replace(_record(overrides, composed[:1], [""]), parameters=space.written, jobs=[], search=description)
-        folder = SweepFolder.create(path, record, [], exact=exact)
+        of_search = SearchRecord(uuid.uuid4().hex, sweeper.n_trials, list(sweeper.metrics))
+        record = _record(given.texts, composed[:1], [""])
+        record = replace(record, parameters=space.written, jobs=[], search=of_search)
+        folder = SweepFolder.create(_new(first.hydra), record, [], exact=given.sets("hydra.sweep.dir"))
 
     def compose(job: Combination) -> Composed:
         (one,) = compose_all([job], config_dir=config_dir, trust=trust)
@@ -179,36 +186,38 @@ def _search(
     return folder
 
 
-def _resume_search(folder: SweepFolder, overrides: Sequence[str], trust: Sequence[str]) -> SweepFolder:
-    """Go on with a search.
+def _resume_search(folder: SweepFolder, given: Overrides, trust: Sequence[str]) -> SweepFolder:
+    """Continue a search.
 
     What it proposes is composed from the overrides in the folder that are values and choices; none looks into the
-    environment or names a place.
+    environment or names a place, but for those that are given again.
     """
     assert folder.record.search is not None
-    of_launcher = [text for text in overrides if text.startswith(("hydra/launcher=", "hydra.launcher."))]
-    more = [text for text in overrides if text.startswith(("hydra.sweeper.n_trials=", "hydra.sweeper.storage="))]
-    wrong = [text for text in overrides if text not in (*of_launcher, *more)]
-    if wrong:
-        own = "hydra/launcher, hydra.sweeper.n_trials and hydra.sweeper.storage"
-        raise ConfigError([f"{text}: a search goes on as it began; only {own} can change" for text in wrong])
-    launcher = _launcher_of(folder, of_launcher, trust)
-    ours = [f"hydra.sweeper.n_trials={folder.record.search.n_trials}", *more]
-    recorded = admitted(folder.record.overrides, str(folder.path))
-    composed_of = [*recorded, *ours]
+    recorded = folder.record.overrides
+    more = _below(given, ["hydra.sweeper.n_trials", "hydra.sweeper.storage"])
+    meant = [text for text in given.texts if text in recorded] + _below(given, ["hydra.searchpath"])
+    known = {*_below(given, LAUNCHER), *more, *meant}
+    if wrong := [text for text in given.texts if text not in known]:
+        changeable = "hydra/launcher, hydra.sweeper.n_trials and hydra.sweeper.storage"
+        raise ConfigError([f"{text}: a search is resumed as it began; only {changeable} can change" for text in wrong])
+    launcher = _launcher_of(folder, given, trust)
+    n_trials = f"hydra.sweeper.n_trials={folder.record.search.n_trials}"
+    composed_of = admitted(recorded, str(folder.path), meant=meant)
+    composed_of += [n_trials, *more, *(text for text in meant if text not in composed_of)]
     first = compose_with_hydra(first_values(composed_of))
-    require_values(first, str(folder.path))
+    require_values(first, str(folder.path), meant=first_values(["hydra/sweeper=optuna", *meant]))
     node = _node(first)
-    if not any(text.startswith("hydra.sweeper.storage=") for text in more):
+    if not given.sets("hydra.sweeper.storage"):
         node["storage"] = None
     if node.get("study_name") is not None and node.get("storage") is None:
         raise ConfigError([f"{folder.path} shares a study: say where it is kept, hydra.sweeper.storage=..."])
     sweeper = check_part("hydra.sweeper", node, trust=trust)
     if not isinstance(sweeper, Optuna):
-        raise RunError(f"{folder.path} cannot be gone on with: its overrides are of no search")
+        raise RunError(f"{folder.path} cannot be resumed: its overrides are of no search")
     for job in folder.jobs:
         RunFolder.open(job.run.path).require_known_servers(trust)
-    return _search(sweeper, first, composed_of, config_dir=None, trust=trust, resumed=(folder, launcher))
+    resumed = (folder, launcher)
+    return _search(sweeper, first, parse(composed_of, []), config_dir=None, trust=trust, resumed=resumed)
 
 
 def run(
@@ -230,14 +239,18 @@ def run(
         told: called with each job that has ended, with which `jobs` may decide what comes next.
         of: how many jobs there will be; by default, as many as there are.
     """
-    try:
-        with table.watched(folder, of) as say:
-            for job in launcher.run(folder.path, jobs, trust):
-                folder.save()
-                folder.log(say(job))
-                told(job)
-    finally:
-        folder.save()
+    going: dict[int, Job] = {}
+
+    def handed_on() -> Iterator[Job]:
+        for job in jobs:
+            going[job.number] = job
+            yield job
+
+    with table.watched(folder, going, of) as say:
+        for job in launcher.run(folder.path, handed_on(), trust):
+            del going[job.number]
+            folder.log(say(job))
+            told(job)
 
 
 @contextmanager
@@ -278,7 +291,7 @@ def _ready(
     """Find, before the first job starts, what data or devices are not there.
 
     Raises:
-        ConfigError: this machine has not the devices, or this is one of several processes.
+        ConfigError: this machine does not have the devices, or this is one of several processes.
         DataError: the data are missing or damaged.
     """
     from vaelab.runs.launch import require_one  # imports Lightning, for which no mistake should wait
@@ -311,32 +324,43 @@ def _launcher(node: Any, trust: Sequence[str]) -> Launcher:
     Raises:
         ConfigError: every mistake in it, or an extra that is not installed.
     """
-    launcher = check_part("hydra.launcher", dict(node), trust=trust)
+    node = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
+    launcher = check_part("hydra.launcher", node, trust=trust)
     if not hasattr(launcher, "run"):
         raise ConfigError([f"hydra.launcher._target_={node['_target_']}: not a launcher"])
     chosen: Launcher = launcher
     return chosen
 
 
-def _launcher_of(folder: SweepFolder, overrides: Sequence[str], trust: Sequence[str]) -> Launcher:
-    """The launcher that a sweep was started with, or the one that `overrides` choose."""
-    wrong = [text for text in overrides if not text.startswith(("hydra/launcher=", "hydra.launcher."))]
-    if wrong:
-        raise ConfigError(
-            [f"{text}: the jobs of a sweep are as they were; only hydra/launcher can change" for text in wrong]
-        )
-    recorded = {key: value for key, value in folder.record.launcher.items() if key not in ("address", "_target_")}
+def _launcher_of(folder: SweepFolder, given: Overrides, trust: Sequence[str]) -> Launcher:
+    """The launcher that a sweep was started with, or the one that is given."""
+    chosen = _below(given, LAUNCHER)
+    if given.sets("hydra/launcher"):
+        return _launcher(compose_with_hydra(chosen).hydra.launcher, trust)
+    recorded = {key: value for key, value in folder.record.launcher.items() if key not in OURS}
     name = recorded.pop("name", None)
-    if any(text.startswith("hydra/launcher=") for text in overrides):
-        return _launcher(compose_with_hydra(overrides).hydra.launcher, trust)
     if name not in options("hydra/launcher"):
-        raise RunError(
-            f"{folder.path} was run by a launcher {name} that vaelab has not: choose one, hydra/launcher=..."
-        )
-    node = dict(compose_with_hydra([f"hydra/launcher={name}", *overrides]).hydra.launcher)
-    given = {text.partition("=")[0] for text in overrides}
-    node |= {key: value for key, value in recorded.items() if key in node and f"hydra.launcher.{key}" not in given}
-    return _launcher(node, trust)
+        raise RunError(f"{folder.path} was run by an unknown launcher, {name}: choose one, hydra/launcher=...")
+    node: Any = OmegaConf.to_container(compose_with_hydra([f"hydra/launcher={name}", *chosen]).hydra.launcher)
+    kept = {key: value for key, value in recorded.items() if key in node and not given.sets(f"hydra.launcher.{key}")}
+    return _launcher(node | kept, trust)
+
+
+def _below(given: Overrides, keys: Sequence[str]) -> list[str]:
+    """The overrides that set one of these keys, or part of one."""
+    return [text for override, text in zip(given, given.texts, strict=True) if is_below(override.key_or_group, keys)]
+
+
+def _new(hydra: DictConfig) -> Path:
+    """Where the folder of a new sweep goes.
+
+    Raises:
+        RunError: there is a sweep already.
+    """
+    path = Path(hydra.sweep.dir)
+    if SweepFolder.is_one(path):
+        raise RunError(f"{path} is a sweep already: `vaelab resume {path}` continues it")
+    return path
 
 
 def _record(overrides: Sequence[str], grid: Sequence[Composed], names: Sequence[str]) -> Record:
@@ -347,7 +371,7 @@ def _record(overrides: Sequence[str], grid: Sequence[Composed], names: Sequence[
             if value not in values:
                 values.append(value)
     node: Any = OmegaConf.to_container(grid[0].hydra.launcher)
-    knobs = {name: knob for name, knob in node.items() if name not in ("_target_", "address")}
+    knobs = {name: knob for name, knob in node.items() if name not in OURS}
     return Record(
         name=str(grid[0].config.name),
         command=sys.argv,
@@ -359,32 +383,3 @@ def _record(overrides: Sequence[str], grid: Sequence[Composed], names: Sequence[
             for number, (job, name) in enumerate(zip(grid, names, strict=True))
         ],
     )
-
-
-def _compare(folder: SweepFolder, grid: Sequence[Composed]) -> None:
-    """Refuse the folder of another sweep.
-
-    Raises:
-        RunError: its jobs are not these.
-    """
-    jobs = folder.jobs
-    here = f"{folder.path} is the sweep of another config"
-    if len(jobs) != len(grid):
-        raise RunError(f"{here}: it has {len(jobs)} jobs, and this one {len(grid)}; choose another hydra.sweep.dir")
-    for job, composed in zip(jobs, grid, strict=True):
-        there, now = _flat(job.run.config), _flat(portable(composed.config))
-        if now.get("threads") is None:
-            now["threads"] = there.get("threads")  # of the launcher that began it
-        for key in sorted(there.keys() | now.keys()):
-            if there.get(key) != now.get(key):
-                raise RunError(
-                    f"{here}: job {job.number} has {key}={there.get(key)} there and {now.get(key)} here; "
-                    "choose another hydra.sweep.dir"
-                )
-
-
-def _flat(config: DictConfig) -> dict[str, Any]:
-    """Every value by its dotted key, as it is after a time on the disk."""
-    values = DictConfig(OmegaConf.create(OmegaConf.to_yaml(config, resolve=True)))
-    flat = {key: OmegaConf.select(values, key) for key in flat_keys(values)}
-    return {key: value for key, value in flat.items() if not isinstance(value, DictConfig)}

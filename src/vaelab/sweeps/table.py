@@ -1,7 +1,6 @@
 """A sweep as a table: live while it runs, and at its end with the mean over seeds."""
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vaelab import text
+from vaelab.runs.documents import State
 from vaelab.sweeps.folder import METRICS, Job, SweepFolder, short_names, shown
 from vaelab.text import one_line
 
@@ -29,31 +29,41 @@ BROKEN = ("failed", "unreadable")
 
 
 @contextmanager
-def watched(sweep: SweepFolder, of: int | None = None) -> Iterator[Callable[[Job], str]]:
+def watched(sweep: SweepFolder, going: Mapping[int, Job], of: int | None = None) -> Iterator[Callable[[Job], str]]:
     """Show a sweep while it runs: in a terminal as a live table, elsewhere by a line for each job that has ended.
 
-    Gives a function to be told that a job has ended, which returns that line, with its place among `of` jobs.
+    Yields a function to be called with each job that has ended; it returns that line.
+
+    Args:
+        sweep: read once; after that only the jobs that are going are read.
+        going: jobs by their numbers, as it changes.
+        of: how many jobs there will be; by default, as many as there are.
     """
     console = text.console()
-    console.file = sys.stdout  # as it is now: while a job runs in this process, sys.stdout is its log
-    over = count(1 + sum(job.state in ("done", "pruned") for job in sweep.jobs))
+    states: dict[int, State] = {job.number: job.state for job in sweep.jobs}
+    over = count(1 + sum(state in ("done", "pruned") for state in states.values()))
     names = sweep.metrics
 
     def say(job: Job) -> str:
-        state = job.state
+        state = states[job.number] = job.state
         said = one_line(job.error) if state in BROKEN else _shown_metrics(job.metrics, names)
         name = f"job {job.number} ({job.label})" if job.parameters else f"job {job.number}"
         line = f"{next(over)}/{of or len(sweep.record.jobs)} {name} {state}: {said}"
         if not console.is_terminal:
-            print(line, file=console.file, flush=True)
+            print(line, flush=True)
         return line
 
     if not console.is_terminal:
         yield say
         return
     rows = max(5, console.height - 8)
+
+    def live() -> Table:
+        states.update({number: job.state for number, job in list(going.items())})
+        return _live(sweep.jobs, states, rows, names)
+
     with Live(
-        get_renderable=lambda: _live(sweep.jobs, rows, names),
+        get_renderable=live,
         console=console,
         refresh_per_second=1,
         redirect_stdout=False,
@@ -117,9 +127,9 @@ def failures(jobs: Sequence[Job]) -> Iterator[str]:
             yield f"job {job.number} ({job.label}) is unreadable: {status.error}"
 
 
-def _live(jobs: Sequence[Job], rows: int, metrics: Sequence[str]) -> Table:
-    """Those that run, then those that failed, then the newest of the others, as far as there is room."""
-    states = [job.state for job in jobs]
+def _live(jobs: Sequence[Job], known: Mapping[int, State], rows: int, metrics: Sequence[str]) -> Table:
+    """Those that run, then those that failed, then the others, as far as there is room."""
+    states: list[State] = [known.get(job.number, "waiting") for job in jobs]
     counts = ", ".join(f"{states.count(state)} {state}" for state in STYLES if state in states)
     table = Table(title=counts, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for column in ("job", "parameters", "state", "progress", "metric"):

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, evaluated in their place."""
+"""Exponential moving average of the weights, evaluated in their place."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,32 +21,32 @@ class Averaging(pl.Callback):
         average = d_t average + (1 - d_t) weights,   d_t = min(decay, (1 + t) / (10 + t))
 
     after step t. The small d_t of the first steps forgets the weights before training. Averaged are the model's
-    parameters that have a gradient, and the running mean and variance of batch normalization, which belong to them.
-    Copied from the last step is all else, such as codebooks and scales that follow the batches by averages of their
-    own. Critics are not averaged. The average is in float32 where the weights are in less.
+    parameters that have a gradient, and the running mean and variance of batch normalization, which depend on them.
+    Everything else is taken from the last step, such as codebooks and scales that are moving averages themselves.
+    Critics are not averaged. The average is in float32 if the weights have a lower precision.
 
     Validation, pictures and `state_dict` in every checkpoint, and so the test and `vaelab.load`, have the averaged
     weights. Training continues from the trained ones, which a checkpoint has as `raw_weights`, and has the same bits
     with and without this callback.
 
     Args:
-        decay: d, of an average over about 1 / (1 - d) steps.
+        decay: d; the average is over about 1 / (1 - d) steps.
     """
 
     def __init__(self, *, decay: float) -> None:
         self.decay = decay
         self._average: dict[str, Tensor] = {}
         self._step = 0  # that the average is of
-        self._weights: dict[str, Tensor] = {}  # those that are trained, by their names in the model
-        self._trained: dict[str, Tensor] | None = None  # the weights while the average is in their place
+        self._weights: dict[str, Tensor] = {}  # those that are trained, by name
+        self._trained: dict[str, Tensor] | None = None  # the weights while the average replaces them
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Take up the average, and put the trained weights back, in whose place it was loaded.
+        """Restore the average, and put the trained weights back in its place.
 
         Raises:
-            ValueError: the checkpoint has no trained weights of this model beside the average.
+            ValueError: the checkpoint does not have the trained weights of this model beside the average.
         """
         raw, own = checkpoint.get(RAW), _averaged(pl_module)
         if not isinstance(raw, Mapping) or raw.keys() != own.keys():
@@ -55,19 +55,19 @@ class Averaging(pl.Callback):
         pl_module.load_state_dict({PREFIX + name: weight for name, weight in raw.items()}, strict=False)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start from the weights, on the device that trains."""
+        """Start the average from the weights, on the training device."""
         for name, weight in _averaged(pl_module).items():
             dtype = torch.promote_types(weight.dtype, torch.float32)
             self._average[name] = self._average.get(name, weight.detach().clone()).to(weight.device, dtype)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Go on from where the checkpoint stands."""
+        """Continue from the checkpoint's step."""
         self._step, self._weights = trainer.global_step, _averaged(pl_module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the average, after a step of the optimizer and not after a batch whose gradients wait for more."""
+        """Update the average after a step of the optimizer, not after a batch whose gradients accumulate."""
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
@@ -80,12 +80,12 @@ class Averaging(pl.Callback):
         get_ema_multi_avg_fn(decay)(average, weights, self._step)  # type: ignore[no-untyped-call]
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the average in the place of the weights."""
+        """Replace the weights by the average."""
         if self._average:  # of a fit
             self._exchange(pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the weights back."""
+        """Restore the weights."""
         if self._trained is not None:
             self._restore(pl_module)
 
@@ -96,7 +96,7 @@ class Averaging(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Save the average in the place of the weights, and the weights beside it."""
+        """Save the average as the state_dict, and the weights beside it."""
         state = checkpoint["state_dict"]
         checkpoint[RAW] = {name: state[PREFIX + name] for name in self._average}
         state.update({PREFIX + name: average for name, average in self._average.items()})
@@ -112,7 +112,7 @@ class Averaging(pl.Callback):
 
     @contextmanager
     def in_place(self, pl_module: pl.LightningModule) -> Iterator[None]:
-        """Have the averaged weights in the model in here."""
+        """Use the averaged weights in this block."""
         self._exchange(pl_module)
         try:
             yield
@@ -122,7 +122,7 @@ class Averaging(pl.Callback):
 
 @contextmanager
 def evaluated_weights(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[None]:
-    """Have the weights in the model that are evaluated: the averaged ones, where they are averaged."""
+    """Use the weights that are evaluated: the averaged ones, if they are averaged."""
     found = [callback for callback in trainer.callbacks if isinstance(callback, Averaging)]  # type: ignore[attr-defined]
     if not found:
         yield
@@ -132,7 +132,7 @@ def evaluated_weights(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Ite
 
 
 def _averaged(pl_module: pl.LightningModule) -> dict[str, Tensor]:
-    """The model's own tensors that are averaged, by their names in it."""
+    """Return the model's tensors that are averaged, by name."""
     assert isinstance(pl_module, AutoencoderModule)
     model = pl_module.model
     tensors: dict[str, Tensor] = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}

@@ -1,4 +1,4 @@
-"""Write checkpoints that a crash cannot damage, and load them without running code."""
+"""Write checkpoints that a crash cannot damage, and read them without running code."""
 
 import os
 import shutil
@@ -21,11 +21,11 @@ LAST, PREVIOUS, BEST, INITIAL = "last.ckpt", "previous.ckpt", "best.ckpt", "init
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes to a temporary name, flushes to the disk, renames; loads plain tensors and containers only."""
+    """Write to a temporary name, flush to the disk, rename; load only plain tensors and containers."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write the checkpoint whole or not at all; the `last.ckpt` before it becomes `previous.ckpt`."""
-        target = Path(path)  # in a folder that is there: it is not made again where somebody has removed it
+        """Write the checkpoint atomically; the earlier `last.ckpt` becomes `previous.ckpt`."""
+        target = Path(path)  # in an existing folder: one that somebody has removed is not made again
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
         try:
             with temporary.open("wb") as file:
@@ -47,10 +47,10 @@ class Checkpoints(TakesBundles, Checkpoint):
     """`last.ckpt` after every epoch, and `best.ckpt` after each one whose `monitor` is the best so far.
 
     Args:
-        folder: where they go.
-        monitor: a logged metric; a run that does not log it (no validation split) has no `best.ckpt`.
+        folder: of the checkpoints.
+        monitor: a logged metric; without it (no validation split) there is no `best.ckpt`.
         mode: whether its lowest or its highest value is the best.
-        every_n_steps: steps of the optimizer after which there is a `last.ckpt` as well.
+        every_n_steps: steps of the optimizer after which `last.ckpt` is written as well.
     """
 
     def __init__(
@@ -68,8 +68,7 @@ class Checkpoints(TakesBundles, Checkpoint):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Correct how Lightning (2.6) restores progress from a checkpoint.
 
-        It forgets that a run was stopped early; and with `max_steps` it repeats an epoch that was complete, and counts
-        it twice.
+        It forgets that a run was stopped early; and with `max_steps` it repeats a complete epoch and counts it twice.
         """
         self.folder.mkdir(exist_ok=True)
         trainer.should_stop = self.stopped
@@ -83,16 +82,16 @@ class Checkpoints(TakesBundles, Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save every so many steps."""
+        """Save every `every_n_steps`."""
         if self.due(trainer):
             self.save_last(trainer)
 
     def due(self, trainer: pl.Trainer) -> bool:
-        """Whether it is time to save, and the state can be resumed from."""
+        """Whether to save now, and the state can be resumed."""
         return bool(self.every_n_steps) and trainer.global_step % self.every_n_steps == 0 and resumes_after(trainer)  # type: ignore[operator]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the epoch; its validation is over."""
+        """Save the epoch after its validation."""
         value = trainer.callback_metrics.get(self.monitor)
         improved = value is not None and self._improves(value.item())
         if value is not None and improved:
@@ -116,7 +115,7 @@ class Checkpoints(TakesBundles, Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Flush the loggers before the checkpoint, and keep the lengths of their files."""
+        """Flush the loggers before the checkpoint, and save the lengths of their files."""
         if not trainer.is_global_zero:  # it neither logs nor writes
             return
         for logger in trainer.loggers:
@@ -124,7 +123,7 @@ class Checkpoints(TakesBundles, Checkpoint):
         checkpoint["events"] = events.sizes(trainer.loggers)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far, the other terms of that validation, and whether training was stopped early."""
+        """Return the best value so far, the terms of that validation, and whether training was stopped early."""
         return {"best": self.best, "validation": self.validation, "stopped": self.stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -135,9 +134,9 @@ class Checkpoints(TakesBundles, Checkpoint):
 
 
 def resumes_after(trainer: pl.Trainer) -> bool:
-    """Whether a checkpoint after the last batch is complete: no gradient is pending, and the epoch is not over.
+    """Whether a run can be resumed from a checkpoint after this batch: no gradient is pending, the epoch is not over.
 
-    After an epoch's last batch comes the validation, and the checkpoint after it.
+    After an epoch's last batch, the checkpoint follows the validation.
     """
     module = trainer.lightning_module
     assert isinstance(module, AutoencoderModule)

@@ -1,4 +1,4 @@
-"""The splits of a dataset as Lightning takes them."""
+"""The splits of a dataset as a LightningDataModule, and batches of other loaders."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from vaelab.training.internals import batches_begun
 
 
 class ImageDataModule(pl.LightningDataModule):
-    """Batches of `data`, resident on the device that trains.
+    """Batches of `data`, resident on the training device.
 
-    Training starts at the batch where Lightning's progress stands, in the order of f(seed, epoch), so that a
-    resumed run sees what an undisturbed one would have seen.
+    Training starts at the batch that Lightning's progress has reached, in the order f(seed, epoch), so that a resumed
+    run sees the same batches as an undisturbed one.
     """
 
     def __init__(self, data: ImageData, *, seed: int) -> None:
@@ -23,7 +23,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.seed = seed
 
     def train_dataloader(self) -> Batches:
-        """The training images, in an order of their own each epoch; every process takes its share of a batch."""
+        """Return the training images, in a new order each epoch; every process takes its share of a batch."""
         assert self.trainer is not None
         return Batches(
             self._resident(self.data.splits.train),
@@ -38,15 +38,15 @@ class ImageDataModule(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> Batches:
-        """The validation images; every process takes its share of the batches, each of which is what one has."""
+        """Return the validation images; every process takes its share of the batches that one would have."""
         return self._evaluation(self.data.splits.validation)
 
     def test_dataloader(self) -> Batches:
-        """The test images."""
+        """Return the test images."""
         return self._evaluation(self.data.splits.test)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """The batch as it is: `Batches` made it there."""
+        """Return the batch as it is: `Batches` made it on the device."""
         return batch
 
     def _evaluation(self, images: Images) -> Batches:
@@ -71,7 +71,7 @@ class ImageDataModule(pl.LightningDataModule):
 
 
 def as_batch(batch: Any) -> Batch:
-    """A batch as our module takes it, from our loaders or another's.
+    """Convert a batch of our loaders or any other to what our module takes.
 
     Args:
         batch: a `Batch`; images (B, C, H, W), floats in [0, 1] or uint8; or images and labels (B,).

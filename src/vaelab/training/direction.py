@@ -1,4 +1,4 @@
-"""Which way a metric is better."""
+"""The better direction of metrics."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ HIGHER = {"elbo"}
 
 
 def direction(metric: str) -> Mode | None:
-    """Whether the lowest or the highest value of a metric is the best; None where that is not known.
+    """Return whether the lowest or the highest value of a metric is the best; None if that is not known.
 
     >>> direction("val/loss"), direction("val/elbo"), direction("val/my_term")
     ('min', 'max', None)

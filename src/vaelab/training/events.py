@@ -1,7 +1,7 @@
-"""Rewind what loggers have written to the moment of a checkpoint.
+"""Rewind the files of loggers to the moment of a checkpoint.
 
-Steps alone could not say what to drop: the terms of the last step, the test's metrics and the pictures all have it.
-What comes after the last checkpoint is dropped whole: so the projector's files, which no event file holds.
+Steps alone do not identify what to drop: the terms of the last step, the test's metrics and the pictures share one.
+Everything after the checkpoint is dropped, including the projector's files, which are outside of the event files.
 """
 
 import csv
@@ -18,15 +18,15 @@ from vaelab.training.tensorboard import EventFiles
 
 
 def sizes(loggers: Iterable[Logger]) -> dict[str, int]:
-    """Name -> bytes of each event file, and lines of metrics.csv; they are on the disk then.
+    """Flush to the disk and return name -> bytes of each event file, and lines of metrics.csv.
 
     Raises:
-        FileNotFoundError: somebody has removed a logger's event files.
+        FileNotFoundError: a logger's event files were removed.
     """
     found = {}
     loggers = list(loggers)
     for logger in loggers:
-        if isinstance(logger, EventFiles) and not any(_files([logger])):  # they are open, so nothing else would say it
+        if isinstance(logger, EventFiles) and not any(_files([logger])):  # they are open, so nothing else would notice
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(logger.log_dir))
     for path in _files(loggers):
         with path.open("rb") as file:
@@ -36,11 +36,11 @@ def sizes(loggers: Iterable[Logger]) -> dict[str, int]:
 
 
 def rewind(loggers: Iterable[Logger], sizes: Mapping[str, int]) -> None:
-    """Cut event files and metrics.csv down to those sizes, and remove what was not there yet."""
+    """Truncate event files and metrics.csv to those sizes, and remove files that were not there yet."""
     loggers = list(loggers)
     found = list(_files(loggers))
     for name in sorted({str(name) for name in sizes} - {path.name for path in found}):
-        warnings.warn(f"{name} is gone, and what was logged to it before", stacklevel=2)
+        warnings.warn(f"{name} was removed, and with it everything that was logged to it", stacklevel=2)
     for path in found:
         if path.name not in sizes:
             path.unlink()
@@ -54,7 +54,7 @@ def rewind(loggers: Iterable[Logger], sizes: Mapping[str, int]) -> None:
 
 
 def _log_again(logger: CSVLogger, sizes: Mapping[str, int]) -> None:
-    """Give a new CSVLogger the rows that it would remove."""
+    """Log the rows again that a new CSVLogger would remove."""
     folder, rows = Path(logger.log_dir), []
     for path in _files([logger]):
         with path.open(newline="") as file:

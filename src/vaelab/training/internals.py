@@ -1,6 +1,6 @@
-"""What we use of Lightning that it does not promise: one place, held against new versions by a test.
+"""Everything that we use of Lightning and that is not public, in one place.
 
-Written for Lightning 2.6. tests/training/test_internals.py names what a version no longer has.
+Written for Lightning 2.6. tests/training/test_internals.py names what another version lacks.
 """
 
 from collections.abc import Iterable
@@ -12,49 +12,49 @@ from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
 OF_A_STEP = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")
 HOOK = "_current_fx_name"
-"""The attribute of a LightningModule in which Lightning notes the hook that it is in, 40 times a step."""
+"""The attribute of a LightningModule to which Lightning writes the name of the running hook, 40 times a step."""
 
 
 def batches_begun(trainer: pl.Trainer) -> int:
-    """The training batches that were begun, in all epochs; part of Lightning's checkpoints."""
+    """Return the number of training batches begun, in all epochs; part of Lightning's checkpoints."""
     return int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
 
 
 def batch_number(trainer: pl.Trainer) -> int:
-    """The number of the training batch at hand, counted over all epochs."""
+    """Return the number of the current training batch, counted over all epochs."""
     return int(trainer.fit_loop.epoch_loop.total_batch_idx)
 
 
 def batch_of_epoch(trainer: pl.Trainer) -> int:
-    """The number of the training batch at hand, within its epoch."""
+    """Return the number of the current training batch within its epoch."""
     return int(trainer.fit_loop.epoch_loop.batch_idx)
 
 
 def limit_steps(trainer: pl.Trainer, steps: int) -> None:
-    """Set how many steps the running loop may take."""
+    """Set the maximum number of steps of the running loop."""
     trainer.fit_loop.epoch_loop.max_steps = steps
 
 
 def complete_epochs(trainer: pl.Trainer) -> None:
-    """Count epochs as completed also where a checkpoint left nothing to train, as Lightning otherwise does."""
+    """Count epochs as completed also if a checkpoint left nothing to train, as Lightning does otherwise."""
     progress: Any = trainer.fit_loop.epoch_progress.current
     progress.completed = progress.processed
 
 
 def cluster_environment(trainer: pl.Trainer) -> Any:
-    """What knows of the processes of a run, also where there is one, whose strategy does not say."""
+    """Return the cluster environment, also with a single process, whose strategy does not have it."""
     return trainer._accelerator_connector.cluster_environment
 
 
 def starts_processes(trainer: pl.Trainer) -> Any:
-    """Lightning's launcher, where it would start the other processes of a run itself; else None."""
+    """Return Lightning's launcher if it would start the other processes of a run itself; else None."""
     launcher: Any = trainer.strategy.launcher
     mine = isinstance(launcher, _SubprocessScriptLauncher)
     return launcher if mine and not launcher.cluster_environment.creates_processes_externally else None
 
 
 def next_batch(trainer: pl.Trainer) -> Any:
-    """The batch after the one that the training loop stands at, which then stands at this one."""
+    """Advance the training loop by one batch and return that batch."""
     loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
     assert fetcher is not None
     progress = loop.batch_progress
@@ -70,7 +70,7 @@ def next_batch(trainer: pl.Trainer) -> Any:
 
 
 def count_step(trainer: pl.Trainer) -> None:
-    """Have the loop count a step of an optimizer that it has not seen."""
+    """Count a step of an optimizer that the loop has not seen."""
     progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
     progress.increment_ready()
     progress.increment_completed()

@@ -1,6 +1,6 @@
-"""How a learning rate changes while a model trains, by a factor of ours or by a scheduler class of torch.
+"""Schedule the learning rate, by a factor of ours or by a scheduler class of torch.
 
-Our module takes its steps itself, so that Lightning steps no scheduler. The module calls `step_after_batch`, and
+Our module takes its own steps, so that Lightning steps no scheduler. The module calls `step_after_batch`, and
 `step_on_metrics` at the end of an epoch: before its checkpoint is written, else a resumed run would be one step behind.
 """
 
@@ -27,10 +27,10 @@ class TorchSchedule:
 
     Args:
         target: the class.
-        keywords: its arguments but for the optimizer; `total_steps` is that of the run where it is not given.
-        monitor: the metric that a scheduler such as ReduceLROnPlateau looks at; by default val/loss.
-        interval: whether it counts steps of the optimizer or epochs; by default what torch's examples do.
-        frequency: after how many of them it steps; by default each or, where it looks at a metric, each validation.
+        keywords: its arguments except the optimizer; `total_steps` is by default that of the run.
+        monitor: the metric of a scheduler such as ReduceLROnPlateau; by default val/loss.
+        interval: whether it counts steps of the optimizer or epochs; by default as in torch's examples.
+        frequency: after how many of them it steps; by default after each or, with a metric, each validation.
     """
 
     target: type[LRScheduler]
@@ -41,7 +41,7 @@ class TorchSchedule:
 
     @property
     def watches(self) -> bool:
-        """Whether it looks at a metric."""
+        """Whether it monitors a metric."""
         return issubclass(self.target, ReduceLROnPlateau)
 
     @property
@@ -50,12 +50,12 @@ class TorchSchedule:
         return issubclass(self.target, OneCycleLR) and not {"total_steps", "epochs"} & set(self.keywords)
 
     def __call__(self, optimizer: torch.optim.Optimizer, total_steps: int) -> LRScheduler:
-        """The scheduler of `optimizer` in a run of so many steps."""
+        """Make the scheduler of `optimizer` for a run of `total_steps`."""
         length = {"total_steps": total_steps} if self.needs_length else {}
         return self.target(optimizer, **length, **self.keywords)
 
     def entry(self, optimizer: torch.optim.Optimizer, trainer: "pl.Trainer", steps: int) -> dict[str, Any]:
-        """Lightning's entry of the scheduler."""
+        """Make Lightning's configuration of the scheduler."""
         by_steps = issubclass(self.target, OneCycleLR | CyclicLR)
         entry: dict[str, Any] = {
             "scheduler": self(optimizer, steps),
@@ -74,35 +74,37 @@ def schedules(
     trainer: "pl.Trainer",
     accumulate_grad_batches: int = 1,
 ) -> list[dict[str, Any]]:
-    """The schedulers that Lightning's `configure_optimizers` returns.
+    """Make the schedulers that Lightning's `configure_optimizers` returns.
 
     Args:
         optimizer: of the run.
         scheduler: a class of torch, or (steps of the run, steps of an epoch) -> the rate's factor as a function of the
-            step, or None for a rate that stays as it is.
+            step, or None for a constant rate.
         trainer: of the run.
         accumulate_grad_batches: batches to a step.
 
     Raises:
-        ConfigError: the scheduler depends on the length of the run, and it has none.
+        ConfigError: the scheduler depends on the length of the run, which is not limited.
     """
     if scheduler is None:
         return []
-    total: float = trainer.estimated_stepping_batches  # which has Lightning count the batches
+    total: float = trainer.estimated_stepping_batches  # makes Lightning count the batches
     per_epoch = math.ceil(trainer.num_training_batches / accumulate_grad_batches)
     if trainer.max_epochs is not None and trainer.max_epochs >= 0:
         total = min(total, per_epoch * trainer.max_epochs)
     if isinstance(scheduler, TorchSchedule) and not scheduler.needs_length:
         return [scheduler.entry(optimizer, trainer, 0)]
     if math.isinf(total):
-        raise ConfigError(["scheduler: it needs the length of the run: trainer.max_epochs or trainer.max_steps"])
+        raise ConfigError(
+            ["scheduler: it depends on the length of the run: set trainer.max_epochs or trainer.max_steps"]
+        )
     if isinstance(scheduler, TorchSchedule):
         return [scheduler.entry(optimizer, trainer, int(total))]
     return [{"scheduler": LambdaLR(optimizer, scheduler(int(total), per_epoch)), "interval": "step"}]
 
 
 def step_after_batch(trainer: "pl.Trainer") -> None:
-    """Step the schedulers that look at no metric, after a step of the optimizer."""
+    """Step the schedulers that monitor no metric, after a step of the optimizer."""
     for config in trainer.lr_scheduler_configs:
         if isinstance(config.scheduler, ReduceLROnPlateau):
             continue
@@ -112,7 +114,7 @@ def step_after_batch(trainer: "pl.Trainer") -> None:
 
 
 def step_on_metrics(trainer: "pl.Trainer", scheduler: FactorOf | TorchSchedule | None) -> None:
-    """Step a scheduler that looks at a metric, at the end of an epoch, before its checkpoint is written."""
+    """Step a scheduler that monitors a metric, at the end of an epoch, before its checkpoint is written."""
     if not isinstance(scheduler, TorchSchedule):
         return
     value = trainer.callback_metrics.get(scheduler.monitor or MONITOR)

@@ -42,7 +42,7 @@ Images = Annotated[int, Field(ge=2)]
 OURS = {"callbacks", "logger", "plugins", "use_distributed_sampler", "default_root_dir", "model_registry"} | {
     f"enable_{name}" for name in ("model_summary", "checkpointing", "progress_bar", "autolog_hparams")
 }
-"""Arguments of Lightning's Trainer that follow from the rest of a config."""
+"""Arguments of Lightning's Trainer that follow from other parts of a config."""
 
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"]
@@ -76,7 +76,7 @@ def trainer(
     cuda_graph: bool = False,
     **others: Any,
 ) -> "pl.Trainer":
-    """Lightning's Trainer, with checkpoints written atomically and nothing that draws from a shared generator.
+    """Make Lightning's Trainer, with atomic checkpoints and without shared random generators.
 
     `others` are arguments of `pl.Trainer` that conf/ does not list, such as `max_time` or `val_check_interval`.
     """
@@ -88,11 +88,11 @@ def trainer(
 
     torch.set_float32_matmul_precision(float32_matmul_precision)
     torch.backends.cudnn.allow_tf32 = float32_matmul_precision != "highest"  # by default convolutions take TF32
-    # Lightning sets it for the sake of forks, which we do not use. With it, each step of an optimizer looks for
-    # NVIDIA's library on the disk where there is none: 70 microseconds a step instead of one.
+    # Lightning sets it for forked processes, which we do not use. With it, each step of an optimizer searches the
+    # disk for NVIDIA's library where there is none: 70 microseconds per step instead of one.
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
-    # Deterministic kernels come with a debugging aid: NaN is written to all memory before anything else is, 3 MB in a
-    # step of a small model. What is not read before it is written is the same without.
+    # Deterministic mode also fills new memory with NaN as a debugging aid, 3 MB per step of a small model. Results do
+    # not depend on it, since no memory is read before it is written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     settings: dict[str, Any] = {
         "profiler": Unprofiled(),
@@ -122,7 +122,7 @@ def trainer(
         enable_progress_bar=any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks),
         **settings | others,
     )
-    made.updates = {  # type: ignore[attr-defined]  # the module, which owns its step, takes them
+    made.updates = {  # type: ignore[attr-defined]  # for the module, which takes its own steps
         "accumulate_grad_batches": accumulate_grad_batches,
         "gradient_clip_val": gradient_clip_val,
         "gradient_clip_algorithm": gradient_clip_algorithm,
@@ -132,7 +132,7 @@ def trainer(
 
 
 def _others() -> Mapping[str, inspect.Parameter]:
-    """The arguments of `pl.Trainer` that a config may set besides those of `trainer`."""
+    """Return the arguments of `pl.Trainer` that a config may set besides those of `trainer`."""
     import pytorch_lightning as pl
 
     known = inspect.signature(pl.Trainer, eval_str=True).parameters
@@ -145,9 +145,9 @@ trainer.passes_on = _others  # type: ignore[attr-defined]
 def checkpoints(
     folder: Path, /, *, monitor: Text = "val/loss", mode: Mode | None = None, every_n_steps: Positive | None = None
 ) -> "pl.Callback":
-    """`last.ckpt` after every epoch and every so many steps, `best.ckpt` by the best `monitor`.
+    """Write `last.ckpt` after every epoch and every `every_n_steps`, and `best.ckpt` by the best `monitor`.
 
-    The best is the lowest or the highest, by `mode` or, of a metric that is known, by itself.
+    `mode` says whether the lowest or the highest value is the best; for known metrics it follows from the name.
     """
     from vaelab.training.checkpoints import Checkpoints
 
@@ -155,7 +155,7 @@ def checkpoints(
     return Checkpoints(folder / "checkpoints", monitor=monitor, mode=best, every_n_steps=every_n_steps)
 
 
-checkpoints.watches_if_there = True  # type: ignore[attr-defined]  # without it there is no best.ckpt
+checkpoints.watches_if_there = True  # type: ignore[attr-defined]  # without the metric there is no best.ckpt
 
 
 def early_stopping(
@@ -182,28 +182,28 @@ def averaging(folder: Path, /, *, decay: Decay = 0.999) -> "pl.Callback":
 
 
 def progress_bar(folder: Path, /, *, refresh_rate: Positive = 5) -> "pl.Callback":
-    """A bar with the terms in it, drawn `refresh_rate` times a second; where there is no terminal, a line an epoch."""
+    """Show a bar with the terms, `refresh_rate` times a second; without a terminal, a line per epoch."""
     from vaelab.training.progress import LinePerEpoch, TermsProgressBar
 
     return TermsProgressBar(refresh_rate=refresh_rate) if sys.stdout.isatty() else LinePerEpoch(folder)
 
 
 def rates(folder: Path, /) -> "pl.Callback":
-    """The learning rate, the weights of the objective's terms, images a second."""
+    """Log the learning rate, the weights of the objective's terms, images per second."""
     from vaelab.training.monitoring import Rates
 
     return Rates()
 
 
 def latents(folder: Path, /) -> "pl.Callback":
-    """How many latent dimensions are active, and the KL that each carries, at every validation."""
+    """Log the number of active latent dimensions, and the KL of each, at every validation."""
     from vaelab.training.monitoring import Latents
 
     return Latents()
 
 
 def pictures(folder: Path, /, *, every_n_epochs: Positive = 10) -> "pl.Callback":
-    """Reconstructions, samples and traversals after the first epoch and every so many."""
+    """Log reconstructions, samples and traversals after the first epoch and every `every_n_epochs`."""
     from vaelab.training.pictures import Pictures
 
     return Pictures(every_n_epochs=every_n_epochs)
@@ -219,21 +219,21 @@ def generation(
 
 
 def tensorboard(folder: Path, /, *, projector: Count = 1000) -> "Logger":
-    """An event file in the run folder's `tensorboard/`; and so many test images' latents for the projector."""
+    """Log to an event file in the run folder's `tensorboard/`, with `projector` test images' latents."""
     from vaelab.training.tensorboard import EventFiles
 
     return EventFiles(folder / "tensorboard", projector=projector)
 
 
 def csv(folder: Path, /) -> "Logger":
-    """`metrics.csv` in the run folder's `csv/`."""
+    """Log to `metrics.csv` in the run folder's `csv/`."""
     from pytorch_lightning.loggers import CSVLogger
 
     return CSVLogger(folder / "csv", name="", version="")
 
 
 def wandb(folder: Path, /, *, project: Text = "vaelab", offline: bool = False) -> "Logger":
-    """Weights & Biases, its files in the run folder's `wandb/`; needs the extra vaelab[wandb]."""
+    """Log to Weights & Biases, its files in the run folder's `wandb/`; needs the extra vaelab[wandb]."""
     import wandb as service
     from pytorch_lightning.loggers import WandbLogger
 
@@ -254,18 +254,18 @@ def wandb(folder: Path, /, *, project: Text = "vaelab", offline: bool = False) -
         )
         _ = logger.experiment
     except (service.errors.Error, ValueError) as error:
-        raise RunError(f"logger=wandb: {one_line(str(error), 300)} Or take logger.wandb.offline=true") from error
+        raise RunError(f"logger=wandb: {one_line(str(error), 300)} Or set logger.wandb.offline=true") from error
     return logger
 
 
 def _wandb_id(folder: Path) -> str:
-    """The id under which W&B knows the run in a folder: drawn once, so that a resumed run goes on there."""
+    """Return W&B's id of the run in a folder: drawn once, so that a resumed run continues there."""
     file = folder / "wandb_id"
     with suppress(FileExistsError), file.open("x") as new:
         new.write(secrets.token_hex(4))
     found = file.read_text()[:100]
     if not re.fullmatch(r"[0-9a-f]{8}", found):
-        raise RunError(f"{file} cannot be read: it should hold 8 hexadecimal digits")
+        raise RunError(f"{file} cannot be read: it should have 8 hexadecimal digits")
     return found
 
 
@@ -273,14 +273,14 @@ wandb.extra = "wandb"  # type: ignore[attr-defined]
 
 
 def mlflow(folder: Path, /, *, tracking_uri: Text | None = None, experiment_name: Text = "vaelab") -> "Logger":
-    """MLflow, at `tracking_uri` or in the run folder's `mlflow.db`; needs the extra vaelab[mlflow]."""
+    """Log to MLflow, at `tracking_uri` or in the run folder's `mlflow.db`; needs the extra vaelab[mlflow]."""
     from pytorch_lightning.loggers import MLFlowLogger
 
     uri = tracking_uri or f"sqlite:///{(folder / 'mlflow.db').absolute()}"
     try:
         logger = MLFlowLogger(experiment_name, run_name=folder.name, tracking_uri=uri)
         _ = logger.experiment
-    except Exception as error:  # each kind of server and database has errors of its own
+    except Exception as error:  # each kind of server and database raises its own errors
         raise RunError(f"logger=mlflow: {uri} cannot be used: {one_line(str(error), 300)}") from error
     return logger
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.parallel import DistributedDataParallel
 
-from vaelab.data import Batch, Batches
+from vaelab.data import Batch, Batches, in_turn
 from vaelab.errors import DivergenceError
 from vaelab.losses import Objective, Step, Terms
 from vaelab.losses.objective import OptimizerOf
@@ -26,7 +26,7 @@ from vaelab.training.graph import StepGraph, require_capturable
 from vaelab.training.internals import HOOK, batch_number, batch_of_epoch, count_step, has_plain_steps
 from vaelab.training.learning_rate import FactorOf, TorchSchedule, schedules, step_after_batch, step_on_metrics
 from vaelab.training.reading import tensors
-from vaelab.training.term_means import TermMeans
+from vaelab.training.term_means import TermsOfBatch, everyones, means, on, require_finite
 
 
 class AutoencoderModule(pl.LightningModule):
@@ -77,7 +77,8 @@ class AutoencoderModule(pl.LightningModule):
         self.gradient_clip_val, self.gradient_clip_algorithm = gradient_clip_val, gradient_clip_algorithm
         self.cuda_graph = cuda_graph
         self.shown: dict[str, float] = {}  # the newest terms, for the progress bar
-        self._window, self._evaluation = TermMeans(), TermMeans()
+        self._window: list[TermsOfBatch] = []
+        self._evaluation: list[TermsOfBatch] = []
         self._dataset_size: int | None = None
         self._bundles: Bundles | None = None  # of the training that is going on
         self._plain_steps = False
@@ -123,8 +124,9 @@ class AutoencoderModule(pl.LightningModule):
         if due:
             count_step(self.trainer)
             step_after_batch(self.trainer)
-        self._window.add(terms, images, step.number)
-        return terms["loss"].detach()
+        terms = {name: term.detach() for name, term in terms.items()}
+        self._window.append((terms, images, step.number))
+        return terms["loss"]
 
     def _take(self, step: Step, share: float = 1.0, due: bool = True) -> Terms:
         """Forward, backward and, where they are `due`, the optimizers' steps; the terms, and the critics' losses."""
@@ -189,7 +191,7 @@ class AutoencoderModule(pl.LightningModule):
         except RuntimeError as error:
             if "returned nan values" not in str(error):
                 raise
-            self._window.require_finite("train/")
+            require_finite(self._window, "train/")
             raise DivergenceError(f"a gradient is NaN at step {self.global_step}: {error}") from error
 
     @contextmanager
@@ -293,7 +295,7 @@ class AutoencoderModule(pl.LightningModule):
             finite = all(bool(tensor.isfinite().all()) for tensor in tensors(content))
             if not self.trainer.strategy.reduce_boolean_decision(finite):  # in any process: all of them stop
                 raise DivergenceError(f"{what} NaN or infinite after step {self.global_step}")
-        checkpoint["window"] = [window.state() for window in windows]
+        checkpoint["window"] = windows
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the terms that had not been logged yet.
@@ -301,13 +303,13 @@ class AutoencoderModule(pl.LightningModule):
         Raises:
             ValueError: Lightning would find no state for an optimizer, and go on without.
         """
-        self.trainer.precision_plugin.convert_module(self)  # Lightning does so after it has loaded float64 as float32
         expected, found = 1 + len(self.objective.critics()), len(checkpoint["optimizer_states"])
         if found != expected:
             raise ValueError(f"expected the state of {expected} optimizer{'s' * (expected > 1)}, found {found}")
+        self.trainer.precision_plugin.convert_module(self)  # Lightning does so after it has loaded float64 as float32
         windows = checkpoint["window"]
         if len(windows) == self.trainer.world_size:  # else they are not this process's images
-            self._window = TermMeans(windows[self.global_rank]).to(self.trainer.strategy.root_device)
+            self._window = on(self.trainer.strategy.root_device, windows[self.global_rank])
 
     def _evaluate(self, batch: Batch, split: str, number: int) -> Distribution | None:
         batch = as_batch(batch)
@@ -315,39 +317,42 @@ class AutoencoderModule(pl.LightningModule):
             return None
         seed_noise(self.device, derive_seed(self.seed, split, number))
         step = Step(self.model, batch.images, batch.labels, number=self.global_step, training=False)
-        self._evaluation.add(evaluation_terms(self.objective, step), len(batch.images), self.global_step)
+        self._evaluation.append((evaluation_terms(self.objective, step), len(batch.images), self.global_step))
         return step.q
 
     def _log_window(self) -> None:
-        self.shown = self._window.means("train/", self.trainer.strategy)
+        self.shown = means(self._window, "train/", self.trainer.strategy)
         if not all(map(math.isfinite, self.shown.values())):
             self._windows()  # says where
-        self._window = TermMeans()
+        self._window = []
         for logger in self.loggers:
             logger.log_metrics(self.shown, step=self.global_step)
         if self.trainer.is_last_batch:  # for callbacks that monitor it, which look once an epoch
             self.log_dict(self.shown, logger=False)
 
-    def _windows(self) -> list[TermMeans]:
+    def _windows(self) -> list[list[TermsOfBatch]]:
         """The windows of all processes.
 
         Raises:
             DivergenceError: a term of one of them is NaN or infinite; in every process, with the first step.
         """
-        windows = self._window.gathered(self.trainer.strategy)
-        TermMeans.joined(windows).require_finite("train/")
+        windows = self._everyones(self._window)
+        require_finite(in_turn(windows), "train/")
         return windows
 
     def _log_evaluation(self, prefix: str) -> None:
-        everyones = TermMeans.joined(self._evaluation.gathered(self.trainer.strategy))
-        means = everyones.means(prefix)
-        if not all(map(math.isfinite, means.values())):
-            everyones.require_finite(prefix)
-        self._evaluation = TermMeans()
-        self.shown |= means
-        self.log_dict(means, logger=False, sync_dist=True)  # its loggers would get the step before
+        evaluation, self._evaluation = in_turn(self._everyones(self._evaluation)), []
+        found = means(evaluation, prefix)
+        if not all(map(math.isfinite, found.values())):
+            require_finite(evaluation, prefix)
+        self.shown |= found
+        self.log_dict(found, logger=False, sync_dist=True)  # its loggers would get the step before
         for logger in self.loggers:
-            logger.log_metrics(means, step=self.global_step)
+            logger.log_metrics(found, step=self.global_step)
+
+    def _everyones(self, batches: list[TermsOfBatch]) -> list[list[TermsOfBatch]]:
+        several = self.trainer.world_size > 1
+        return everyones(on(torch.device("cpu"), batches) if several else batches, self.trainer.strategy)
 
 
 def _add_up(gradients: list[Tensor]) -> None:

@@ -1,7 +1,7 @@
 """Log what people watch while a model trains, besides its terms.
 
-Scalars go to every logger. What is logged is a function of the weights and the step, so that a resumed run logs what
-an undisturbed one would have: all but images a second.
+Scalars go to every logger. Except for images per second, they are a function of the weights and the step, so that a
+resumed run logs the same as an undisturbed one.
 """
 
 import time
@@ -23,10 +23,10 @@ IMAGES_PER_SECOND = "train/images_per_second"
 
 
 class Rates(TakesBundles, pl.Callback):
-    """The learning rate, the weights of the objective's terms, and the speed.
+    """Log the learning rate, the weights of the objective's terms, and the speed.
 
     `train/learning_rate` and every `train/<...>_weight`, as the step at which they are logged will use them, at the
-    steps at which the terms are logged; `train/images_per_second` once an epoch, validation left out.
+    steps at which the terms are logged; `train/images_per_second` once per epoch, without validation.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Rates(TakesBundles, pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, number: int
     ) -> None:
-        """Log, where the terms are logged."""
+        """Log at the steps at which the terms are logged."""
         assert isinstance(pl_module, AutoencoderModule)
         number = batch_of_epoch(trainer)  # of the bundle's last batch
         if not (trainer.is_last_batch or (number + 1) % pl_module.log_every == 0):
@@ -61,19 +61,19 @@ class Rates(TakesBundles, pl.Callback):
         return sum(map(batches.size, range(first, last + 1))) / (time.monotonic() - started)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After the first epoch it is known which terms there are to be laid side by side."""
+        """Lay out training and validation of each term in one chart, once the terms are known after the first epoch."""
         assert isinstance(pl_module, AutoencoderModule)
         terms = [name.removeprefix("train/") for name in pl_module.shown if name.startswith("train/")]
-        terms.sort(key="loss".__eq__)  # the sum after what it is made of
+        terms.sort(key=lambda term: term == "loss")  # the sum after its terms
         for logger in trainer.loggers:
             if trainer.current_epoch == 0 and isinstance(logger, EventFiles):
                 logger.log_layout({term: [f"train/{term}", f"val/{term}"] for term in terms})
 
 
 class Latents(pl.Callback):
-    """What the latents of the validation images carry, at every validation.
+    """Log statistics of the latents of validation images, at every validation.
 
-    `val/active_units`: how many dimensions have an E_q[z_j] whose variance over the images is above 0.01 (Burda et al.
+    `val/active_units` counts the dimensions whose E_q[z_j] has a variance over the images above 0.01 (Burda et al.
     2015, section 5.2); TensorBoard also gets a histogram over the dimensions of their mean KL in nats. A plain
     autoencoder has neither, a model whose KL does not split into dimensions not the second. One whose latents are codes
     has `val/codes_in_use` and `val/perplexity` instead, of the codes of all images.
@@ -83,7 +83,7 @@ class Latents(pl.Callback):
         self._latents = LatentsOfImages(None)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin anew, with the prior of the weights that are evaluated."""
+        """Start again, with the prior of the evaluated weights."""
         assert isinstance(pl_module, AutoencoderModule)
         model = pl_module.model
         self._latents = LatentsOfImages(model.prior() if model.prior is not None else None)
@@ -97,7 +97,7 @@ class Latents(pl.Callback):
         number: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep what is counted of the batch, as `validation_step` has encoded it."""
+        """Add the batch, as `validation_step` has encoded it."""
         assert isinstance(pl_module, AutoencoderModule)
         if outputs is None:  # another process takes the batch
             return
@@ -122,5 +122,5 @@ class Latents(pl.Callback):
                 logger.experiment.add_histogram("val/kl_per_dimension", kl, trainer.global_step)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep no tensors."""
+        """Release the tensors."""
         self._latents = LatentsOfImages(None)

@@ -61,8 +61,8 @@ def soap(
 
     A matrix's gradient G is turned into the eigenvectors of running means of G G' and G' G, Adam's step is taken there
     and turned back. Sides longer than `max_precondition_dim` are not turned; the bases move every
-    `precondition_frequency` steps. A step costs more than Adam's and goes further: worth it for dense layers in
-    batches of some hundreds.
+    `precondition_frequency` steps. A step costs more than Adam's and makes more progress: it pays for dense layers
+    and batches of some hundreds.
     """
     from pytorch_optimizer import SOAP
 
@@ -77,5 +77,5 @@ def soap(
     )
 
 
-# Named as the package that is looked for.
+# The name of the package that has to be installed.
 soap.extra = "pytorch_optimizer"  # type: ignore[attr-defined]

@@ -20,25 +20,25 @@ from vaelab.training.module import AutoencoderModule
 Portrait = Mapping[str, np.ndarray]
 
 WIDTH = 600  # pixels, about
-ENCODED = 1000  # images whose latents say what a standard deviation is
+ENCODED = 1000  # images whose latents determine the standard deviations
 ROWS, COLUMNS, REACH = 10, 11, 2.5  # of traversals: dimensions, values of each, standard deviations to either side
 
 
 class Pictures(pl.Callback):
-    """Reconstructions, samples, traversals and the latent plane after the first epoch and every so many.
+    """Log reconstructions, samples, traversals and the latent plane after the first epoch and every `every_n_epochs`.
 
     Reconstructed are validation images, or training images where none are set aside. Samples are drawn from the same
-    noise each time, so that a sample can be watched as it changes.
+    noise each time, so that each sample can be followed.
 
     Args:
-        every_n_epochs: how many.
+        every_n_epochs: epochs between pictures.
     """
 
     def __init__(self, *, every_n_epochs: int) -> None:
         self.every_n_epochs = every_n_epochs
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw, where it is time to."""
+        """Draw in the epochs that are due."""
         epoch = trainer.current_epoch + 1
         if not trainer.is_global_zero or not (epoch == 1 or epoch % self.every_n_epochs == 0):
             return
@@ -53,7 +53,7 @@ class Pictures(pl.Callback):
 
 
 def log_pictures(loggers: Iterable[Logger], pictures: Portrait, prefix: str, *, step: int) -> None:
-    """Give pictures (H, W, 3), as `prefix`/name, to the loggers that take any: TensorBoard and W&B."""
+    """Log pictures (H, W, 3) as `prefix`/name to TensorBoard and W&B."""
     for logger in loggers:
         for name, picture in pictures.items():
             tag, large = f"{prefix}/{name}", figures.enlarged(picture, width=WIDTH)
@@ -65,7 +65,7 @@ def log_pictures(loggers: Iterable[Logger], pictures: Portrait, prefix: str, *, 
 
 @torch.no_grad()
 def portrait(model: Autoencoder, images: Images, view: figures.View, *, seed: int) -> Portrait:
-    """What a model makes of images, seen as `view` does: pictures by name, those that it can have.
+    """Draw the pictures that a model can have, by name; `view` turns rows into images.
 
     `reconstructions` of ten; `samples` of its prior, drawn from `seed`, a column for each label that the
     model is told; of latents that are real vectors `traversals` of the dimensions whose codes vary most, each over

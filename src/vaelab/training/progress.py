@@ -1,4 +1,4 @@
-"""Show progress: a bar in a terminal, a line an epoch elsewhere."""
+"""Show progress: a bar in a terminal, a line per epoch elsewhere."""
 
 import time
 from pathlib import Path
@@ -16,7 +16,7 @@ class TermsProgressBar(TakesBundles, RichProgressBar):
     """Lightning's rich bar with the newest logged terms; it never waits for the device.
 
     Args:
-        refresh_rate: how often it is drawn, a second; between two times, a step does nothing for it.
+        refresh_rate: redraws per second; between two of them a step costs nothing.
     """
 
     def __init__(self, *, refresh_rate: int) -> None:
@@ -26,14 +26,14 @@ class TermsProgressBar(TakesBundles, RichProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Advance, when it is time to draw."""
+        """Advance when a redraw is due."""
         if time.monotonic() >= self._next or trainer.is_last_batch:
             self._next = time.monotonic() + 1 / self.refresh_rate
             number = batch_of_epoch(trainer)  # of the bundle's last batch
             super().on_train_batch_end(trainer, pl_module, outputs, batch, number)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """The terms of training, and the validation loss, rounded to what a person reads."""
+        """Return the terms of training, and the validation loss, rounded for display."""
         assert isinstance(pl_module, AutoencoderModule)
         return {
             name.removeprefix("train/"): f"{value:.5g}"
@@ -43,7 +43,7 @@ class TermsProgressBar(TakesBundles, RichProgressBar):
 
 
 class LinePerEpoch(pl.Callback):
-    """The run folder, then a line an epoch as it ends, for a log or a pipe.
+    """Print the run folder, then a line at the end of each epoch, for a log or a pipe.
 
     Args:
         folder: the run's.
@@ -53,7 +53,7 @@ class LinePerEpoch(pl.Callback):
         self.folder = folder
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print where the run is."""
+        """Print the folder."""
         if trainer.is_global_zero:
             print(self.folder, flush=True)
 

@@ -9,7 +9,7 @@ from vaelab.errors import Pruned
 
 
 class Trial(Protocol):
-    """Keeps a run's values and compares them with those of other runs: a trial of Optuna."""
+    """A trial of Optuna: keeps a run's values and compares them with those of other runs."""
 
     def report(self, value: float, step: int) -> None:
         """Report a value."""
@@ -19,12 +19,12 @@ class Trial(Protocol):
 
 
 class Pruning(pl.Callback):
-    """Report `monitor` after each validation; end the run before the next epoch where the trial says so.
+    """Report `monitor` after each validation; end the run before the next epoch if the trial should be pruned.
 
     The epoch's checkpoint has been written by then, so that the run can be inspected and resumed.
 
     Args:
-        trial: reported to.
+        trial: of this run.
         monitor: a logged metric.
         reported: epochs reported before the run was interrupted.
 
@@ -45,6 +45,6 @@ class Pruning(pl.Callback):
             self.reported.add(epoch)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ask; of several processes the first one, which takes the others with it."""
+        """Ask the trial; the first of several processes does, and ends the others."""
         if trainer.is_global_zero and self.trial.should_prune():
             raise Pruned(f"after {trainer.current_epoch} epochs, for its {self.monitor}")

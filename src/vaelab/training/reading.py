@@ -1,4 +1,4 @@
-"""Read checkpoints that anybody may have written: no code is run, and memory is bounded by the file's size."""
+"""Read checkpoints that anybody may have written, without running code, in memory bounded by the file's size."""
 
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +13,10 @@ from vaelab.training.tensor_files import SUFFIX, read_weights
 
 
 def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """A checkpoint of plain tensors and containers, every byte of it checked; of a .safetensors file the weights alone.
+    """Read a checkpoint of plain tensors and containers, or the weights of a .safetensors file; check every byte.
 
     Raises:
-        Exception: of any kind; the file is damaged, or is not what torch.save writes.
+        Exception: of any kind, if the file is damaged or was not written by torch.save.
     """
     if path.suffix == SUFFIX:
         weights, texts = read_weights(path)
@@ -25,25 +25,25 @@ def read(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError("it is compressed, as no checkpoint is")
+            raise ValueError("it is compressed, and checkpoints are not")
         if sum(entry.file_size for entry in entries) > size:
             raise ValueError("it declares more content than it has")
-        damaged = archive.testzip()  # torch.load does not look at the checksums
+        damaged = archive.testzip()  # torch.load does not check the checksums
     if damaged is not None:
         raise ValueError(f"the checksum of {damaged} is wrong")
     checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     if not isinstance(checkpoint, dict):
-        raise ValueError(f"it holds a {type(checkpoint).__name__}, not a checkpoint")
+        raise ValueError(f"it contains a {type(checkpoint).__name__}, not a checkpoint")
     if any(tensor.nbytes > size for tensor in tensors(checkpoint)):
-        raise ValueError("it declares a tensor that is larger than the file")
+        raise ValueError("it declares a tensor larger than the file")
     return checkpoint
 
 
 def load_weights(model: nn.Module, path: Path, parts: Sequence[str] | None = None) -> None:
-    """Give `model`, or some of its `parts`, the weights in a checkpoint, which may hold those of critics beside them.
+    """Load the weights of `model`, or of some of its `parts`; the checkpoint may have those of critics as well.
 
     Raises:
-        RunError: it is damaged, not of this model, or holds what is NaN or infinite.
+        RunError: it is damaged, of another model, or has a weight that is NaN or infinite.
     """
     try:
         state = read(path)["state_dict"]
@@ -56,13 +56,13 @@ def load_weights(model: nn.Module, path: Path, parts: Sequence[str] | None = Non
             own = {name: value for name, value in own.items() if name.partition(".")[0] in parts}
         for name, value in own.items():
             if name in weights and weights[name].dtype.is_floating_point != value.dtype.is_floating_point:
-                raise ValueError(f"{name} is of {weights[name].dtype}, not of {value.dtype}")
+                raise ValueError(f"{name} has type {weights[name].dtype}, not {value.dtype}")
             if name in weights and weights[name].shape != value.shape:
                 shapes = [tuple(weights[name].shape), tuple(value.shape)]
                 raise ValueError(f"{name} has the shape {shapes[0]}, and in this model {shapes[1]}")
         if parts is not None and weights.keys() != own.keys():
             missing, more = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-            raise ValueError(f"it has no {missing[0]}" if missing else f"it has {more[0]}, and this model has not")
+            raise ValueError(f"it has no {missing[0]}" if missing else f"it has {more[0]}, and this model does not")
         model.load_state_dict(weights, strict=parts is None)
         if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
             raise ValueError("a weight is NaN or infinite")
@@ -73,10 +73,10 @@ def load_weights(model: nn.Module, path: Path, parts: Sequence[str] | None = Non
 
 
 def step_of(path: Path) -> int:
-    """The optimizer's step that a checkpoint was written at.
+    """Return the optimizer's step at which a checkpoint was written.
 
     Raises:
-        RunError: it does not say.
+        RunError: the checkpoint does not have it.
     """
     step = read(path).get("global_step")
     if not isinstance(step, int):
@@ -85,7 +85,7 @@ def step_of(path: Path) -> int:
 
 
 def tensors(content: Any) -> Iterator[Tensor]:
-    """The tensors in nested containers."""
+    """Yield the tensors in nested containers."""
     if isinstance(content, Tensor):
         yield content
     elif isinstance(content, Mapping | list | tuple):
@@ -94,7 +94,7 @@ def tensors(content: Any) -> Iterator[Tensor]:
 
 
 def reason(error: Exception) -> str:
-    """What an error says, in one line."""
+    """Format an error in one line."""
     if isinstance(error, KeyError):
         return f"it has no {error.args[0]}"
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,7 +1,7 @@
 """Learning-rate schedules: the optimizer's rates times a factor of the step.
 
-The numbers of optimizer steps of the whole run and of an epoch are positional, the knobs keyword-only; what is
-returned is the factor as a function of the step.
+Positional arguments are the numbers of optimizer steps of the whole run and of an epoch; options are keyword-only.
+Each returns the factor as a function of the step.
 """
 
 import math
@@ -19,7 +19,7 @@ Count = Annotated[int, Field(ge=0)]
 def cosine(
     total_steps: int, steps_per_epoch: int, /, *, warmup_steps: Count = 0, final: Factor = 0.0
 ) -> Callable[[int], float]:
-    """Up in a line over `warmup_steps`, then half a cosine wave down to `final` at the run's end.
+    """Increase linearly over `warmup_steps`, then decrease along half a cosine wave to `final` at the run's end.
 
     Loshchilov & Hutter (2017), equation 5, without restarts.
 
@@ -39,9 +39,9 @@ def cosine(
 
 
 def warmup(total_steps: int, steps_per_epoch: int, /, *, steps: Count = 500) -> Callable[[int], float]:
-    """Climb in a line over the first `steps`, then stay at 1 (Goyal et al. 2017, section 2.2).
+    """Increase linearly over the first `steps`, then stay at 1 (Goyal et al. 2017, section 2.2).
 
-    Step s < `steps` has the factor (s + 1) / (`steps` + 1): the first one learns, too.
+    Step s < `steps` has the factor (s + 1) / (`steps` + 1), so that the first one is not 0.
 
     >>> factor = warmup(100, 10, steps=3)
     >>> [factor(step) for step in (0, 1, 2, 3, 99)]
@@ -53,7 +53,7 @@ def warmup(total_steps: int, steps_per_epoch: int, /, *, steps: Count = 500) -> 
 def exponential(
     total_steps: int, steps_per_epoch: int, /, *, decay: PositiveFactor = 0.95, warmup_steps: Count = 0
 ) -> Callable[[int], float]:
-    """Climb in a line over `warmup_steps`, then fall by a factor of `decay` an epoch, a little at every step.
+    """Increase linearly over `warmup_steps`, then decay by a factor of `decay` per epoch, a little at every step.
 
     >>> factor = exponential(100, 10, decay=0.25)
     >>> factor(0), factor(5), factor(20)
@@ -70,7 +70,7 @@ def exponential(
 def multistep(
     total_steps: int, steps_per_epoch: int, /, *, epochs: list[Positive], factor: Factor = 0.1
 ) -> Callable[[int], float]:
-    """Times `factor` at the end of each of `epochs`.
+    """Multiply by `factor` at the end of each of `epochs`.
 
     >>> [multistep(100, 10, epochs=[2, 5], factor=0.5)(step) for step in (0, 19, 20, 50)]
     [1.0, 1.0, 0.5, 0.25]

@@ -1,4 +1,4 @@
-"""The services on a network that a run may log to, and the settings that say where they are."""
+"""Network services that a run may log to, and their addresses."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 
 def addresses(config: DictConfig) -> Iterator[tuple[str, str]]:
-    """Each service that a run with this config logs to, and its address."""
+    """Yield each service that a run with this config logs to, and its address."""
     loggers = config.get("logger")
     for logger in loggers.values() if isinstance(loggers, DictConfig) else ():
         if not isinstance(logger, DictConfig):
@@ -23,7 +23,7 @@ def addresses(config: DictConfig) -> Iterator[tuple[str, str]]:
 
 
 def wandb_address() -> str:
-    """W&B's server: WANDB_BASE_URL or, of one's own settings, those in ~/.config/wandb or WANDB_CONFIG_DIR."""
+    """Return W&B's server: from WANDB_BASE_URL or the user's settings in ~/.config/wandb or WANDB_CONFIG_DIR."""
     folder = os.environ.get("WANDB_CONFIG_DIR", Path("~", ".config", "wandb"))
     settings = ConfigParser(interpolation=None)
     with suppress(Error, UnicodeDecodeError):
@@ -32,13 +32,15 @@ def wandb_address() -> str:
     try:
         from wandb import Settings
 
-        return str((Settings(base_url=own) if own else Settings()).base_url).rstrip("/")  # W&B has moved before
-    except (ImportError, ValueError):  # it is said elsewhere that there is no W&B, or that it takes no such URL
+        return str((Settings(base_url=own) if own else Settings()).base_url).rstrip(
+            "/"
+        )  # W&B has changed its default before
+    except (ImportError, ValueError):  # reported elsewhere: W&B is not installed, or refuses the URL
         return own or "https://api.wandb.ai"
 
 
 @contextmanager
 def without_settings_here() -> Iterator[None]:
-    """Stand in an empty folder: W&B takes settings, its server among them, from wandb/ in the folder one stands in."""
+    """Change to an empty folder: W&B reads settings, among them its server, from wandb/ in the working directory."""
     with TemporaryDirectory() as empty, chdir(empty):
         yield

@@ -1,4 +1,4 @@
-"""Stop at a signal without losing what was trained."""
+"""Stop at a signal without losing progress."""
 
 import os
 import signal
@@ -18,10 +18,10 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if
 
 @contextmanager
 def graceful_stop() -> Iterator[pl.Callback]:
-    """A callback that stops training after the current step, `last.ckpt` written, at the first signal.
+    """Give a callback that at the first signal finishes the current step, writes `last.ckpt` and stops training.
 
-    A second signal stops at once, as does the first where nothing is being trained. Handlers are those of the main
-    thread; elsewhere signals are left alone. They are restored afterwards.
+    A second signal stops at once, as does the first outside of training. Handlers are installed in the main thread
+    only, and restored afterwards.
 
     Raises:
         KeyboardInterrupt: it was SIGINT.
@@ -44,7 +44,7 @@ def graceful_stop() -> Iterator[pl.Callback]:
 
 
 class _Stopped(BaseException):
-    """A KeyboardInterrupt Lightning would answer by exiting, and every Exception is an error to it."""
+    """On a KeyboardInterrupt Lightning would exit, and an Exception it would report as an error."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
@@ -71,7 +71,7 @@ class _GracefulStop(TakesBundles, pl.Callback):
             os.write(2, b"\nstopping after this step; a second signal stops at once\n")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let the current step finish from here on."""
+        """From here on, let the current step finish."""
         self._install_again()
         self.training = True
 
@@ -86,11 +86,11 @@ class _GracefulStop(TakesBundles, pl.Callback):
             raise _Stopped(self.received or signal.SIGTERM)
 
     def due(self, trainer: pl.Trainer) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal has arrived."""
         return self.received is not None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop: the end of the epoch before has been saved."""
+        """Stop: the end of the previous epoch has been saved."""
         if self._asked(trainer):
             raise _Stopped(self.received or signal.SIGTERM)
 
@@ -101,15 +101,15 @@ class _GracefulStop(TakesBundles, pl.Callback):
             raise _Stopped(self.received or signal.SIGTERM)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop at once from here on."""
+        """From here on, stop at once."""
         self._install_again()
 
     def _install_again(self) -> None:
-        """Lightning has by now put a handler of its own before ours, in which several processes wait for each other."""
+        """Replace the handler that Lightning has installed by now, in which several processes wait for each other."""
         if self.installed:
             self.install()
 
     def _asked(self, trainer: pl.Trainer) -> bool:
-        """Whether a signal has come, to any of the processes: all of them stop after the same step."""
+        """Whether a signal has reached any of the processes: all of them stop after the same step."""
         asked = self.received is not None
         return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked

@@ -1,4 +1,4 @@
-"""Write TensorBoard's event files: Lightning's logger, and what only TensorBoard shows."""
+"""Write TensorBoard's event files: Lightning's logger, and features that only TensorBoard has."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,14 @@ from vaelab.figures import drawable
 
 
 class EventFiles(TensorBoardLogger):
-    """Lightning's logger, which leaves one event file a session in its folder and nothing else.
+    """Lightning's logger with one event file per session in its folder and nothing else.
 
-    Lightning ends each of its loops with `finalize`, and writes an hparams.yaml that is empty here. This logger stays
-    open until `close`, or until a loop fails.
+    Lightning calls `finalize` after each of its loops, and would write an empty hparams.yaml. This logger stays open
+    until `close`, or until a loop fails.
 
     Args:
-        folder: where the event files go.
-        projector: test images whose latents the projector shows; 0 leaves it out.
+        folder: of the event files.
+        projector: number of test images whose latents the projector shows; 0 disables it.
     """
 
     def __init__(self, folder: Path, *, projector: int = 1000) -> None:
@@ -32,20 +32,20 @@ class EventFiles(TensorBoardLogger):
     def log_hyperparams(self, params: Any, metrics: Mapping[str, Any] | None = None, step: int | None = None) -> None:
         """Begin the run's row of the HParams table; its metrics are the last values of the scalars.
 
-        Names and types of the columns are left for TensorBoard to find in all runs together: were they written here,
-        it would take those of one run for all, and leave out what only others have.
+        Names and types of the columns are not written: TensorBoard then finds them in all runs together, instead of
+        taking those of one run for all.
         """
         _, started, _ = hparams(dict(params), {})  # type: ignore[no-untyped-call]
         self.experiment.file_writer.add_summary(started)
 
     @rank_zero_only
     def log_text(self, tag: str, text: str, *, language: str = "") -> None:
-        """Show a text, set as code."""
+        """Log a text, shown as code."""
         self.experiment.add_text(tag, f"```{language}\n{text.rstrip()}\n```", 0)
 
     @rank_zero_only
     def log_layout(self, charts: Mapping[str, Sequence[str]]) -> None:
-        """Have a chart a name show the scalars of these tags, all of them side by side, under Custom Scalars."""
+        """Define a chart for each name under Custom Scalars, with the scalars of these tags."""
         layout = {name: ["Multiline", [f"^{tag}$" for tag in tags]] for name, tags in charts.items()}
         self.experiment.add_custom_scalars({"training and validation": layout})
 
@@ -53,24 +53,24 @@ class EventFiles(TensorBoardLogger):
     def log_embedding(self, latents: Tensor, images: Tensor, names: Sequence[str] | None, step: int) -> None:
         """Show latents (N, Z) in the projector, each as its image (N, C, H, W), with the name of its label."""
         height, width = images.shape[-2:]
-        side = max(height, width)  # TensorBoard lays out squares only
+        side = max(height, width)  # TensorBoard lays out only squares
         squares = nn.functional.pad(drawable(images), (0, side - width, 0, side - height))
         self.experiment.add_embedding(latents, list(names) if names else None, squares, step, "latents")
 
     def remove_embeddings(self) -> None:
-        """Remove what `log_embedding` has written."""
+        """Remove the files of `log_embedding`."""
         for latents in Path(self.log_dir).glob("*/latents"):
             shutil.rmtree(latents.parent)
         Path(self.log_dir, "projector_config.pbtxt").unlink(missing_ok=True)
 
     @rank_zero_only
     def save(self) -> None:
-        """Have everything in the event file."""
+        """Flush the event file."""
         self.experiment.flush()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Close the event file after a failure; else there is more to come."""
+        """Close the event file after a failure; otherwise more follows."""
         if status == "success":
             self.save()
         elif self._experiment is not None:

@@ -15,7 +15,7 @@ from vaelab.seeding import uniform_like
 
 
 class Codes(Delta):
-    """What a quantizer returns: all mass at one row of codes, with what it costs to train.
+    """The output of a quantizer: all mass at one row of codes, with the terms that train it.
 
     Args:
         value: the codes' vectors one after the other, (B, L D).
@@ -116,7 +116,7 @@ class OneHotCodes(Distribution):
 
 
 class UniformCodes(Distribution):
-    """Each of the L codes is any of K with the same probability.
+    """A uniform distribution over rows of L codes, each one of K.
 
     Args:
         codes: L.
@@ -138,7 +138,7 @@ class UniformCodes(Distribution):
 
     @property
     def log_size(self) -> float:
-        """L log K: the nats that say which of all rows of codes it is."""
+        """L log K: the logarithm of the number of rows of codes."""
         return self.codes * math.log(self.codebook_size)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
@@ -255,13 +255,13 @@ class CodeSequence(Distribution):
 
 @register_kl(Codes, UniformCodes)  # type: ignore[no-untyped-call, untyped-decorator]
 def _kl_of_codes(q: Codes, p: UniformCodes) -> Tensor:
-    """L log K, whatever the codes are: q is sure of them (van den Oord et al. 2017, section 3.1)."""
+    """KL = L log K, since q is deterministic (van den Oord et al. 2017, section 3.1)."""
     return q.commitment.new_full(q.batch_shape, p.log_size)
 
 
 @register_kl(OneHotCodes, UniformCodes)  # type: ignore[no-untyped-call, untyped-decorator]
 def _kl_of_categoricals(q: OneHotCodes, p: UniformCodes) -> Tensor:
-    """L log K minus the entropy of q."""
+    """KL = L log K minus the entropy of q."""
     return p.log_size - q.entropy()
 
 

@@ -15,12 +15,12 @@ NUMBERS_AT_ONCE = {"cpu": 2**19, "other": 2**26}
 
 
 def rows_per_chunk(like: Tensor, numbers: int) -> int:
-    """How many rows of so many numbers are worked on together where `like` is: fast, and in little memory."""
+    """Return how many rows of `numbers` numbers to process together on the device of `like`, to bound memory."""
     return max(1, NUMBERS_AT_ONCE["cpu" if like.device.type == "cpu" else "other"] // numbers)
 
 
 class Delta(Distribution):
-    """All mass at one point: p(z) = delta(z - value). What a deterministic encoder returns.
+    """All mass at one point: p(z) = delta(z - value). The output of a deterministic encoder.
 
     It has no density, so it has neither `log_prob` nor a KL divergence to a prior: KL(Delta || p) is
     infinite for every continuous p, and asking for it raises NotImplementedError.
@@ -59,7 +59,7 @@ class Normal(TorchNormal):
     """N(loc, scale^2) for a batch of images, (B, ...): the noise of each image is its own, see `vaelab.seeding`."""
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Loc + scale * noise, (*sample, B, ...)."""
+        """Return samples loc + scale * noise, (*sample, B, ...)."""
         return self.loc + self.scale * standard_normal_like(self.loc, sample_shape)
 
 
@@ -144,7 +144,7 @@ def _log_prob(logits: Tensor, x: Tensor) -> Tensor:
 
 
 def _parts(first: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Tensors of one number of rows, so many rows at a time as have few pixels; all of them at once off the CPU."""
+    """Split tensors with the same rows into chunks that fit the cache of a CPU core; no split on other devices."""
     if first.ndim < 2 or first.device.type != "cpu" or first.numel() <= PIXELS_IN_CACHE:
         return iter([(first, *others)])
     rows = max(1, PIXELS_IN_CACHE // first[0].numel())
@@ -152,5 +152,5 @@ def _parts(first: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _factors(size: int) -> int:
-    """The largest divisor of `size` such that so many factors of at most 2 stay below float32's 2^128."""
+    """Return the largest divisor n of `size` with 2^n below float32's largest number 2^128."""
     return next(count for count in range(127, 0, -1) if size % count == 0)

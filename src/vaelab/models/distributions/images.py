@@ -17,7 +17,7 @@ STEP = 1 / (LEVELS - 1)  # from one level to the next, of images in [0, 1]
 
 
 class _Image(Distribution):
-    """What the distributions here share: the event is an image, nothing is validated, a sample has no gradient."""
+    """Base of the distributions here: the event is an image, arguments are not validated, samples have no gradient."""
 
     arg_constraints = {}  # noqa: RUF012 (as torch declares them)
 
@@ -83,7 +83,7 @@ class ContinuousBernoulliImage(_Image):
 
 
 class OptimalGaussianImage(_Image):
-    """N(mean, sigma^2 I) whose sigma is the best one for the images whose `log_prob` is asked: sigma^2 = MSE.
+    """N(mean, sigma^2 I) with the maximum-likelihood sigma of the images that `log_prob` gets: sigma^2 = MSE.
 
     Rybkin et al. 2021, section 3.2: the maximum-likelihood sigma of a batch, in closed form.
 
@@ -111,7 +111,7 @@ class OptimalGaussianImage(_Image):
 
 
 class DiscretizedLogisticImage(_Image):
-    """Independent logistics, one a pixel, whose mass is gathered at 256 levels 0, 1/255, ..., 1 (Kingma et al. 2016).
+    """Independent logistics, one a pixel, discretized to 256 levels 0, 1/255, ..., 1 (Kingma et al. 2016).
 
     P(x) = sigmoid((x - m + h) / s) - sigmoid((x - m - h) / s) with h = 1/510; the first level takes all that is below
     it, the last all that is above. The 256 probabilities of a pixel add up to 1.

@@ -98,7 +98,7 @@ class VonMisesFisher(Distribution):
         return cosine * self.direction + (1 - cosine.square()).clamp(min=0).sqrt() * tangent
 
     def _log_normaliser(self) -> Tensor:
-        """Log of the integral over the sphere of exp(kappa (cos theta - 1)), (*batch)."""
+        """log of the integral over the sphere of exp(kappa (cos theta - 1)), (*batch)."""
         _, log_weight = _quadrature(self.concentration, self.event_shape[0])
         return log_weight.logsumexp(-1) + _log_area(self.event_shape[0] - 1)
 
@@ -129,14 +129,14 @@ class VonMisesFisher(Distribution):
 
 @register_kl(VonMisesFisher, HypersphericalUniform)  # type: ignore[no-untyped-call, untyped-decorator]
 def _kl_to_the_uniform(q: VonMisesFisher, p: HypersphericalUniform) -> Tensor:
-    """Kappa A(kappa) + log C(kappa) + log area (Davidson et al. 2018)."""
+    """KL = kappa A(kappa) + log C(kappa) + log area (Davidson et al. 2018)."""
     size = q.event_shape[0]
     return q.concentration * (q.mean_cosine - 1) - q._log_normaliser() + _log_area(size)
 
 
 @torch.no_grad()
 def _slope_of_cosine(cosine: Tensor, kappa: Tensor, mean_cosine: Tensor, m: int) -> Tensor:
-    """D cos(theta) / d kappa at a fixed value F of theta's distribution function: sin(theta) dF/dkappa / p(theta).
+    """d cos(theta) / d kappa at a fixed value F of theta's distribution function: sin(theta) dF/dkappa / p(theta).
 
     dF/dkappa / p(theta) = int_0^theta (cos s - A) exp(kappa (cos s - cos theta)) (sin s / sin theta)^(m - 2) ds, or
     minus the integral from theta to pi: the whole is 0. Where cos theta < A = E[cos theta] it is the second that has
@@ -177,7 +177,7 @@ def _legendre(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]
 
 
 def _log_area(dim: int) -> float:
-    """Log of the area of the unit sphere of R^dim, 2 pi^(dim/2) / Gamma(dim/2); log 2 for the two points of R^1."""
+    """log area of the unit sphere of R^dim, 2 pi^(dim/2) / Gamma(dim/2); log 2 for the two points of R^1."""
     return math.log(2) + dim / 2 * math.log(math.pi) - math.lgamma(dim / 2)
 
 

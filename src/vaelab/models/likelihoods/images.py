@@ -66,7 +66,7 @@ class Gaussian(Likelihood):
         return _independent(Normal(mean, scale, validate_args=False), self.shape)
 
     def extra_repr(self) -> str:
-        """What `print(model)` says of it."""
+        """Describe it for `print(model)`."""
         return f"scale={self.scale}"
 
 
@@ -150,7 +150,7 @@ class OptimalScaleGaussian(Likelihood):
         return optimal_log_scale(squared_error)
 
     def extra_repr(self) -> str:
-        """What `print(model)` says of it."""
+        """Describe it for `print(model)`."""
         return f"decay={self.decay}"
 
 
@@ -174,12 +174,12 @@ class Laplace(Likelihood):
         return _independent(TorchLaplace(mean, torch.full_like(mean, self.scale), validate_args=False), self.shape)
 
     def extra_repr(self) -> str:
-        """What `print(model)` says of it."""
+        """Describe it for `print(model)`."""
         return f"scale={self.scale}"
 
 
 class ContinuousBernoulli(Likelihood):
-    """Binary cross-entropy with what it lacks to be a density over grey pixels (Loaiza-Ganem & Cunningham 2019).
+    """Binary cross-entropy with its normalizer, a density over grey pixels (Loaiza-Ganem & Cunningham 2019).
 
     log p = -BCE + sum_i log C(m_i), C(m) = 2 artanh(1 - 2m) / (1 - 2m). An ELBO of it is positive and large.
     """
@@ -259,12 +259,12 @@ class DiscretizedLogisticMixture(Likelihood):
         )
 
     def extra_repr(self) -> str:
-        """What `print(model)` says of it."""
+        """Describe it for `print(model)`."""
         return f"components={self.components}"
 
 
 def softly_above(x: Tensor, low: float) -> Tensor:
-    """Low + softplus(x - low): x where it is well above `low`, never below it (Rybkin et al. 2021, appendix)."""
+    """Return low + softplus(x - low): about x well above `low`, never below it (Rybkin et al. 2021, appendix)."""
     return low + F.softplus(x - low)
 
 

@@ -1,4 +1,4 @@
-"""A likelihood that an outlier does not rule."""
+"""A likelihood that is robust to outliers."""
 
 from typing import Annotated
 
@@ -43,5 +43,5 @@ class StudentT(Likelihood):
         )
 
     def extra_repr(self) -> str:
-        """What `print(model)` says of it."""
+        """Describe it for `print(model)`."""
         return f"degrees={self.degrees}"

@@ -1,4 +1,4 @@
-"""A Gaussian posterior that a normalizing flow bends."""
+"""A Gaussian posterior transformed by a normalizing flow."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The code of a plain autoencoder, and posteriors whose shape is one formula: normals and Laplace."""
+"""The deterministic code of a plain autoencoder, and normal and Laplace posteriors."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Codes of which few numbers are not zero."""
+"""Sparse codes."""
 
 from typing import Annotated
 

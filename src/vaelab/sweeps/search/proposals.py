@@ -1,7 +1,6 @@
-"""Samplers for Optuna that depend on nothing but the study: a search that is gone on with proposes the same."""
+"""Samplers for Optuna that depend on nothing but the study: a search that is resumed proposes the same."""
 
 from collections.abc import Callable
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,8 @@ Number = FloatDistribution | IntDistribution
 class PerTrial(BaseSampler):
     """A sampler made anew for each trial, and for each parameter drawn by itself, from f(seed, number of the trial).
 
-    So what it proposes is a function of the study alone. A sampler that goes on drawing would, in another process,
-    begin again with its first numbers.
+    So what it proposes is a function of the study alone. A sampler that kept its generator would begin
+    again with its first numbers in another process.
 
     Args:
         make: seed -> sampler.
@@ -55,33 +54,6 @@ class PerTrial(BaseSampler):
 
     def _of(self, trial: FrozenTrial, purpose: str) -> BaseSampler:
         return self.make(derive_seed(self.seed, purpose, trial.number) % 2**32)
-
-
-class GridSampler(BaseSampler):
-    """Trial n has the n-th combination, the last parameter varying fastest. Optuna's works within `optimize` only."""
-
-    def __init__(self, space: Space) -> None:
-        self.space = space
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """All of it."""
-        return self.space.distributions
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """The combination of the trial's number."""
-        proposal: dict[str, Any] = {}
-        number = trial.number % prod(len(values) for values in self.space.values.values() if values)
-        for key, values in reversed(self.space.values.items()):
-            assert values is not None
-            number, place = divmod(number, len(values))
-            proposal[key] = values[place]
-        return proposal
-
-    def sample_independent(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
-        """Never wanted but for a single value."""
-        raise AssertionError(name)
 
 
 class CmaEsSampler(BaseSampler):

@@ -29,13 +29,21 @@ OURS = (
 SEARCH = ("metric", "direction", "seed", "study_name", "sampler", "pruner", "params")
 """The knobs of hydra.sweeper that a folder may set."""
 
+AGAIN = "where that is meant, type that override after `vaelab resume` as well"
 
-def admitted(overrides: Sequence[str], of: str) -> list[str]:
+
+def is_below(key: str, others: Sequence[str]) -> bool:
+    """Whether a key is one of the others or part of one."""
+    return any(key == other or key.startswith((f"{other}.", f"{other}/", f"{other}@")) for other in others)
+
+
+def admitted(overrides: Sequence[str], of: str, *, meant: Sequence[str] = ()) -> list[str]:
     """Those of the overrides that a search is composed from.
 
     Args:
         overrides: as they stand in a sweep's folder.
         of: the folder, for the message.
+        meant: what whoever resumes has typed, and so is admitted whatever it is.
 
     Raises:
         RunError: one of them sets what a folder has no say in.
@@ -43,41 +51,39 @@ def admitted(overrides: Sequence[str], of: str) -> list[str]:
     mistakes: list[str] = []
     kept: list[str] = []
     for override in parse(overrides, mistakes):
-        if _is_below(override.key_or_group, OURS):
+        if is_below(override.key_or_group, OURS):
             continue
-        reason = _refusal(override)
+        reason = None if str(override.input_line) in meant else _refusal(override)
         if reason is not None:
             mistakes.append(f"{one_line(str(override.input_line), 200)}: {reason}")
         kept.append(str(override.input_line))
     if mistakes:
-        raise RunError(
-            "\n".join(f"{of} was searched with {mistake}: give the whole command again" for mistake in mistakes)
-        )
+        raise RunError("\n".join(f"{of} was searched with {mistake}; {AGAIN}" for mistake in mistakes))
     return kept
 
 
-def require_values(config: DictConfig, of: str) -> None:
-    """Refuse a config, composed and not yet resolved, with an interpolation that conf/ does not have.
+def require_values(config: DictConfig, of: str, *, meant: Sequence[str] = ()) -> None:
+    """Refuse a config, composed and not yet resolved, with an interpolation of neither conf/ nor what was typed.
 
     Raises:
         RunError: it has one, which might look into the environment of whoever resumes.
     """
-    ours = [compose_with_hydra([]), *(OmegaConf.create(dict(option.content)) for option in contents())]
+    ours = [compose_with_hydra(meant), *(OmegaConf.create(dict(option.content)) for option in contents())]
     known = {text for part in ours for text in _texts(OmegaConf.to_container(part, resolve=False))}
     for text in _texts(OmegaConf.to_container(config, resolve=False)):
         if "${" in text and text not in known:
-            raise RunError(f"{of} was searched with {one_line(text, 100)}: give the whole command again to resume it")
+            raise RunError(f"{of} was searched with {one_line(text, 100)}; {AGAIN}")
 
 
 def _refusal(override: Override) -> str | None:
     """Why a folder may not set this; None where it may."""
     key = override.key_or_group
-    if override.package is not None and _is_below(override.package, ["hydra"]):
+    if override.package is not None and is_below(override.package, ["hydra"]):
         return "a folder has no say in it"
     values = list(_values(override))
     if any("${" in text or "\0" in text for text in _texts(values)):
         return "it holds an interpolation"
-    if key.startswith("hydra/") and not _is_below(key.replace("/", "."), ["hydra.sweeper"]):
+    if key.startswith("hydra/") and not is_below(key.replace("/", "."), ["hydra.sweeper"]):
         return "a folder has no say in it"
     if key in groups():
         if isinstance(override.value(), Glob):  # which chooses among those of conf/
@@ -87,13 +93,8 @@ def _refusal(override: Override) -> str | None:
         return f"there is no {key} {one_line(str(unknown[0]), 50)} in vaelab" if unknown else None
     if key.startswith("hydra"):
         known = [f"hydra.sweeper.{knob}" for knob in SEARCH]
-        return None if _is_below(key, known) else "a folder has no say in it"
+        return None if is_below(key, known) else "a folder has no say in it"
     return None
-
-
-def _is_below(key: str, others: Sequence[str]) -> bool:
-    """Whether a key is one of the others or part of one."""
-    return any(key == other or key.startswith((f"{other}.", f"{other}/", f"{other}@")) for other in others)
 
 
 def _values(override: Override) -> Iterator[Any]:

@@ -6,10 +6,9 @@ killed when, one of the two says what is still to be done.
 
 import math
 import sys
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,11 @@ from vaelab.errors import ConfigError, RunError, did_you_mean
 from vaelab.losses import Step
 from vaelab.metrics.likelihood import evaluation_terms
 from vaelab.runs.judging import reported
-from vaelab.sweeps.folder import STUDY, Best, Job, SearchRecord, SweepFolder, short_names, shown
+from vaelab.sweeps.folder import STUDY, Best, Job, SweepFolder, short_names, shown
 from vaelab.sweeps.grid import Combination, Composed, subfolder
 from vaelab.sweeps.search.proposals import PerTrial
 from vaelab.sweeps.search.space import Space
-from vaelab.sweeps.search.study import damaged, opened, quiet, require_sound, require_trials
+from vaelab.sweeps.search.study import damaged, opened, quiet, require_sound, require_trials, unfinished
 from vaelab.sweeps.search.sweepers import Optuna, Pruner
 from vaelab.text import clean, one_line
 
@@ -65,14 +64,15 @@ class Search:
         self.shared = storage is not None
         self.identity = folder.record.search.identity
         with quiet(), self._reading():
+            self.storage = storage or opened(f"sqlite:///{folder.path.absolute() / STUDY}")
             self.study = optuna.create_study(
-                storage=storage or opened(f"sqlite:///{folder.path.absolute() / STUDY}"),
+                storage=self.storage,
                 study_name=sweeper.study_name or "search",
                 sampler=PerTrial(lambda seed: sweeper.sampler.sampler(space, seed), seed),
                 directions=list(sweeper.directions),
                 load_if_exists=True,
             )
-            _agree(self.study, folder.record.search)
+            _agree(self.study, sweeper, space)
             require_sound(self.study, space, len(sweeper.metrics))
         if not self.shared:
             require_trials(self.study, folder)
@@ -88,7 +88,7 @@ class Search:
             job = job_of.get(known.number)
             if job is None:  # killed before there was a folder, or waiting for the one it repeats
                 with quiet():
-                    job = self._proposed(Trial(self.study, known._trial_id))
+                    job = self._proposed(self._trial(known.number))
             elif job.state in OVER:
                 self.told(job)
                 continue
@@ -103,7 +103,7 @@ class Search:
                 yield self._watched(job)
 
     def told(self, job: Job) -> None:
-        """Have the study know how a job has ended; one that was stopped has not."""
+        """Tell the study how a job has ended, unless it was stopped."""
         assert job.trial is not None
         if job.state not in OVER:
             return
@@ -117,11 +117,15 @@ class Search:
             trials = self.study.get_trials(deepcopy=False)
             for twin in trials:
                 if twin.state == TrialState.RUNNING and twin.user_attrs.get("same_as") == job.trial and self._own(twin):
-                    self._repeat(trials[job.trial], Trial(self.study, twin._trial_id))
-            self.note()
+                    self._repeat(trials[job.trial], self._trial(twin.number))
+            self._sum_up()  # which the next job's entry takes to the disk
 
     def note(self) -> None:
         """Write what is best so far into the folder's record."""
+        self._sum_up()
+        self.folder.save()
+
+    def _sum_up(self) -> None:
         search = self.folder.record.search
         assert search is not None
         run_of = {job.trial: job.number for job in self.folder.jobs}
@@ -136,7 +140,6 @@ class Search:
             )
             for trial in self.best
         ]
-        self.folder.save()
 
     @property
     def best(self) -> list[FrozenTrial]:
@@ -229,6 +232,9 @@ class Search:
             watch=Watch(url, self.study.study_name, job.trial, self.sweeper.metrics[0], self.sweeper.pruner),
         )
 
+    def _trial(self, number: int) -> Trial:
+        return unfinished(self.study, self.storage, number)
+
     def _reading(self) -> AbstractContextManager[None]:
         return damaged(f"the study of {self.folder.path}")
 
@@ -264,8 +270,8 @@ class Watch:
         with quiet():
             storage = opened(self.storage or f"sqlite:///{sweep / STUDY}")
             study = optuna.load_study(study_name=self.study, storage=storage, pruner=self.pruner.pruner())
-            frozen = study.get_trials(deepcopy=False)[self.trial]
-            return Pruning(Trial(study, frozen._trial_id), self.metric, frozen.intermediate_values)
+            values = study.get_trials(deepcopy=False)[self.trial].intermediate_values
+            return Pruning(unfinished(study, storage, self.trial), self.metric, values)
 
 
 def terms_of(experiment: Experiment) -> list[str]:
@@ -300,49 +306,18 @@ def require_metrics(sweeper: Optuna, experiment: Experiment) -> None:
         raise ConfigError(mistakes)
 
 
-def described(sweeper: Optuna, node: Mapping[str, Any], space: Space) -> SearchRecord:
-    """What sweep.json says of a search: what makes it this one, and a name of its own among those of a shared study."""
-    of_run = ("n_trials", "storage", "params")
-    return SearchRecord(
-        identity=uuid.uuid4().hex,
-        overrides=[text for text in (*space.fixed, *space.texts.values()) if not text.startswith("hydra")],
-        sweeper={key: value for key, value in node.items() if key not in of_run},
-        n_trials=sweeper.n_trials,
-        metrics=list(sweeper.metrics),
-    )
-
-
-def compare(folder: SweepFolder, description: SearchRecord, n_trials: int) -> None:
-    """Refuse the folder of another search; of this one, only `n_trials` may be another.
+def _agree(study: Study, sweeper: Optuna, space: Space) -> None:
+    """Refuse a study of another search; `n_trials` may differ.
 
     Raises:
         RunError: it is one.
     """
-    there = folder.record.search
-    if there is None:
-        raise RunError(f"{folder.path} is no search, but a sweep over single values; choose another hydra.sweep.dir")
-    for key, before, now in _identifying(there, description):
-        if before != now:
-            raise RunError(
-                f"{folder.path} is the search of another config: {key} {_brief(before, now)}; "
-                "choose another hydra.sweep.dir"
-            )
-    there.n_trials = n_trials
-
-
-def _identifying(one: SearchRecord, other: SearchRecord) -> Iterator[tuple[str, Any, Any]]:
-    """What makes a search the one that it is, of two."""
-    yield "overrides", one.overrides, other.overrides
-    yield "sweeper", one.sweeper, other.sweeper
-
-
-def _agree(study: Study, description: SearchRecord) -> None:
-    """Refuse a study that is of another search.
-
-    Raises:
-        RunError: it is.
-    """
-    here = {"overrides": description.overrides, "sweeper": description.sweeper}
+    knobs = asdict(sweeper)
+    for name in ("n_trials", "storage", "params"):
+        del knobs[name]
+    for name in ("sampler", "pruner"):
+        knobs[name] = {"": type(getattr(sweeper, name)).__name__} | (knobs[name] or {})
+    here = {"overrides": space.of_runs, "sweeper": knobs}
     there = study.user_attrs.get("search")
     if there is None:
         study.set_user_attr("search", here)
@@ -350,19 +325,10 @@ def _agree(study: Study, description: SearchRecord) -> None:
         there = there if isinstance(there, dict) else {}
         differing = next((key for key in here if there.get(key) != here[key]), "sweeper")
         raise RunError(
-            f"the study {study.study_name} is of another search: {differing} "
-            f"{_brief(there.get(differing), here[differing])}; choose another hydra.sweeper.study_name"
+            f"the study {study.study_name} is of another search: its {differing} "
+            f"{one_line(f'are {there.get(differing)} there and {here[differing]} here', 1000)}; "
+            "choose another hydra.sweeper.study_name"
         )
-
-
-def _brief(there: Any, here: Any) -> str:
-    """How two differ, in a few words."""
-    if isinstance(there, list) and isinstance(here, list):
-        there, here = [text for text in there if text not in here], [text for text in here if text not in there]
-    elif isinstance(there, dict) and isinstance(here, dict):
-        keys = [key for key in here if there.get(key) != here[key]]
-        there, here = {key: there.get(key) for key in keys}, {key: here[key] for key in keys}
-    return one_line(f"are {there} there and {here} here", 1000)
 
 
 def _counted(trials: Sequence[FrozenTrial]) -> dict[str, int]:

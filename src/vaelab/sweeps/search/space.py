@@ -19,6 +19,7 @@ from optuna.trial import Trial
 
 from vaelab.config.overrides import parse
 from vaelab.errors import ConfigError
+from vaelab.sweeps.search.recorded import is_below
 
 Value = CategoricalChoiceType
 
@@ -40,6 +41,7 @@ class Space:
     def __init__(self, overrides: Sequence[str]) -> None:
         self.texts: dict[str, str] = {}  # the key with its + -> what was written
         self.fixed: list[str] = []
+        self.of_runs: list[str] = []  # of both, without the settings of the sweep
         self.distributions: dict[str, BaseDistribution] = {}
         self._parameters: dict[str, str] = {}  # the key without it
         mistakes: list[str] = []
@@ -48,6 +50,8 @@ class Space:
             given.pop(override.get_key_element(), None)
             given[override.get_key_element()] = override
         for key, override in given.items():
+            if not is_below(override.key_or_group, ["hydra"]):
+                self.of_runs.append(str(override.input_line))
             if not override.is_sweep_override():
                 self.fixed.append(str(override.input_line))
                 continue
@@ -86,6 +90,14 @@ class Space:
         """How many combinations there are."""
         return math.prod(math.inf if values is None else len(values) for values in self.values.values())
 
+    def has(self, key: str, value: Any) -> bool:
+        """Whether a value is among those of a parameter."""
+        values, distribution = self.values[key], self.distributions[key]
+        if values is not None:
+            return value in values
+        assert isinstance(distribution, FloatDistribution)
+        return bool(distribution.low <= value <= distribution.high)
+
     def suggest(self, trial: Trial) -> dict[str, Value]:
         """A value of each parameter; those that a trial has already stay."""
         return {key: _suggest(trial, key, distribution) for key, distribution in self.distributions.items()}
@@ -119,7 +131,7 @@ def _distribution(override: Override) -> BaseDistribution:
     key, sweep = override.key_or_group, override.value()
     if key == "seed":
         raise ValueError("a search would find the luckiest seed; repeat its best run: vaelab train -m seed=1,2,3 ...")
-    if key.startswith(("hydra.", "hydra/")):
+    if is_below(key, ["hydra"]):
         raise ValueError("settings of the sweep cannot be searched")
     tags = sweep.tags if isinstance(sweep, Sweep) else set()
     unknown = sorted(tags - {"log", "int"})

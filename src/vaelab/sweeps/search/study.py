@@ -7,14 +7,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning, OptunaError, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -70,6 +68,12 @@ def opened(url: str) -> RDBStorage:
         raise _unusable(url, f"it cannot be used: {_reason(error)}") from error
 
 
+def unfinished(study: Study, storage: RDBStorage, number: int) -> Trial:
+    """A trial that was begun by another process, to report to and to end."""
+    of = storage.get_study_id_from_name(study.study_name)
+    return Trial(study, storage.get_trial_id_from_study_id_trial_number(of, number))
+
+
 def require_sound(study: Study, space: Space, metrics: int) -> None:
     """Refuse trials that no search over `space` has.
 
@@ -82,7 +86,10 @@ def require_sound(study: Study, space: Space, metrics: int) -> None:
         if trial.number != number:
             raise ValueError(f"trial {number} is missing")
         for key, value in trial.params.items():
-            _require_value(trial, key, value, space.distributions.get(key))
+            if key not in space.distributions:
+                raise ValueError(f"trial {number} has a parameter {key}, which is not searched")
+            if trial.distributions[key] != space.distributions[key] or not space.has(key, value):
+                raise ValueError(f"trial {number} has {key}={value}, which is not among what is searched")
         if trial.state == TrialState.COMPLETE and not (
             trial.values and len(trial.values) == metrics and all(map(math.isfinite, trial.values))
         ):
@@ -130,13 +137,6 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         optuna.logging.set_verbosity(verbosity)
-
-
-def _require_value(trial: FrozenTrial, key: str, value: Any, distribution: BaseDistribution | None) -> None:
-    if distribution is None:
-        raise ValueError(f"trial {trial.number} has a parameter {key}, which is not searched")
-    if trial.distributions[key] != distribution or not distribution._contains(distribution.to_internal_repr(value)):
-        raise ValueError(f"trial {trial.number} has {key}={value}, which is not among what is searched")
 
 
 def _require_notes(trial: FrozenTrial) -> None:

@@ -1,7 +1,7 @@
 """What chooses the jobs of a sweep: the parts of `hydra/sweeper`. None of them imports Optuna before it is needed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field
@@ -29,6 +29,7 @@ class Sampler(Protocol):
 
     def unfit(self, space: "Space", metrics: int) -> str | None:
         """Why it cannot search `space` for so many metrics; None where it can."""
+        return None
 
     def sampler(self, space: "Space", seed: int) -> "BaseSampler":
         """Optuna's. It is made anew for each trial, and has no memory but the study."""
@@ -43,22 +44,24 @@ class Pruner(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Basic:
-    """Every combination of the values that are swept over."""
+    """Every combination of the values that are swept over.
+
+    Args:
+        params: axes besides those that are typed.
+        zip: parameters that vary together, or several groups of them.
+    """
 
     params: Axes = None
+    zip: list[str] | list[list[str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TPE:
+class TPE(Sampler):
     """Tree-structured Parzen estimator (Bergstra et al. 2011; Watanabe 2023)."""
 
     n_startup_trials: Count = 10
     multivariate: bool | None = None
     constant_liar: bool = True
-
-    def unfit(self, space: "Space", metrics: int) -> str | None:
-        """It takes any space."""
-        return None
 
     def sampler(self, space: "Space", seed: int) -> "BaseSampler":
         """Optuna's."""
@@ -73,12 +76,8 @@ class TPE:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Random:
+class Random(Sampler):
     """Each parameter uniformly on its own scale."""
-
-    def unfit(self, space: "Space", metrics: int) -> str | None:
-        """It takes any space."""
-        return None
 
     def sampler(self, space: "Space", seed: int) -> "BaseSampler":
         """Optuna's."""
@@ -88,23 +87,7 @@ class Random:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
-    """Every combination of values, the last parameter varying fastest."""
-
-    def unfit(self, space: "Space", metrics: int) -> str | None:
-        """It needs values that can be counted."""
-        continuous = [key for key, values in space.values.items() if values is None]
-        return f"{continuous[0]} has no single values: write range(...) or choice(...)" if continuous else None
-
-    def sampler(self, space: "Space", seed: int) -> "BaseSampler":
-        """Of ours: the point of a trial is its number's, so that a shared study is shared out."""
-        from vaelab.sweeps.search.proposals import GridSampler
-
-        return GridSampler(space)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CMAES:
+class CMAES(Sampler):
     """Covariance matrix adaptation evolution strategy (Hansen 2016)."""
 
     population_size: Several | None = None
@@ -126,17 +109,13 @@ class CMAES:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NSGA2:
+class NSGA2(Sampler):
     """The genetic algorithm NSGA-II (Deb et al. 2002)."""
 
     population_size: Several = 20
     crossover_prob: Probability = 0.9
     swapping_prob: Probability = 0.5
     mutation_prob: Probability | None = None
-
-    def unfit(self, space: "Space", metrics: int) -> str | None:
-        """It takes any space."""
-        return None
 
     def sampler(self, space: "Space", seed: int) -> "BaseSampler":
         """Optuna's."""

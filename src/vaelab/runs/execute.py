@@ -1,4 +1,4 @@
-"""Train a run from where its folder stands, test its final model, draw it."""
+"""Train a run from its newest checkpoint, test the final model, draw it."""
 
 import logging
 import time
@@ -35,8 +35,8 @@ from vaelab.training.starting import start_prior
 log = logging.getLogger("vaelab")
 
 
-def fit(what: Checked, folder: RunFolder, more: Sequence[pl.Callback] = ()) -> tuple[Metrics, list[Path]]:
-    """Train from where the folder's checkpoints stand, test, draw.
+def execute(what: Checked, folder: RunFolder, more: Sequence[pl.Callback] = ()) -> tuple[Metrics, list[Path]]:
+    """Train from the folder's newest checkpoint, test, draw.
 
     Args:
         what: the config and its experiment.
@@ -44,14 +44,16 @@ def fit(what: Checked, folder: RunFolder, more: Sequence[pl.Callback] = ()) -> t
         more: callbacks besides the config's.
 
     Returns:
-        The final metrics, and the figures; none in a process that takes part in another's run.
+        The final metrics, and the figures; no figures in a process other than the first.
     """
     experiment = what.experiment
     with graceful_stop() as stop:
         loggers = experiment.made_for(folder.path, experiment.logger)
         callbacks = experiment.made_for(folder.path, experiment.callbacks)
         require_usable(callbacks)
-        callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))  # last, so that it keeps what all know
+        callbacks.sort(
+            key=lambda callback: isinstance(callback, Checkpoints)
+        )  # last, so that it saves the state of all
         trainer = experiment.trainer([*callbacks, *more, _Journal(folder), stop], loggers)
         with companions(trainer, folder, what.trust), summary.ended(loggers):
             return _fit_with(trainer, experiment, folder)
@@ -73,10 +75,10 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> tuple[
     model, loggers = experiment.model(), trainer.loggers
     if experiment.compile:
         for part in ("encoder", "decoder"):
-            model.get_submodule(part).compile()  # in place: weights, and so checkpoints, keep their names
+            model.get_submodule(part).compile()  # in place, so that weights keep their names
     checkpoint = _newest_checkpoint(folder)
     if checkpoint is not None:
-        load_weights(model, checkpoint)  # says what does not fit
+        load_weights(model, checkpoint)  # reports what does not fit
     elif experiment.begins_with is not None:
         load_weights(model, folder.checkpoints / INITIAL, experiment.init_parts)
     if checkpoint is None:
@@ -95,7 +97,7 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> tuple[
         trainer.limit_val_batches = 0
     data = ImageDataModule(experiment.data, seed=experiment.seed)
     with _resuming_from(checkpoint, trainer) as state:
-        if trainer.is_global_zero:  # of several processes the one that logs
+        if trainer.is_global_zero:  # of several processes only this one logs
             events.rewind(loggers, state["events"] if checkpoint else {})
             summary.open_with(loggers, folder, resumed=checkpoint is not None)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -119,7 +121,7 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> tuple[
 
 
 def _validation(trainer: pl.Trainer) -> dict[str, float]:
-    """The terms of the validation by which best.ckpt was chosen."""
+    """Return the terms of the validation by which best.ckpt was chosen."""
     chosen = [callback.validation for callback in trainer.callbacks if isinstance(callback, Checkpoints)]  # type: ignore[attr-defined]
     return chosen[0] if chosen else {}
 
@@ -135,7 +137,7 @@ def _test(experiment: Experiment, model: Autoencoder, trainer: pl.Trainer) -> di
 
 @torch.no_grad()
 def _draw(experiment: Experiment, model: Autoencoder, folder: RunFolder) -> list[Path]:
-    """reconstructions.png and, for a model with a prior, samples.png."""
+    """Draw reconstructions.png and, for a model with a prior, samples.png."""
     model = model.cpu().float().eval()
     splits = experiment.data.splits
     shown = splits.shown.spread(10)
@@ -159,7 +161,7 @@ def _draw(experiment: Experiment, model: Autoencoder, folder: RunFolder) -> list
 
 
 def _newest_checkpoint(folder: RunFolder) -> Path | None:
-    """last.ckpt, or the one before it where that is damaged; None where there has been none yet."""
+    """Return last.ckpt, or the one before it if that is damaged; None where there is none yet."""
     paths = [folder.checkpoints / name for name in (LAST, PREVIOUS)]
     damage = {}
     for path in filter(Path.is_file, paths):
@@ -173,13 +175,13 @@ def _newest_checkpoint(folder: RunFolder) -> Path | None:
             log.warning("%s: resuming from %s", message, path.name)
         return path
     if damage:
-        raise RunError("\n".join([*damage.values(), "no other checkpoint is left; remove them to start anew"]))
+        raise RunError("\n".join([*damage.values(), "no other checkpoint is left; remove them to start again"]))
     return None
 
 
 @contextmanager
 def _resuming_from(checkpoint: Path | None, trainer: pl.Trainer) -> Iterator[Mapping[str, Any]]:
-    """What a checkpoint holds; an error before the first step is reported as one of the checkpoint."""
+    """Give the content of a checkpoint; report an error before the first step as one of the checkpoint."""
     state = read(checkpoint) if checkpoint else {}
     try:
         yield state
