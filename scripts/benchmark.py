@@ -16,8 +16,8 @@ take turns, an epoch each, A B C A B C, in one process, so that whatever else th
 epoch of vaelab is everything between two starts of one: steps, logging to TensorBoard, progress bar, checkpoint. The
 first epoch is told apart; of the others the median counts, and ratios are medians of ratios within a turn. Seconds of
 processor time stand beside those of the clock: on a busy machine they are the steadier ones. At the end all are tested
-on the same images. `pip install "vaelab[benchmark]"` brings JAX and pythae, whose loops are left out where they are
-missing; JAX's has the networks without convolutions. `--isa avx2` has torch and JAX leave AVX-512 and AMX unused.
+on the same images. `pip install "vaelab[benchmark]"` brings JAX; its loop, and pythae's, are left out where they are
+not installed; JAX's has the networks without convolutions. `--isa avx2` has torch and JAX leave AVX-512 and AMX unused.
 
 Writes benchmark_<case>.json into --output and, for `train`, a picture to --figure. MNIST is expected in, or downloaded
 to, --root.
