@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vaelab.config.conf import options
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 FORMS = [
@@ -79,3 +81,10 @@ def _refusal(folder: Path, *arguments: str) -> str:
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert result.returncode != 0
     return result.stderr
+
+
+def test_the_gallery_has_every_preset_with_its_picture() -> None:
+    sections = dict(re.findall(r"## (\w+)\n.*?\]\((\S+)\)", (DOCS / "gallery.md").read_text(), re.DOTALL))
+
+    assert set(sections) == set(options("model"))
+    assert all((DOCS / picture).is_file() for picture in sections.values())
