@@ -1,7 +1,6 @@
 """Models go to a hub and come back, by the Hub's own client and HTTP."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 

@@ -149,7 +149,8 @@ def without_places(config: DictConfig) -> DictConfig:
             return [without(value, key) for value in node]
         return Path(node).name if isinstance(node, str) and _is_place(key, node) else node
 
-    return OmegaConf.create(without(OmegaConf.to_container(config)))
+    found: DictConfig = OmegaConf.create(without(OmegaConf.to_container(config)))
+    return found
 
 
 def without_place(override: str) -> str:
