@@ -208,7 +208,7 @@ def refusal(overrides):
         (["model=wae_mmd", "objective.terms.mmd.kernel=rfb"], "did you mean rbf?"),
         (["model=wae_mmd", "objective.terms.mmd.wieght=1"], "did you mean weight?"),
         (["model=wae_mmd", "objective.terms.mmd.weight=heavy"], "objective.terms.mmd.weight=heavy: should be a v"),
-        (["objective.kl_weight=heavy"], "objective.kl_weight=heavy: should be a valid number"),
+        (["objective.kl_weight=heavy"], "should be a valid number, or be a part: +schedule@objective.kl_weight="),
         (["model=wae_mmd", "objective.terms.mmd=3"], "objective.terms.mmd=3: should be a part"),
         (["model=denoising_ae", "objective.corruption.amount=2"], "less than or equal to 1"),
         (["model=k_sparse_ae", "latent_dim=10"], "posterior.active=25 of latent_dim=10"),

@@ -112,7 +112,8 @@ def wrong(overrides: Overrides, hydra: Loader) -> list[str]:
             continue
         chosen = override.value()
         if chosen is None and not override.is_delete():
-            mistakes.append(f"{text}: to leave a part out, write {_left_out(group, hydra)}")
+            instead = f"{did_you_mean('null', offered)}; to leave the part out, write {_left_out(group, hydra)}"
+            mistakes.append(f"{text}: no such option{instead}")
         elif override.is_delete() and not _composes([text], hydra):
             mistakes.append(f"{text}: no such choice to drop; to leave the part out: {_left_out(group, hydra)}")
         else:

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vaelab.config import stock
-from vaelab.config.conf import CONF, contents, covers, may_stand, shipped_targets
+from vaelab.config.conf import CONF, contents, covers, may_stand, options, shipped_targets
 from vaelab.config.values import adapter, explain, mapped, shown
 from vaelab.errors import ConfigError, did_you_mean
 
@@ -185,7 +185,7 @@ def check_part(path: str, node: Mapping[str, Any], *, trust: Sequence[str] = ())
 def _remedy(path: str) -> str:
     """Say how to add the part that is missing at `path`, if conf/ has one."""
     if (CONF / path).is_dir():
-        return f"; add it with +{path}=..."
+        return f"; add it with +{path}={options(path)[0]}"
     group = path.rpartition(".")[2].rpartition("_")[2]  # objective.discriminator_optimizer is an optimizer
     fitting = [
         part.name for part in contents() if part.group == group and may_stand(part.content.get("_target_", ""), path)

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
+from vaelab.config.conf import groups, options
 from vaelab.errors import did_you_mean
 
 
@@ -35,7 +36,7 @@ def explain(path: str, annotation: Any, value: Any, error: ValidationError) -> I
         for position in map(int, re.findall(r"\d+", index)):
             given = given[position] if isinstance(given, list) and position < len(given) else None
         hint = did_you_mean(given, literals) if isinstance(given, str) and literals else ""
-        hint = hint if "did you mean" in hint else _as_number(given, messages)
+        hint = hint if "did you mean" in hint else _as_number(given, messages) or _as_part(path, annotation)
         yield f"{path}{index}={shown(given)}: should {' or '.join(dict.fromkeys(messages))}{hint}"
     if not complaints:
         yield f"{path}={shown(value)}: should be a part, which has a _target_"
@@ -59,6 +60,13 @@ def _as_number(value: Any, messages: Iterable[str]) -> str:
     except ValueError:
         return ""
     return "; it is text: leave the quotes out, or decode a variable: '\"${oc.decode:${oc.env:NAME}}\"'"
+
+
+def _as_part(path: str, annotation: Any) -> str:
+    """Say how a part is put at a key, where its class stands among the types that the key takes."""
+    classes = {getattr(kind, "__name__", "").lower() for kind in get_args(annotation)}
+    fitting = [f"+{group}@{path}={options(group)[0]}" for group in groups() if group in classes]
+    return f", or be a part: {fitting[0]}" if fitting else ""
 
 
 def mapped(annotation: Any) -> Any:
