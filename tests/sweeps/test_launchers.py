@@ -96,6 +96,7 @@ def test_ray_replaces_a_killed_job_and_gives_each_its_gpu(
     """With the Ray of this program, which has two GPUs as far as it knows."""
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # Ray's is 15, behind all other tests
     ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         moments = ["+callbacks.moments.moments=[start30]", *ENVIRONMENT]
