@@ -4,6 +4,7 @@
     python scripts/benchmark.py --quick        # the small one, few epochs; so with each of the following
     python scripts/benchmark.py step           # where the time of a step goes
     python scripts/benchmark.py whole          # what validation, checkpoints, test and figures add to a run
+    python scripts/benchmark.py mapped         # an epoch over a mapped file beside one over memory
     python scripts/benchmark.py bf16           # bf16-mixed beside float32, where the processor has products of them
     python scripts/benchmark.py sweep          # several processes beside one, and the sweep's own part of a job
     python scripts/benchmark.py startup        # from the command to its answer, or to the first step
@@ -42,6 +43,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -52,6 +54,7 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 import vaelab
+from vaelab.training.bundles import TakesBundles
 
 LATENT, RATE = 20, 1e-3
 FORCED = {
@@ -348,8 +351,8 @@ class Turns(pl.Callback):
             console.print("  ".join(f"{name} {value:.2f}" for name, value in turn.items()), highlight=False)
 
 
-class Clock(pl.Callback):
-    """What went into training batches, all callbacks' work for a batch included: (clock, processor) seconds."""
+class Clock(TakesBundles, pl.Callback):
+    """What went into an epoch's batches, all callbacks' work for a batch included: (clock, processor) seconds."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[float, float]] = []
@@ -540,6 +543,32 @@ def whole(options: argparse.Namespace) -> dict[str, Any]:
             f"{epochs} epochs of the small network, by the {kind}: {batches:.1f} s of batches; validation, "
             f"checkpoints, test and figures add {around:.1f} s, {100 * around / batches:.1f} %"
         )
+    return result
+
+
+SILENT = ["callbacks.progress_bar=null", "callbacks.pictures=null", "trainer.limit_test_batches=1"]
+
+
+def mapped(options: argparse.Namespace) -> dict[str, Any]:
+    """Epochs over images in a mapped file, which the page cache has, in turns with epochs over the same in memory."""
+    images = torch.cat([datasets.MNIST(options.root, train=train).data for train in (True, False)])
+    epochs: dict[str, list[tuple[float, float]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "images.npy", images.numpy())
+        sources = {
+            "memory": [f"data.root={options.root}"],
+            "mapped": ["data=array", f"data.root={folder}", "data.test=10000", "data.validation=10000"],
+        }
+        for _ in range(2 if options.quick else 5):
+            for name, source in sources.items():
+                clock = Clock()
+                vaelab_trains(clock, *source, "trainer=cpu", f"trainer.max_epochs={options.epochs or 3}", *SILENT)
+                epochs.setdefault(name, []).extend(clock.batches[1:])
+    result: dict[str, Any] = {}
+    for i, kind in enumerate(("clock", "processor")):
+        memory, read = (median(seconds[i] for seconds in epochs[name]) for name in sources)
+        result[kind] = {"memory_s": memory, "mapped_s": read, "ratio": read / memory}
+        console.print(f"an epoch by the {kind}: memory {memory:.2f} s, mapped {read:.2f} s: {read / memory:.3f}")
     return result
 
 
@@ -877,7 +906,9 @@ def nll(options: argparse.Namespace) -> dict[str, float]:
 def main() -> None:
     """Run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    benchmarks = {function.__name__: function for function in (train, step, whole, bf16, sweep, startup, memory, nll)}
+    benchmarks = {
+        function.__name__: function for function in (train, step, whole, mapped, bf16, sweep, startup, memory, nll)
+    }
     parser.add_argument("case", nargs="?", default="train", choices=benchmarks)
     parser.add_argument("--quick", action="store_true", help="the small network only, few epochs")
     parser.add_argument("--networks", nargs="+", choices=CASES)

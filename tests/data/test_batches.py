@@ -1,7 +1,10 @@
+import threading
+
 import pytest
 import torch
 
 from vaelab.data import Batches, Images, in_turn
+from vaelab.data.stores import Mapped
 
 
 @pytest.fixture
@@ -172,3 +175,41 @@ def test_processes_take_whole_batches_in_turn_where_these_are_evaluated(images):
     for one, other in zip(alone, in_turn(mine), strict=True):
         assert one.images.equal(other.images)
         assert one.labels.equal(other.labels)
+
+
+def readers():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("rows")]
+
+
+@pytest.mark.parametrize("at_batch", [0, 2])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_rows_that_a_thread_reads_ahead_are_those_of_memory(grey_images, at_batch, dynamic):
+    mapped = Images(Mapped([grey_images.pixels[:4], grey_images.pixels[4:]], (1, 4, 4)), grey_images.labels)
+    options = {"batch_size": 3, "seed": 5, "dynamic": dynamic, "position": at(1, at_batch)}
+
+    for one, other in zip(Batches(grey_images, **options), Batches(mapped, **options), strict=True):
+        assert one.images.equal(other.images)
+        assert one.labels.equal(other.labels)
+
+    assert not readers()
+
+
+def test_an_error_in_reading_ahead_arises_at_its_batch_and_the_thread_ends(grey_images):
+    def arrange(rows):
+        if 255 in rows:
+            raise OSError("the disk is gone")
+        return rows
+
+    pixels = grey_images.pixels.clamp(max=254)
+    pixels[7] = 255
+    iteration = iter(Batches(Images(Mapped([pixels], (1, 4, 4), arrange), grey_images.labels), batch_size=3))
+
+    assert [next(iteration).labels.tolist() for _ in range(2)] == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(iteration)
+    assert not readers()
+
+    left = iter(Batches(Images(Mapped([grey_images.pixels], (1, 4, 4)), grey_images.labels), batch_size=3))
+    next(left)
+    del left
+    assert not readers()

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from vaelab.performance import linear
 from vaelab.performance.linear import Linear
 
-AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+VECTORS = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
 def derivatives(function, x, layer):
@@ -19,7 +19,7 @@ def derivatives(function, x, layer):
     return [y, *first, *second]
 
 
-@pytest.mark.skipif(not AVX512, reason="oneDNN is asked on processors with AVX-512 alone")
+@pytest.mark.skipif(not VECTORS, reason="oneDNN is asked on processors with AVX2 or AVX-512 alone")
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("rows", "features", "outputs"), [(7, 300, 200), (500, 150, 300)], ids=str)
 def test_a_product_of_onednn_has_the_numbers_and_derivatives_of_pytorchs(rows, features, outputs, bias, monkeypatch):

@@ -1,6 +1,8 @@
 """Batches gathered from a tensor: one indexed read each, no per-sample Python."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -11,6 +13,7 @@ from vaelab.data.images import Images
 from vaelab.seeding import derive_seed
 
 Found = TypeVar("Found")
+AHEAD = 2  # batches that are read from files while a step runs
 
 
 class Batch(NamedTuple):
@@ -74,11 +77,11 @@ class Batches:
         """The rest of the epoch, from the position on."""
         epoch, start = self.position()
         store, labels, scaled = self.images.store, self.images.store_labels, self.images.scaling.apply
-        batches = torch.split(self.images.rows(self.order(epoch)), self.batch_size)
-        for number, rows in enumerate(batches[start:], start):
-            mine = self.whole and number % self.world_size == self.rank
-            own = (rows if mine else rows[:0]) if self.whole else self._own(rows)
-            x = scaled(store.rows(own).to(self.device))
+        batches = torch.split(self.images.rows(self.order(epoch)), self.batch_size)[start:]
+        shares = [self._share(rows, number) for number, rows in enumerate(batches, start)]
+        stored = self._read_ahead(shares) if store.in_files else map(store.rows, shares)
+        for number, (rows, own, values) in enumerate(zip(batches, shares, stored, strict=True), start):
+            x = scaled(values.to(self.device, non_blocking=self.device.type == "cuda"))
             if self.augment is not None:
                 assert self.seed is not None
                 x = self.augment(x, own.to(self.device), self.seed, epoch)
@@ -89,6 +92,22 @@ class Batches:
                 x = (self._own(thresholds) < x).float()
             yield Batch(x, labels.index_select(0, own).to(self.device))
 
+    def _read_ahead(self, shares: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The rows of each share, which a thread reads while the ones before are used; for a GPU into pinned memory."""
+
+        def read(numbers: Tensor) -> Tensor:
+            rows = self.images.store.rows(numbers)
+            return rows.pin_memory() if self.device.type == "cuda" else rows
+
+        with ThreadPoolExecutor(1, "rows") as reader:
+            waiting: deque[Future[Tensor]] = deque()
+            for numbers in shares:
+                waiting.append(reader.submit(read, numbers))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
     def size(self, number: int) -> int:
         """Images of batch `number` of an epoch, in all processes together."""
         return min(self.batch_size, len(self.images) - number * self.batch_size)
@@ -96,6 +115,12 @@ class Batches:
     def own(self, number: int) -> int:
         """Images of batch `number` that this process takes; where it is 0, it sees one that counts for nothing."""
         return len(range(self.rank, self.size(number), self.world_size))
+
+    def _share(self, rows: Tensor, number: int) -> Tensor:
+        """Which rows of batch `number` this process takes."""
+        if not self.whole:
+            return self._own(rows)
+        return rows if number % self.world_size == self.rank else rows[:0]
 
     def _own(self, batch: Tensor) -> Tensor:
         """What of a batch this process takes; never nothing, which a network could not take."""

@@ -18,6 +18,7 @@ class Store(ABC):
     shape: tuple[int, ...]  # of a row
     dtype = torch.uint8  # of its values
     in_memory = False  # whether a part of it can be moved to another device as a whole
+    in_files = False  # whether its rows have to be read, so that a thread had better read ahead
 
     @abstractmethod
     def __len__(self) -> int:
@@ -78,6 +79,8 @@ class Mapped(Store):
         arrange: rows as they are in the files -> (B, *shape); by default they are so already.
         known: the factors of all rows, (N, F), int64.
     """
+
+    in_files = True
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
 """Linear layers by the faster of two libraries.
 
 PyTorch hands float32 products on CPUs to MKL, which on processors that are not Intel's leaves AVX-512 unused. oneDNN,
-which PyTorch carries as well, uses it: about twice the speed there, and the same numbers to rounding.
+which PyTorch carries as well, uses it: about twice the speed there, 1.1 times with AVX2, and the same numbers to
+rounding.
 """
 
 import platform
@@ -44,10 +45,10 @@ class _OneDNN(torch.autograd.Function):
         of_x, of_weight, of_bias = ctx.needs_input_grad  # type: ignore[attr-defined]
         for_x = _OneDNN.apply(gradient, weight.t(), None) if of_x else None
         for_weight = None
-        if of_weight:  # oneDNN copies what comes first, where it is turned
+        if of_weight:  # what comes first has to be copied, where it is turned: faster here than by oneDNN
             turned = x.numel() + weight.numel() < gradient.numel()
             first, second = (x, gradient) if turned else (gradient, x)
-            product = _OneDNN.apply(first.t(), second.t(), None)
+            product = _OneDNN.apply(first.t().contiguous(), second.t(), None)
             for_weight = product.t() if turned else product
         return for_x, for_weight, gradient.sum(0) if of_bias else None
 
@@ -70,7 +71,7 @@ def _onednn_is_faster() -> bool:
     return (
         torch.backends.mkl.is_available()
         and has_onednn_product()
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
         and _vendor() != "GenuineIntel"
     )
 
