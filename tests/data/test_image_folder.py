@@ -155,8 +155,9 @@ def test_a_value_that_is_no_number_is_damage(root: Path) -> None:
 def test_12_bits_in_16_are_refused_with_their_range(root: Path) -> None:
     root.mkdir()
     Image.fromarray(np.array([[12, 4095]], np.uint16)).save(root / "0.png")
-    with pytest.raises(DataError, match=r"whole numbers from 12 to 4095: say data.scale=\[12,4095\]"):
-        _ = data(root, colour="grey").splits
+    with pytest.raises(DataError, match=r"images from 12 to 4095: say data.scale=\[12,4095\]"):
+        _ = data(root, colour="grey").outline()
+    assert sorted(path.name for path in root.parent.iterdir()) == ["photos"]
 
 
 class TestDamagedFiles:

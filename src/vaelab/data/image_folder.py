@@ -11,7 +11,7 @@ from vaelab.data.array import ArrayData
 from vaelab.data.decoding import Recipe
 from vaelab.data.form import Form
 from vaelab.data.images import Images, Splits
-from vaelab.data.importing import Colour, Damaged, Fit, Tree, import_folder, key_of, recipe_for
+from vaelab.data.importing import Colour, Damaged, Fit, Tree, import_folder, key_of, range_of_first, recipe_for
 from vaelab.data.own import OwnData, Root
 from vaelab.errors import DataError
 
@@ -44,6 +44,13 @@ class ImageFolder(OwnData):
     def outline(self) -> Form:
         """What the names of folders, the options and the first image say."""
         channels = 3 if self.colour == "rgb" else 1
+        if self.scale == "auto" and self._recipe.dtype in ("uint16", "int32"):  # said before any is decoded
+            low, high = range_of_first(self.folder)
+            raise DataError(
+                f"{self.folder} holds whole numbers, in its first images from {low} to {high}: say "
+                f"data.scale=[{low},{high}] for pixels of that range, data.scale=standardise, or data.scale=none for "
+                "counts"
+            )
         return Form(shape=(channels, *self._recipe.size), names=Tree.of(self.folder).names, scaling=None)
 
     def open(self) -> Images:

@@ -113,6 +113,15 @@ class Tree(NamedTuple):
         return split, self.names.index(rest[0]) if self.names else 0
 
 
+def range_of_first(root: Path) -> tuple[int, int]:
+    """The smallest and the largest value of the first hundred images that can be read."""
+    extremes = []
+    for found in islice(files(root), 100):
+        with suppress(DamagedError):
+            extremes.append(decoding.read(root / found.path).image.getextrema())
+    return int(min(low for low, _ in extremes)), int(max(high for _, high in extremes))
+
+
 def recipe_for(root: Path, size: int | Sequence[int] | None, colour: Colour, fit: Fit) -> Recipe:
     """How images of a folder are decoded: to `size`, or where that is None, to the size of the first.
 

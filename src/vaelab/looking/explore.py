@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from vaelab import figures
-from vaelab.errors import RunError
+from vaelab.errors import DataError, RunError
 from vaelab.looking.chosen import choose, label_number, labels_for, noun, numbered, require_labels
 from vaelab.looking.codes import codes_of, information, require_real_vectors, scale_of
 from vaelab.looking.load import Trained, opened
@@ -240,7 +240,8 @@ def traverse(
 ) -> Result:
     """Vary each latent dimension over its range while the others are fixed.
 
-    Dimensions are sorted by their KL, or by the variance of their codes, over the images of `split`. The range is
+    Dimensions are sorted by their KL, or by the variance of their codes, over the images of `split`, if these can be
+    read. The range is
     `reach` standard deviations on both sides of the mean, of the prior or, without one, of the codes.
 
     The others are fixed at the mean or, if given, at the code of image number `image` of the split. The picture has a
@@ -256,16 +257,26 @@ def traverse(
     trained = opened(run, trust=trust)
     model, name = trained.model, trained.experiment.name
     require_real_vectors(model)
-    found = split_images(trained.experiment.data, split)
-    number = None
-    if image is not None:
+    try:
+        found = split_images(trained.experiment.data, split)
+    except DataError:
+        if image is not None or model.prior is None:
+            raise
+        found = None
+    number, own = None, torch.zeros(1, dtype=torch.int64)
+    if image is not None and found is not None:
         (number,) = numbered(f"{image},", f"{split} images", len(found), option="--image")
-    own = torch.zeros_like(found.labels[:1]) if number is None else found.labels[[number]]
+        own = found.labels[[number]]
     told = labels_for(model, 1, own, label, trained.experiment.data.names)
     with seeded(trained, seed):
-        codes = codes_of(model, found, found.labels, stochastic=stochastic)
+        if found is not None:
+            codes = codes_of(model, found, found.labels, stochastic=stochastic)
+            weights, sorted_by, unit = information(model, found, found.labels, codes)
+        else:
+            assert model.prior is not None
+            codes = model.prior().sample(torch.Size([1000]))
+            weights, sorted_by, unit = torch.zeros(model.posterior.latent_dim), "", ""
         centre, spread, scale = scale_of(model, codes)
-        weights, sorted_by, unit = information(model, found, found.labels, codes)
         offsets = torch.linspace(-reach, reach, steps)
         held = centre if number is None else codes[number]
         rows = model.traverse(held, centre[:, None] + spread[:, None] * offsets, told)  # (Z, steps, C, H, W)
@@ -283,7 +294,7 @@ def traverse(
     others = "at the mean" if image is None else f"as in {split} image {image}"
     labels = {
         "title": f"{name}: {shown} of z varied, the others {others}" + _label_of(trained, told),
-        "rows": [f"z{j}   {sorted_by} {weights[j]:.2f}{unit}" for j in order.tolist()],
+        "rows": [f"z{j}   {sorted_by} {weights[j]:.2f}{unit}" if found else f"z{j}" for j in order.tolist()],
         "columns": [f"{offset:+z.1f}" for offset in offsets.tolist()],
         "corner": scale,
     }
@@ -296,7 +307,9 @@ def traverse(
             titles=[f"{name}: {scale} = {offsets[k]:+z.2f}" for k in there_and_back],
         ),
     }
-    if sorted_by != "KL":
+    if found is None:
+        notes.append("the data cannot be read: dimensions are in the order of their numbers")
+    elif sorted_by != "KL":
         notes.append("this model has no per-dimension KL: dimensions are sorted by the variance of their codes")
     return write(targets, writers, notes)
 
