@@ -115,11 +115,11 @@ class Tree(NamedTuple):
 
 def range_of_first(root: Path) -> tuple[int, int]:
     """The smallest and the largest value of the first hundred images that can be read."""
-    extremes = []
+    images = []
     for found in islice(files(root), 100):
         with suppress(DamagedError):
-            extremes.append(decoding.read(root / found.path).image.getextrema())
-    return int(min(low for low, _ in extremes)), int(max(high for _, high in extremes))
+            images.append(np.asarray(decoding.read(root / found.path).image))
+    return int(min(image.min() for image in images)), int(max(image.max() for image in images))
 
 
 def recipe_for(root: Path, size: int | Sequence[int] | None, colour: Colour, fit: Fit) -> Recipe:
