@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._functorch.config
 
 import vaelab
 from vaelab.performance import torch_internals
 
 TORCH = f"torch {torch.__version__}"
 FULL = Path("/dev/full")
-PRIVATE = {"_linear_pointwise", "_foreach_copy_", "_step_supports_amp_scaling", "unexpected pos"}
+PRIVATE = {"_linear_pointwise", "_foreach_copy_", "_step_supports_amp_scaling", "unexpected pos", "donated_buffer"}
 
 
 def test_torch_still_has_the_private_names_that_we_use() -> None:
@@ -27,6 +28,7 @@ def test_torch_still_has_the_private_names_that_we_use() -> None:
     fused = torch.optim.Adam([weight], fused=True)
     assert torch_internals.unscales_gradients(fused), f"{TORCH}: fused Adam has no _step_supports_amp_scaling"
     assert not torch_internals.unscales_gradients(torch.optim.SGD([weight]))
+    assert hasattr(torch._functorch.config, "donated_buffer"), f"{TORCH} has no torch._functorch.config.donated_buffer"
     assert hasattr(torch.utils.deterministic, "fill_uninitialized_memory"), f"{TORCH}: training/lightning.py"
 
 

@@ -61,6 +61,26 @@ def test_a_faster_run_learns_the_same(options: list[str], tolerance: float, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("option", "tolerance"),
+    [
+        pytest.param(
+            "compile=true", 1e-4, marks=pytest.mark.skipif(not shutil.which("g++"), reason="needs a compiler")
+        ),
+        ("trainer.precision=bf16-mixed", 0.02),
+    ],
+)
+def test_so_it_does_where_a_term_asks_for_several_gradients(option: str, tolerance: float, tmp_path: Path) -> None:
+    """The adaptive weight of a critic, once it has started; buffers that are used twice must not be reused between."""
+    adversary = "objective.terms.adversary"
+    given = [*QUICK, "model=hinge_vae", f"{adversary}.adaptive=true", f"{adversary}.start=2"]
+    plain = vaelab.train(vaelab.compose(given), folder=tmp_path / "plain")
+    fast = vaelab.train(vaelab.compose([*given, option]), folder=tmp_path / "fast")
+
+    torch.testing.assert_close(losses(fast.folder), losses(plain.folder), rtol=tolerance, atol=0)
+
+
+@pytest.mark.slow
 def test_a_run_has_the_threads_that_its_config_says_and_leaves_torch_as_it_was(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     number = before + 1

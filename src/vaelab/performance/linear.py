@@ -56,13 +56,13 @@ class _OneDNN(torch.autograd.Function):
 def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
     """Many weights, float32 and a processor on which it is faster; what is compiled or cast is PyTorch's own affair."""
     return (
-        weight.numel() >= SMALLEST_WEIGHT
+        not torch.compiler.is_compiling()  # first: it warns of what is cached below
+        and weight.numel() >= SMALLEST_WEIGHT
         and x.ndim == 2
         and _onednn_is_faster()
         and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
     )
 
 

@@ -23,6 +23,13 @@ def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return result
 
 
+def keep_buffers_of_compiled() -> None:
+    """Have what is compiled from now on keep what its backward needs, so that a term may ask for two gradients."""
+    import torch._functorch.config
+
+    torch._functorch.config.donated_buffer = False
+
+
 def copy_each(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     """Copy tensors into others of the same shapes, in one call."""
     torch._foreach_copy_(list(targets), list(sources))

@@ -17,6 +17,7 @@ from vaelab.config.experiment import Experiment
 from vaelab.config.stock import refusal
 from vaelab.errors import ConfigError, RunError, UserError
 from vaelab.models.autoencoder import Autoencoder
+from vaelab.performance.torch_internals import keep_buffers_of_compiled
 from vaelab.runs import summary
 from vaelab.runs.documents import Metrics, Progress
 from vaelab.runs.folder import RunFolder
@@ -74,6 +75,7 @@ def _fit_with(trainer: Any, experiment: Experiment, folder: RunFolder) -> tuple[
     started = time.monotonic()
     model, loggers = experiment.model(), trainer.loggers
     if experiment.compile:
+        keep_buffers_of_compiled()
         for part in ("encoder", "decoder"):
             model.get_submodule(part).compile()  # in place, so that weights keep their names
     checkpoint = _newest_checkpoint(folder)
