@@ -122,8 +122,12 @@ def draw(found: dict[str, dict[str, dict[str, float]]], figure: Path) -> None:
     panels = [(axis, "step_ms", "ms a step") for axis in AXES if axis in found]
     panels += [("images", "memory_mb", "MB")] if "images" in found else []
     panels += [(axis, "seconds", "s") for axis in ("jobs", "report") if axis in found]
-    picture = Figure(figsize=(3 * len(panels), 2.8), layout="constrained")
-    for place, (axis, what, unit) in zip(picture.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    rows, columns = -(-len(panels) // 4), min(4, len(panels))
+    picture = Figure(figsize=(2.6 * columns, 2.4 * rows), layout="constrained")
+    picture.subplots(rows, columns)
+    for place in picture.axes[len(panels) :]:
+        place.remove()
+    for place, (axis, what, unit) in zip(picture.axes, panels, strict=True):
         x = [int(number) for number in found[axis]]
         y = [value[what] for value in found[axis].values()]
         place.loglog(x, y, "o-")

@@ -38,6 +38,11 @@ class Form:
     values: Values = "levels"
 
     @property
+    def noun(self) -> str:
+        """What rows are called: images, or rows."""
+        return "images" if self.is_image else "rows"
+
+    @property
     def is_image(self) -> bool:
         """Whether a row is (C, H, W)."""
         return len(self.shape) == 3

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaelab.data import Form, ImageData, Images
+from vaelab.data import ImageData, Images
 from vaelab.data.images import spread
 from vaelab.data.scaling import AS_IT_IS
 from vaelab.errors import DataError, RunError, did_you_mean
@@ -46,11 +46,11 @@ def choose(
         read = read_own(own, data.form, invert=invert, binary=data.binarize != "none")
         told = torch.zeros(len(read.images), dtype=torch.int64) if read.labels is None else read.labels
         rows = Images(read.images, told, scaling=AS_IT_IS)
-        chosen = Chosen(rows, read.names, read.labels, f"own {noun(data.form)}", read.notes)
+        chosen = Chosen(rows, read.names, read.labels, f"own {data.form.noun}", read.notes)
     elif invert:
         raise RunError("--invert needs images of your own: add their files after the run")
     else:
-        found, what = split_images(data, split), f"{split} {noun(data.form)}"
+        found, what = split_images(data, split), f"{split} {data.form.noun}"
         if images is None and default is None:
             numbers = list(range(len(found)))
         elif images is None and isinstance(default, int):
@@ -142,8 +142,3 @@ def numbered(text: str, what: str, size: int, *, option: str) -> list[int]:
     if wrong:
         raise DataError(f"{option} {text.rstrip(',')}: there is no {wrong[0]}; the {what} are numbered 0 to {size - 1}")
     return numbers
-
-
-def noun(form: Form) -> str:
-    """Return what rows are called."""
-    return "images" if form.is_image else "rows"

@@ -16,7 +16,7 @@ from torch.nn.functional import mse_loss
 
 from vaelab import figures
 from vaelab.errors import DataError, RunError
-from vaelab.looking.chosen import choose, label_number, labels_for, noun, numbered, require_labels
+from vaelab.looking.chosen import choose, label_number, labels_for, numbered, require_labels
 from vaelab.looking.codes import codes_of, information, require_real_vectors, scale_of
 from vaelab.looking.load import Trained, opened
 from vaelab.looking.outputs import Result, Writers, save_pairs, seeded, targets_of, write
@@ -73,7 +73,7 @@ def reconstruct(
         reconstructed = model.reconstruct(chosen.images, told, stochastic=stochastic)
     view = figures.View.of(form)
     error = mse_loss(reconstructed, chosen.images).item()
-    count = f"this {noun(form)[:-1]}" if len(chosen.rows) == 1 else f"these {len(chosen.rows)} {noun(form)}"
+    count = f"this {form.noun[:-1]}" if len(chosen.rows) == 1 else f"these {len(chosen.rows)} {form.noun}"
     of = "pixel" if form.is_image else "value"
     notes = [*chosen.notes, f"mean squared error of {count}: {error:.5f} per {of}"]
     if (
@@ -187,7 +187,7 @@ def interpolate(
     chosen = choose(trained.experiment.data, own, split, images, invert, default)
     if len(chosen.rows) < 2:
         raise RunError(
-            f"an interpolation needs at least 2 {noun(trained.experiment.data.form)}, such as --images 0,5; there is 1"
+            f"an interpolation needs at least 2 {trained.experiment.data.form.noun}, such as --images 0,5; there is 1"
         )
     first, last = chosen.images[:-1], chosen.images[1:]
     told = labels_for(model, len(chosen.images), chosen.labels, label, trained.experiment.data.names)

@@ -145,7 +145,7 @@ def _draw(experiment: Experiment, model: Autoencoder, folder: RunFolder) -> list
     shown = splits.shown.spread(10)
     originals = shown.x.cpu()
     view = figures.View.of(experiment.data.form)
-    what = "test images" if len(splits.test) else "images"
+    what = f"test {experiment.data.form.noun}" if len(splits.test) else experiment.data.form.noun
     torch.manual_seed(derive_seed(experiment.seed, "figures"))
     paths = [
         figures.save(

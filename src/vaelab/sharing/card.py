@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Mapping, Sequence
 
-from vaelab.looking.chosen import noun
 from vaelab.looking.load import Trained
 from vaelab.runs.documents import Manifest
 from vaelab.sharing.export import without_place
@@ -22,7 +21,7 @@ def card(trained: Trained, repo: str, *, metrics: Mapping[str, float], figures: 
     experiment, model = trained.experiment, trained.model
     form = experiment.data.form
     kind = "autoencoder" if model.prior is None else "variational autoencoder"
-    rows = noun(form)
+    rows = form.noun
     told = f", conditional on {model.classes} labels" if model.classes is not None else ""
     parts = {
         "encoder": model.encoder,

@@ -23,7 +23,6 @@ from vaelab import figures
 from vaelab.data import Form, Images, rows_at_once
 from vaelab.errors import RunError, unwritten
 from vaelab.files import replacing
-from vaelab.looking.chosen import noun
 from vaelab.looking.codes import codes_of, information, scale_of
 from vaelab.looking.embedding import projection, umap_points
 from vaelab.looking.load import Trained, opened
@@ -143,7 +142,7 @@ def _content(
     shown = _small(images.first(1).x, form)
     most = max(1, MOST_ROWS // (4 * latents + shown[0].numel()))
     rows = _evenly(images, most)
-    left_out = f"{len(rows)} of {len(images)} {split} {noun(form)} are shown" if len(rows) < len(images) else ""
+    left_out = f"{len(rows)} of {len(images)} {split} {form.noun} are shown" if len(rows) < len(images) else ""
     z = codes_of(model, rows, rows.labels)
     weights, by, unit = information(model, rows, rows.labels, z)
     centre, spread, _ = scale_of(model, z)
@@ -157,8 +156,8 @@ def _content(
     about = {
         "name": trained.experiment.name,
         "rows": len(rows),
-        "what": f"{split} {noun(form)}",
-        "noun": noun(form)[:-1],
+        "what": f"{split} {form.noun}",
+        "noun": form.noun[:-1],
         "left_out": left_out,
         "shape": list(form.shape),
         "small": list(small.shape[1:]),
