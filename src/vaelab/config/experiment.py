@@ -66,6 +66,7 @@ class Paper:
         metric: of an evaluation of the test split, such as "elbo" or "nll_5000".
         protocol: how the paper trains and measures.
         here: what is different in this experiment: budget, binarization, data, networks.
+        tried: what else was tried where the value is not reached.
     """
 
     source: Text
@@ -74,6 +75,7 @@ class Paper:
     metric: Text
     protocol: Text
     here: Text
+    tried: Text | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
