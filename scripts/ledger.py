@@ -103,7 +103,7 @@ def _section(name: str, paper: Paper, found: dict[str, Any]) -> str:
     seeds = ",".join(str(run["seed"]) for run in found["runs"]) or "1,2,3"
     command = f"vaelab ledger {shlex.join([name, f'seed={seeds}', *found['overrides']])}"
     commits = _each(f"`{run['commit']}`" for run in found["runs"])
-    lines = [f"- {_sentence(paper.source)}: {paper.row}.", f"- The paper's protocol: {paper.protocol}."]
+    lines = [f"- {paper.source}: {paper.row}.", f"- The paper's protocol: {paper.protocol}."]
     lines += [f"- Here: {paper.here}."]
     lines += [f"- Tried: {paper.tried}."] if paper.tried is not None else []
     lines += [f"- `{command}`" + (f", at commit {commits}." if commits else ": not run yet.")]
@@ -130,10 +130,6 @@ def _decimals(values: Sequence[float]) -> int:
 
 def _each(words: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(words))
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def main() -> None:
