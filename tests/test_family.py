@@ -20,6 +20,7 @@ from vaelab import figures
 from vaelab.cli.main import main
 from vaelab.config.check import check
 from vaelab.config.conf import options
+from vaelab.data.images import spread
 from vaelab.looking.load import opened
 from vaelab.metrics.latents import active_units
 from vaelab.metrics.likelihood import log_likelihoods
@@ -124,15 +125,17 @@ def test_each_command_draws_what_the_model_decodes_or_refuses(
         assert output.exists() == (code == 0)
 
     with torch.no_grad():
-        reconstructed = model.reconstruct(x[:10], labels[:10])
+        ten = spread(10, len(x))
+        reconstructed = model.reconstruct(x[ten], labels[ten])
         codes = model.encode(x, labels).mean
-    assert shows(tmp_path / "reconstruct.png", figures.reconstructions(x[:10], reconstructed))
+    assert shows(tmp_path / "reconstruct.png", figures.reconstructions(x[ten], reconstructed))
     assert np.load(tmp_path / "embed.npz")["z"] == pytest.approx(codes.numpy(), abs=1e-5)
     if model.prior is not None:
         torch.manual_seed(derive_seed(0, "figures"))
         assert shows(tmp_path / "sample.png", figures.samples(model.sample(64), model.classes))
     if model.space != "codes":
-        alike = torch.arange(6) if model.classes is None else (labels == labels[0]).nonzero().flatten()[:6]
+        six = torch.tensor(spread(6, len(x)))
+        alike = six if model.classes is None else (labels == labels[0]).nonzero().flatten()[:6]
         chosen = x[alike]
         told = labels[alike[:-1]]
         path = model.interpolate(chosen[:-1], chosen[1:], 11, told)

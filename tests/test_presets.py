@@ -199,8 +199,8 @@ def test_under_mixed_precision_densities_and_losses_have_all_their_bits(preset: 
         (["model=vq_vae", "conditional=true"], "and no labels (conditional=false)"),
         (["model=vq_vae", "conditional=true", "decoder.channels=[1,1,1]"], "a label cannot be put before those"),
         (["model=k_sparse_ae", "objective=elbo"], "posterior=k_sparse"),
-        (["model=contractive_ae", "compile=true"], "which the term encoder_jacobian takes: compile=false"),
-        (["model=rae_gp", "compile=true"], "which the term decoder_jacobian takes: compile=false"),
+        (["model=contractive_ae", "compile=true"], "which the term encoder_jacobian needs: compile=false"),
+        (["model=rae_gp", "compile=true"], "which the term decoder_jacobian needs: compile=false"),
     ],
     ids=str,
 )

@@ -164,7 +164,7 @@ def test_signals_and_vectors_are_scored_and_drawn_and_own_rows_are_scaled_as_the
 
 MISTAKES = {
     "another shape": (["{grey}", "--against", "{large}"], "its items have the shape (1, 9, 9), this model's (1, 8, 8)"),
-    "no densities": (["{ae}", "--samples", "3"], "--samples 3: no importance-weighted log-likelihood"),
+    "no densities": (["{ae}", "--samples", "3"], "--samples 3: there is no importance-weighted log-likelihood"),
     "no such file": (["{grey}", "none.npy"], "there is no none.npy"),
     "no run": (["nowhere"], "nowhere is not a run folder"),
 }

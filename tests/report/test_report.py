@@ -314,7 +314,7 @@ def test_a_mistake_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "there is no run in it" in fails(capsys, tmp_path)
     make_run(tmp_path / "run", state="failed", error="ValueError: no")
     assert "no run in it has metrics (1 failed); run: ValueError: no" in fails(capsys, tmp_path)
-    assert "ends in .html" in fails(capsys, tmp_path, "--output", tmp_path / "page.txt")
+    assert "should end in .html" in fails(capsys, tmp_path, "--output", tmp_path / "page.txt")
     make_run(tmp_path / "other", metrics={"test/elbo": -1.0})
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as ended:

@@ -413,7 +413,7 @@ def test_a_run_that_is_done_is_left_as_it_is(undisturbed: Callable[[str], Path],
     folder = undisturbed("dynamic")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert resume(folder, output=output) == 0
-    assert "nothing to resume" in output.read_text()
+    assert "is done; to train for more epochs" in output.read_text()
     metrics = vaelab.resume(folder).metrics  # its config names a callback of our own, which nothing imports
     assert metrics == json.loads((folder / "metrics.json").read_text())
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before

@@ -46,9 +46,9 @@ class Published(ImageData, ABC):
         Raises:
             DataError: they are not there, and cannot be downloaded or must not be, for a run folder that says where.
         """
-        if self.place.is_file():
-            raise DataError(f"{self.root} is a file: data.root is a folder, with {self.files[0]} in it")
         try:
+            if self.place.is_file():
+                raise DataError(f"{self.root} is a file: data.root is a folder, with {self.files[0]} in it")
             missing = not (self.place / self.files[0]).exists()
         except OSError as error:
             raise DataError(f"{self.where} cannot be read: {error.strerror}") from error

@@ -316,7 +316,9 @@ function scaled(values, [rows, columns], [height, width]) {
   });
   return result;
 }
+let files = 0;
 async function own(file) {
+  const mine = ++files; // of files that are given in quick succession the last one counts
   let bitmap;
   try {
     bitmap = await createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion: "none", premultiplyAlpha: "none" });
@@ -324,6 +326,7 @@ async function own(file) {
     $("status").textContent = `${file.name} is no image that this browser reads`;
     return;
   }
+  if (mine !== files) return;
   const [channels, height, width] = about.shape;
   const keptRows = Math.max(1, Math.min(bitmap.height, Math.round((bitmap.width * height) / width)));
   const keptColumns = Math.max(1, Math.min(bitmap.width, Math.round((bitmap.height * width) / height)));
@@ -339,7 +342,8 @@ async function own(file) {
   await again(file.name);
 }
 async function again(name) {
-  const z = await encode(state.x);
+  const x = state.x, z = await encode(x);
+  if (x !== state.x) return;
   await look(z, `${name}, encoded`, { original: { values: state.x, shape: about.shape } });
 }
 if (about.pixels) {

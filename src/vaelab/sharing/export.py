@@ -6,7 +6,7 @@ The networks take and give values in the units of the data: pixels in [0, 1], al
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 To = Literal["onnx", "torch_export", "safetensors"]
 TOLERANCE = 1e-4  # of the largest number that torch gives
 IMAGES = 16  # of the data that a network is checked on
-PLACES = ("root", "cache", "init")  # keys of a config whose values are paths of this machine
+PLACES = ("root", "cache", "init", "run")  # keys of a config whose values are paths; others are where they are absolute
 
 
 class Exported(NamedTuple):
@@ -141,12 +141,16 @@ def description(trained: Trained, network: str) -> dict[str, str]:
 
 def without_places(config: DictConfig) -> DictConfig:
     """A copy that names no folder of this machine: of a path it keeps the last part."""
-    config = config.copy()
-    for node in (config, config.data):
-        for key in PLACES:
-            if node.get(key) is not None:
-                node[key] = Path(node[key]).name
-    return config
+
+    def without(node: Any, key: str = "") -> Any:
+        if isinstance(node, dict):
+            return {name: without(value, str(name)) for name, value in node.items()}
+        if isinstance(node, list):
+            return [without(value, key) for value in node]
+        return Path(node).name if isinstance(node, str) and _is_place(key, node) else node
+
+    found: DictConfig = OmegaConf.create(without(OmegaConf.to_container(config)))
+    return found
 
 
 def without_place(override: str) -> str:
@@ -156,7 +160,11 @@ def without_place(override: str) -> str:
     ('data.root=photos', 'latent_dim=8')
     """
     key, _, value = override.partition("=")
-    return f"{key}={Path(value).name}" if value and key.lstrip("+").split(".")[-1] in PLACES else override
+    return f"{key}={Path(value).name}" if value and _is_place(key.lstrip("+").split(".")[-1], value) else override
+
+
+def _is_place(key: str, value: str) -> bool:
+    return key in PLACES or value.startswith(("/", "~"))
 
 
 def weights_file(trained: Trained, trust: Sequence[str] = ()) -> bytes:

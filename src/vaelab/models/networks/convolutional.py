@@ -198,8 +198,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape, (B, C, *places)."""
-        projected = self.project(x).flatten(2).transpose(1, 2)  # (B, places, 3 C)
-        attended = scaled_dot_product_attention(*projected.chunk(3, -1)).transpose(1, 2)
+        projected = self.project(x).flatten(2).transpose(1, 2).unsqueeze(1)  # (B, 1 head, places, 3 C)
+        attended = scaled_dot_product_attention(*projected.chunk(3, -1)).squeeze(1).transpose(1, 2)
         result: Tensor = x + self.out(attended.unflatten(2, x.shape[2:]))
         return result
 
