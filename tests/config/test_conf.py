@@ -134,6 +134,15 @@ def overrides_for(group: str, option: str, raw_sets: Path) -> list[str]:
         return ["trainer=debug", "data=array", "callbacks.progress_bar=null", f"loss={option}", *counts]
     if group == "loss" and option == "columns":
         return ["trainer=debug", "data=wine", "callbacks.progress_bar=null", f"loss={option}"]
+    if group == "experiment" and option.startswith("papers/"):
+        if "freyfaces" in option:
+            small = [f"data.root={raw_sets}"]
+        elif option.startswith("papers/locatello"):
+            small = ["data.size=32", "data.values=[3,3,4,5,5]", "data.validation=50", "data.test=100"]
+            small += ["trainer.max_steps=2", "metrics.factors.images=100"]
+        else:
+            small = ["data=digits", "data.validation=200"]
+        return ["trainer=debug", "callbacks.progress_bar=null", f"experiment={option}", *small]
     if group == "experiment":
         extra = on_disk if option.endswith(("mnist", "fashion")) else []
         extra += {
@@ -176,8 +185,8 @@ def overrides_for(group: str, option: str, raw_sets: Path) -> list[str]:
 def parameter(group: str, option: str) -> object:
     # wandb and mlflow use what their own dependencies have deprecated.
     foreign = [pytest.mark.filterwarnings("ignore::DeprecationWarning")] if option in ("wandb", "mlflow") else []
-    # `ddp` starts a second process; data by name are read by tests/data/test_published.py as well.
-    slow = [pytest.mark.slow] if option == "ddp" or option in PUBLISHED else []
+    # `ddp` starts a second process; data by name are read by tests/data/test_published.py as well; papers are many.
+    slow = [pytest.mark.slow] if option == "ddp" or option in PUBLISHED or option.startswith("papers/") else []
     return pytest.param(group, option, marks=[*foreign, *slow])
 
 

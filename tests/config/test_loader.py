@@ -14,6 +14,7 @@ from hydra.version import VersionBase
 
 import vaelab
 from vaelab.config.loader import Loader, loader
+from vaelab.errors import ConfigError
 
 HYDRA = version("hydra-core")
 
@@ -82,3 +83,14 @@ def test_what_hydra_shows_of_a_config_names_the_places_of_its_files() -> None:
         assert ("data/digits", "data") in [
             (each.config_path, each.package) for each in ours.defaults(["data=digits"]).defaults
         ]
+
+
+def test_an_option_in_a_folder_of_its_group_is_one_like_the_others(tmp_path: Path) -> None:
+    mine = tmp_path / "experiment" / "mine" / "first.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("# @package _global_\ndefaults: [/experiment/papers/tutorial_vae]\nlatent_dim: 3\n")
+
+    assert vaelab.compose(["experiment=mine/first"], config_dir=tmp_path).latent_dim == 3
+    with pytest.raises(ConfigError) as error:
+        vaelab.compose(["experiment=mine/first", "latent_dm=2"], config_dir=tmp_path)
+    assert error.value.mistakes == ("latent_dm: there is no latent_dm; did you mean latent_dim?",)

@@ -38,6 +38,7 @@ HINTS = {
     "batch_size=64": "did you mean data.batch_size?",
     "beta=4": "did you mean objective.kl_weight?",
     "z_dim=8": "did you mean latent_dim?",
+    "experiment=papers/burda_2015_vea": "did you mean papers/burda_2015_vae?",
     "device=cpu": "did you mean trainer.accelerator?",
     "num_workers=2": "did you mean threads?",
     "hidden=[9]": "did you mean encoder.hidden or decoder.hidden?",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vaelab import __version__
-from vaelab.cli import evaluate, explore, importing, score, share, train
+from vaelab.cli import evaluate, explore, importing, ledger, score, share, train
 from vaelab.cli.printing import complain, console, is_first_here
 from vaelab.errors import UserError
 
@@ -36,7 +36,7 @@ def vaelab(
     """Experiments with autoencoders, driven by configs."""
 
 
-for group in (train, importing, evaluate, score, explore, share):
+for group in (train, ledger, importing, evaluate, score, explore, share):
     app.add_typer(group.commands)
 
 

@@ -49,8 +49,8 @@ def report_run(trained: Callable[[], "Run"]) -> None:
         typer.echo(path)
 
 
-def report_sweep(ran: Callable[[], "SweepFolder"]) -> None:
-    """Sweep; print the table, failed jobs and the folder; exit with 1 if any job failed."""
+def report_sweep(ran: Callable[[], "SweepFolder"]) -> "SweepFolder":
+    """Sweep; print the table, failed jobs and the folder, and return it; exit with 1 if any job failed."""
     from vaelab.sweeps.table import best, failures, summary
 
     folder = _stoppable(ran)
@@ -63,6 +63,7 @@ def report_sweep(ran: Callable[[], "SweepFolder"]) -> None:
     typer.echo(text.clean(str(folder.path)))
     if failed:
         raise typer.Exit(1)
+    return folder
 
 
 def track(steps: Sequence[Any], description: str) -> Iterable[Any]:

@@ -18,7 +18,7 @@ class Option(NamedTuple):
 
     Args:
         group: such as "model" or "hydra/launcher"; empty for train.yaml.
-        name: such as "vae".
+        name: such as "vae", or "papers/burda_2015_vae" of a folder within the group.
         package: where its content goes: "_global_", or the key of the group.
         content: keys and values.
     """
@@ -35,24 +35,30 @@ def contents() -> tuple[Option, ...]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     found = []
     for path in sorted(CONF.rglob("*.yaml")):
-        text, group = path.read_text(), path.parent.relative_to(CONF).as_posix()
-        group = "" if group == "." else group
+        text, (group, name) = path.read_text(), _place(path)
         header = re.search(r"^# @package (\S+)", text, re.MULTILINE)
         package = header[1] if header else group.replace("/", ".")
-        found.append(Option(group, path.stem, package, yaml.load(text, loader) or {}))
+        found.append(Option(group, name, package, yaml.load(text, loader) or {}))
     return tuple(found)
+
+
+def _place(path: Path) -> tuple[str, str]:
+    """Return the group and the name of a file's option. Only Hydra's own groups lie within each other."""
+    parts = path.relative_to(CONF).with_suffix("").parts
+    depth = len(parts) - 1 if parts[0] == "hydra" else min(1, len(parts) - 1)
+    return "/".join(parts[:depth]), "/".join(parts[depth:])
 
 
 @cache
 def groups() -> list[str]:
     """Return the config groups, such as "model" and "hydra/launcher"."""
-    return sorted({path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")} - {"."})
+    return sorted({_place(path)[0] for path in CONF.rglob("*.yaml")} - {""})
 
 
 @cache
 def options(group: str) -> list[str]:
     """Return the options of a group, such as ["ae", "vae"] of "model"."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return sorted(name for of, name in map(_place, CONF.rglob("*.yaml")) if of == group)
 
 
 def flat_keys(config: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:

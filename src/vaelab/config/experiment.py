@@ -56,6 +56,29 @@ class Init:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Paper:
+    """A published number that an experiment reproduces, as `vaelab ledger` and docs/ledger.md have it.
+
+    Args:
+        source: the paper, and the table or figure in it.
+        row: which of the table's.
+        value: the number; None where the paper has a figure or an order only.
+        metric: of an evaluation of the test split, such as "elbo" or "nll_5000".
+        protocol: how the paper trains and measures.
+        here: what is different in this experiment: budget, binarization, data, networks.
+        tried: what else was tried where the value is not reached.
+    """
+
+    source: Text
+    row: Text
+    value: float | None = None
+    metric: Text
+    protocol: Text
+    here: Text
+    tried: Text | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """The parts that a config describes; fields are the keys of the config.
 
@@ -85,6 +108,7 @@ class Experiment:
     channels_last: bool = False
     init: Init | None = None
     frozen: list[PartName] | None = None
+    paper: Paper | None = None
 
     def __post_init__(self) -> None:
         """Refuse combinations of settings that are valid one by one."""

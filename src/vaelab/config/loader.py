@@ -8,7 +8,7 @@ import copy
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from hydra import version
@@ -19,6 +19,7 @@ from hydra._internal.defaults_list import DefaultsList
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import setup_globals
@@ -86,7 +87,9 @@ class Loader:
 
     def options(self, group: str, searched: Sequence[str] = ()) -> list[str]:
         """List the options of a group, including those in a folder that the override `hydra.searchpath=...` names."""
-        return list(self._loader.get_group_options(group, config_name="train", overrides=list(searched)))
+        within = partial(self._loader.get_group_options, config_name="train", overrides=list(searched))
+        folders = [] if group.startswith("hydra") else within(group, ObjectType.GROUP)
+        return [*within(group), *(f"{name}/{one}" for name in folders for one in within(f"{group}/{name}"))]
 
     @staticmethod
     def sources(config: DictConfig) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 # Where and how fast a run is trained and how it is evaluated; not what it learns.
-SURROUNDINGS = {"callbacks", "logger", "metrics", "trainer", "data.root"}
+SURROUNDINGS = {"callbacks", "logger", "metrics", "trainer", "data.root", "paper"}
 MADE_BY = {"trainer.max_epochs", "trainer.max_steps", "trainer.precision", "trainer.accumulate_grad_batches"}
 
 

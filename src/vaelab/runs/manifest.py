@@ -33,6 +33,7 @@ def manifest(data: ImageData, *, seed: int, overrides: Sequence[str] = ()) -> Ma
         hardware={
             "platform": platform.platform(),
             "processor": platform.machine(),
+            "model": _processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -78,6 +79,15 @@ def _checksum(images: Images) -> str:
     for pixels in images.chunks():
         digest.update(pixels.numpy().data)
     return digest.hexdigest()
+
+
+def _processor() -> str:
+    """Return the name of the processor, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((clean(line.partition(": ")[2]) for line in lines if line.startswith("model name")), "")
 
 
 def _git() -> Git | None:
