@@ -117,3 +117,18 @@ def test_another_part_for_a_launcher_is_refused_with_the_launchers(target: str) 
     names = [path.stem for path in Path(CONF, "hydra", "launcher").glob("*.yaml")]
     assert len(offered.split(", ")) == len(names)
     assert all(name.startswith("vaelab.sweeps.launchers.") for name in offered.split(", "))
+
+
+@pytest.mark.parametrize(
+    ("override", "mistake"),
+    [
+        ("paper.value=abc", "paper.value=abc: should be a valid number"),
+        ("~paper.metric", "paper.metric=null: should have a value here"),
+        ("+paper.what=2", "paper.what=2: should not be there"),
+    ],
+)
+def test_what_is_wrong_with_the_words_on_a_paper_is_told_by_its_key(override: str, mistake: str) -> None:
+    config = vaelab.compose(["experiment=papers/pytorch_vae", "data=digits", "data.validation=200", override])
+    with pytest.raises(ConfigError) as error:
+        check(config)
+    assert error.value.mistakes == (mistake,)

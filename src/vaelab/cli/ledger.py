@@ -35,4 +35,6 @@ def ledger(
     values = evaluate_row(name, folder, trust=trust, track=track)
     spread = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
     published = "" if paper.value is None else f"; {paper.source}: {paper.value:g}"
-    typer.echo(f"test/{paper.metric} {mean(values):.6g}{spread} ({len(values)} seeds){published}")
+    typer.echo(
+        f"test/{paper.metric} {mean(values):.6g}{spread} ({len(values)} seed{'s' * (len(values) > 1)}){published}"
+    )

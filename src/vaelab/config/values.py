@@ -17,7 +17,7 @@ from vaelab.errors import did_you_mean
 def adapter(annotation: Any) -> TypeAdapter[Any]:
     """Return the validator of an annotated type."""
     try:
-        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True, extra="forbid"))
     except PydanticUserError:  # a model or dataclass with a config of its own
         return TypeAdapter(annotation)
 
@@ -29,12 +29,15 @@ def explain(path: str, annotation: Any, value: Any, error: ValidationError) -> I
     for detail in error.errors():
         if detail["type"] in ("is_instance_of", "needs_python_object", "none_required", "callable_type"):
             continue  # alternatives that no YAML value can be
-        index = "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
+        index = _place(detail["loc"], value)
         complaints.setdefault(index, []).append(_said(detail["type"], detail["msg"], value))
     for index, messages in complaints.items():
         given = value
-        for position in map(int, re.findall(r"\d+", index)):
-            given = given[position] if isinstance(given, list) and position < len(given) else None
+        for key in re.findall(r"\w+", index):
+            if isinstance(given, dict):
+                given = given.get(key)
+            else:
+                given = given[int(key)] if isinstance(given, list) and int(key) < len(given) else None
         hint = did_you_mean(given, literals) if isinstance(given, str) and literals else ""
         hint = hint if "did you mean" in hint else _as_number(given, messages) or _as_part(path, annotation)
         yield f"{path}{index}={shown(given)}: should {' or '.join(dict.fromkeys(messages))}{hint}"
@@ -42,9 +45,17 @@ def explain(path: str, annotation: Any, value: Any, error: ValidationError) -> I
         yield f"{path}={shown(value)}: should be a part, which has a _target_"
 
 
+def _place(loc: Iterable[int | str], value: Any) -> str:
+    """Write pydantic's place of a mistake as a config does; it has the alternatives of a type in it as well."""
+    keys = [part for part in loc if isinstance(part, int) or (isinstance(value, dict) and part.isidentifier())]
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
+
+
 def _said(kind: str, message: str, value: Any) -> str:
     if kind == "missing":
         return "have a value here"
+    if kind == "unexpected_keyword_argument":
+        return "not be there"
     if kind in ("list_type", "tuple_type") and not isinstance(value, list | dict):
         return f"be a list: [{shown(value)}]"
     return re.sub(r"^(Input|String|List|Tuple) should ", "", message)

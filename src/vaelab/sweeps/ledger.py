@@ -7,8 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vaelab.config.compose import compose
-from vaelab.config.conf import options
+from vaelab.config.conf import contents, options
 from vaelab.config.experiment import Paper
 from vaelab.errors import ConfigError, RunError, did_you_mean
 from vaelab.metrics.subject import Track
@@ -33,8 +32,8 @@ def paper_of(name: str) -> Paper:
     """
     if name not in rows():
         raise ConfigError([f"{name}: no such row of the ledger{did_you_mean(name, rows())}"])
-    content: Any = OmegaConf.to_container(compose([f"experiment={PAPERS}{name}"]).paper)
-    return Paper(**content)
+    (option,) = (option for option in contents() if (option.group, option.name) == ("experiment", f"{PAPERS}{name}"))
+    return Paper(**option.content["paper"])
 
 
 def train_row(name: str, overrides: Sequence[str], *, output: Path, trust: Sequence[str] = ()) -> SweepFolder:
