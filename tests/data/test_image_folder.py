@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -198,10 +199,78 @@ class TestDamagedFiles:
 
     def test_of_other_sizes_are_told_of_data_size(self, tmp_path: Path) -> None:
         root = tmp_path / "sizes"
-        for n in range(5):
-            picture(root / f"{n}.png", n, size=(8, 8 + n))
-        with pytest.raises(DataError, match=r"4 files .* 1.png is 9 x 8, and the first image 8 x 8.*data.size=64"):
+        for n in range(101):
+            picture(root / f"{n:03}.png", n, size=(8, 8 + n // 100))
+        with pytest.raises(DataError, match=r"1 file in .* 100.png is 9 x 8, and the first image 8 x 8.*data.size=64"):
             _ = data(root).splits
+
+
+def stratified_without_labels(root: Path) -> list[str]:
+    picture(root / "a.png")
+    return ["data.stratify=true"]
+
+
+def weights_of_another_label(root: Path) -> list[str]:
+    return ["data.weights={bird: 2}"]
+
+
+def splits_that_share_a_row(root: Path) -> list[str]:
+    np.save(root / "a.npy", [0, 1])
+    np.save(root / "b.npy", [1, 2])
+    return ["data.split_files={train: a.npy, test: b.npy}"]
+
+
+def no_groups(root: Path) -> list[str]:
+    return ["data.groups=patients.txt"]
+
+
+def several_sizes(root: Path) -> list[str]:
+    picture(root / "cat" / "x.png", 0, size=(8, 20))
+    return ["data.size=null"]
+
+
+def counts_of_pixels(root: Path) -> list[str]:
+    return ["loss=poisson"]
+
+
+def levels_of_floats(root: Path) -> list[str]:
+    for path in root.rglob("*.png"):
+        path.unlink()
+    for n in range(30):
+        Image.fromarray(np.random.default_rng(n).random((8, 8), np.float32)).save(root / f"{n}.tif")
+    return ["loss=discretized_logistic"]
+
+
+def a_bernoulli_of_16_bits(root: Path) -> list[str]:
+    levels_of_floats(root)
+    for n in range(30):
+        Image.fromarray(np.full((8, 8), 1000 * n, np.uint16)).save(root / f"{n}.tif")
+    return ["loss=bce", "data.scale=none"]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (stratified_without_labels, r"data.stratify=true needs labels"),
+        (weights_of_another_label, r"data.weights: no row has the label bird"),
+        (splits_that_share_a_row, r"share rows, such as row 1"),
+        (no_groups, r"patients.txt is not there"),
+        (several_sizes, r"images of 2 sizes, 10 x 12 \(cat/00.png\), 20 x 8 \(cat/x.png\): data.size=64"),
+        (counts_of_pixels, r"the loss is of counts"),
+        (levels_of_floats, r"the loss is of the 256 levels of uint8 pixels, and the data have values from 0.0"),
+        (a_bernoulli_of_16_bits, r"is of values in \[0, 1\], and the data have values from 0 to 2.9e\+04"),
+    ],
+)
+def test_what_names_and_first_images_tell_is_refused_before_any_is_decoded(
+    mistake: Callable[[Path], list[str]], message: str, root: Path, tmp_path: Path
+) -> None:
+    for n in range(30):
+        picture(root / "cat" / f"{n:02}.png", n)
+        picture(root / "dog" / f"{n:02}.png", n)
+    words = ["data=image_folder", f"data.root={root}", "data.size=8", "data.colour=grey", *mistake(root)]
+    with pytest.raises((DataError, vaelab.ConfigError), match=message):
+        vaelab.train(vaelab.compose(words), folder=tmp_path / "run")
+    assert sorted(path.name for path in root.parent.iterdir()) == ["photos"]
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,14 @@ def test_a_factor_with_one_value_is_refused(tmp_path: Path, capsys: pytest.Captu
 def test_metrics_that_the_data_cannot_have_are_refused_before_training(tmp_path: Path) -> None:
     for overrides, message in {
         ("metrics=factors",): "metrics.factors: the data know no factors",
-        ("metrics=generation", "metrics.generation.features=inception"): "should be pixels or classifier in a config",
+        ("metrics=generation", "metrics.generation.features=pixel"): "did you mean pixels?",
+        (
+            "metrics=generation",
+            "metrics.generation.features=resnet18",
+            "metrics.generation.weights=no.pth",
+        ): "in no.pth",
+        ("metrics=generation", "metrics.generation.features=a.py:B"): "its code would run: allow it with --trust",
+        ("metrics=generation", "metrics.generation.weights=a.pth"): "for features that are a network of torchvision",
         ("metrics=generation", "data.validation=50"): "50 images are too few for a covariance of 64 features",
     }.items():
         with pytest.raises(vaelab.ConfigError) as found:

@@ -1,4 +1,6 @@
 import socket
+import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -6,13 +8,17 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torchvision.models import inception_v3, mobilenet_v2, shufflenet_v2_x0_5
 
+from tokenizers import MOBILENET
 from vaelab.config.check import check
 from vaelab.config.compose import compose
 from vaelab.errors import RunError
 from vaelab.metrics import classifier, features
-from vaelab.metrics.features import Inception, feature_space
+from vaelab.metrics.features import feature_space
 from vaelab.metrics.subject import Subject, split_images
+from vaelab.models.networks.torchvision import TorchvisionEmbedding
 
 
 @pytest.fixture(autouse=True)
@@ -107,32 +113,87 @@ def test_vectors_of_any_shape_and_small_images_have_a_classifier() -> None:
         assert network(x).shape == (4, 3)
 
 
-def test_inception_takes_grey_and_coloured_images_at_299_pixels() -> None:
-    seen = []
+@pytest.fixture
+def small_weights(tmp_path: Path) -> str:
+    """A file with weights of a small network of torchvision, as they are drawn at random."""
+    path = tmp_path / "small.pth"
+    torch.save(shufflenet_v2_x0_5(weights=None).state_dict(), path)
+    return str(path)
 
-    class Spy(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            seen.append((tuple(x.shape), x.min().item(), x.max().item()))
-            return x.flatten(1)[:, :8]
+
+def test_features_of_a_network_are_what_its_last_linear_layer_sees_at_the_size_it_was_trained_on() -> None:
+    network = mobilenet_v2(weights=None)
+    network.load_state_dict(torch.load(MOBILENET, weights_only=True))
+    network.eval()
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    space = feature_space("mobilenet_v2", subject(), str(MOBILENET))
 
     for channels in (1, 3):
-        assert Inception(Spy())(torch.rand(60, channels, 12, 12).round()).shape == (60, 8)
-    assert {shape for shape, _, _ in seen} == {(50, 3, 299, 299), (10, 3, 299, 299)}
-    assert all(low == pytest.approx(-1, abs=0.1) and high == pytest.approx(1, abs=0.1) for _, low, high in seen)
+        x = torch.rand(3, channels, 8, 8)
+        large = interpolate(x.expand(-1, 3, -1, -1), (224, 224), mode="bilinear", antialias=True)
+        with torch.no_grad():
+            expected = network.features((large - mean[:, None, None]) / deviation[:, None, None]).mean((2, 3))
+        torch.testing.assert_close(space(x), expected, rtol=1e-4, atol=1e-5)
+        assert space(x).shape == (3, 1280)
+    assert space.details == {"weights": MOBILENET.name}
 
 
-def test_inception_without_a_network_says_so_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_images_than_are_taken_at_once_give_the_same(small_weights: str) -> None:
+    space = feature_space("shufflenet_v2_x0_5", subject(), small_weights)
+    x = torch.rand(60, 1, 8, 8)
+
+    torch.testing.assert_close(space(x), torch.cat([space(x[:7]), space(x[7:])]), rtol=1e-4, atol=1e-5)
+
+
+def test_inception_sees_numbers_from_minus_one_to_one_as_with_torchvisions_own_weights(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of how weights are drawn
+        network = inception_v3(weights=None)
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    seen: list[Tensor] = []
+    space = feature_space("inception_v3", subject(), str(tmp_path / "a.pth"))
+    layer = next(part for part in space.network.modules() if isinstance(part, nn.Conv2d))  # type: ignore[attr-defined]
+    layer.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+
+    assert space(torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])).shape == (2, 2048)
+    black, white = seen[0]
+    assert black.shape == (3, 299, 299)
+    torch.testing.assert_close(black, torch.full_like(black, -1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(white, torch.ones_like(white), rtol=0, atol=1e-5)
+
+
+def test_networks_of_every_family_have_the_features_that_they_tell_classes_from() -> None:
+    expected = {
+        "alexnet": 4096,
+        "convnext_tiny": 768,
+        "densenet121": 1024,
+        "efficientnet_b0": 1280,
+        "googlenet": 1024,
+        "inception_v3": 2048,
+        "regnet_y_400mf": 440,
+        "resnet50": 2048,
+        "swin_t": 768,
+        "vgg16": 4096,
+        "vit_b_16": 768,
+    }
+    assert {name: TorchvisionEmbedding(name).dimensions for name in expected} == expected
+    with pytest.raises(ValueError, match="squeezenet1_1 has no linear layer"):
+        _ = TorchvisionEmbedding("squeezenet1_1").dimensions
+
+
+def test_weights_that_cannot_be_downloaded_are_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*arguments: object, **more: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(socket, "getaddrinfo", refuse)  # as a machine without a network does
 
-    with pytest.raises(RunError, match="could not be downloaded") as found:
-        feature_space("inception", subject())
-
-    assert len(str(found.value).splitlines()) == 1
-    assert "classifier and pixels need no network" in str(found.value)
+    for fetch, message in ((True, "could not be downloaded from https://"), (False, "there are no weights of")):
+        with pytest.raises(RunError, match=message) as found:
+            feature_space("mobilenet_v3_small", replace(subject(), fetch=fetch))
+        assert len(str(found.value).splitlines()) == 1
 
 
 OWN = """
@@ -164,6 +225,7 @@ def test_a_module_of_ones_own_is_taken_from_its_file_where_that_is_trusted(tmp_p
 
 MISTAKES = {
     "no such space": ("pixel", "did you mean pixels?"),
+    "no such network": ("resnet17", "did you mean resnet1"),
     "not trusted": ("{file}:Halves", "its code would run: allow it with --trust"),
     "no file": ("{folder}/none.py:Halves", "there is no Python file"),
     "no Python": ("{folder}/text.txt:Halves", "there is no Python file"),

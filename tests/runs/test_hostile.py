@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 import vaelab
 from processes import command
 from vaelab.cli.main import main
+from vaelab.runs.priors import fit
 from vaelab.training.services import wandb_address, without_settings_here
 
 CANARY = "THE CODE RAN"
@@ -429,6 +430,65 @@ def test_a_hostile_folder_is_not_resumed(name: str, victim: Path, capsys: pytest
     assert words in refused(["resume", "run"], victim, capsys)
 
 
+def in_the_prior(harm: Callable[[Path], object]) -> Callable[[Path], object]:
+    """The same harm, done to a run's fitted prior."""
+    return lambda run: harm(run / "priors" / "flow")
+
+
+PRIORS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "priors elsewhere": (link("priors", ""), "link"),
+    "a prior elsewhere": (link("priors/flow", ""), "link"),
+    "a prior that is a file": (
+        lambda run: (shutil.rmtree(run / "priors/flow"), (run / "priors/flow").touch())[0],
+        "prior",
+    ),
+    **{
+        f"{name}, in the prior": (in_the_prior(harm), words)
+        for name, (harm, words) in {**CONFIGS, **FOLDERS}.items()
+        if name in ("a shell as a part", "an import", "a checkpoint elsewhere") or words == NOT_THERE
+    },
+    **{
+        f"{name}, in the prior": (in_the_prior(CHECKPOINTS[name]), "best.ckpt cannot be loaded")
+        for name in ("a payload in the zip's pickle", "NaN weights", "weights of another shape", "a weight missing")
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def with_prior(honest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of our own with a prior that was fitted to it."""
+    run = tmp_path_factory.mktemp("fitted") / "run"
+    shutil.copytree(honest, run)
+    fit(run, ["prior=flow", "prior.hidden=[8]", "prior.transforms=2", "trainer=debug", "callbacks.progress_bar=null"])
+    return run
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_a_hostile_prior_is_refused(
+    name: str, with_prior: Path, victim: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(victim)
+    shutil.copytree(with_prior, victim)
+    harm, words = PRIORS[name]
+    harm(victim)
+    for verb in (["evaluate", "run"], ["sample", "run", "-o", "elsewhere/a.png"]):
+        assert words in refused([*verb, "--prior", "flow"], victim, capsys)
+
+
+NOT_READ = "a stock callback", "a stock logger", "a stock optimizer", "a weight too many"  # by the fit of a prior
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("name", [name for name in (*CONFIGS, *CHECKPOINTS) if name not in NOT_READ])
+def test_no_prior_is_fitted_to_a_hostile_run(
+    name: str, honest: Path, victim: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(honest / "status.json", victim)
+    harm = CONFIGS[name][0] if name in CONFIGS else CHECKPOINTS[name]
+    harm(victim)
+    refused(["fit", "run", "prior=flow", "trainer=debug"], victim, capsys)
+
+
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/run", "s3://bucket/run", "file:///tmp/run"])
 @pytest.mark.parametrize("verb", ["resume", "evaluate"])
 def test_an_address_is_no_run(address: str, verb: str, victim: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -569,4 +629,4 @@ def test_the_payloads_would_run_where_they_were_let(victim: Path) -> None:
 
 
 def test_the_corpus_is_no_smaller_than_it_was_meant_to_be() -> None:
-    assert len(CONFIGS) + len(CHECKPOINTS) + len(FOLDERS) + len(OVERRIDES) > 90
+    assert len(CONFIGS) + len(CHECKPOINTS) + len(FOLDERS) + len(OVERRIDES) + len(PRIORS) > 100

@@ -31,9 +31,14 @@ def evaluate(
     features: Annotated[
         str,
         typer.Option(
-            help="The feature space for --generation: pixels, classifier, inception, or FILE.py:NAME of your own."
+            help="The feature space for --generation: pixels, classifier, a network of torchvision.models such as "
+            "inception_v3, or FILE.py:NAME of your own."
         ),
     ] = "classifier",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="A file with the weights of torchvision's network; by default they are downloaded."),
+    ] = None,
     fit_gaussian: Annotated[
         bool,
         typer.Option(
@@ -57,7 +62,7 @@ def evaluate(
         from vaelab.runs.locate import prior_of
 
         run = prior_of(run, prior)
-    wanted = Wanted(samples, generation, features, fit_gaussian, factors, metric or [])
+    wanted = Wanted(samples, generation, features, weights, fit_gaussian, factors, metric or [])
     try:
         evaluation = evaluation_of(run, wanted, split=split, seed=seed, trust=trust or [], track=track)
     except KeyboardInterrupt as stopped:

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from pydantic import Field
 
 from vaelab.data.array import ArrayData
@@ -42,16 +43,23 @@ class ImageFolder(OwnData):
     cache: Root | None = None
 
     def outline(self) -> Form:
-        """What the names of folders, the options and the first image say."""
-        channels = 3 if self.colour == "rgb" else 1
-        if self.scale == "auto" and self._recipe.dtype in ("uint16", "int32"):  # said before any is decoded
-            low, high = range_of_first(self.folder)
+        """What the names of folders, the options and the first images say, before any is decoded."""
+        shape = (3 if self.colour == "rgb" else 1, *self._recipe.size)
+        names, whole = Tree.of(self.folder).names, self._recipe.dtype != "float32"
+        if self.scale == "auto" and self._recipe.dtype == "uint8":
+            return Form(shape=shape, names=names)
+        low, high = range_of_first(self.folder)
+        if self.scale == "auto" and whole:
             raise DataError(
-                f"{self.folder} holds whole numbers, in its first images from {low} to {high}: say "
-                f"data.scale=[{low},{high}] for pixels of that range, data.scale=standardise, or data.scale=none for "
-                "counts"
+                f"{self.folder} holds whole numbers, in its first images from {low:g} to {high:g}: say "
+                f"data.scale=[{low:g},{high:g}] for pixels of that range, data.scale=standardise, or data.scale=none "
+                "for counts"
             )
-        return Form(shape=(channels, *self._recipe.size), names=Tree.of(self.folder).names, scaling=None)
+        scaling = self.fixed_scaling
+        if scaling is not None:
+            low, high = scaling.apply(torch.tensor([low, high])).tolist()
+        counts = whole and low >= 0 and self.scale == "none"
+        return Form(shape=shape, names=names, scaling=scaling, span=(low, high), values="counts" if counts else "real")
 
     def open(self) -> Images:
         """All rows, decoded where they have not been."""

@@ -113,13 +113,15 @@ class Tree(NamedTuple):
         return split, self.names.index(rest[0]) if self.names else 0
 
 
-def range_of_first(root: Path) -> tuple[int, int]:
-    """The smallest and the largest value of the first hundred images that can be read."""
+def range_of_first(root: Path) -> tuple[float, float]:
+    """The smallest and the largest finite value of the first hundred images that can be read."""
     images = []
     for found in islice(files(root), 100):
         with suppress(DamagedError):
-            images.append(np.asarray(decoding.read(root / found.path).image))
-    return int(min(image.min() for image in images)), int(max(image.max() for image in images))
+            values = np.asarray(decoding.read(root / found.path).image)
+            images.append(values[np.isfinite(values)])
+    every = np.concatenate([*images, [0]] if not any(map(len, images)) else images)
+    return float(every.min()), float(every.max())
 
 
 def recipe_for(root: Path, size: int | Sequence[int] | None, colour: Colour, fit: Fit) -> Recipe:
@@ -129,13 +131,19 @@ def recipe_for(root: Path, size: int | Sequence[int] | None, colour: Colour, fit
         DataError: there is none that can be read.
     """
     Tree.of(root)  # says what is wrong with the folder
+    sizes: dict[tuple[int, int], str] = {}  # of the first hundred, and an image of each
+    dtypes = []
     for found in islice(files(root), 100):
-        try:
-            of_first, dtype = decoding.size_of(root / found.path)
-        except DamagedError:
-            continue
-        height, width = of_first if size is None else (size, size) if isinstance(size, int) else size
-        return Recipe((height, width), size is None, colour, fit, dtype)
+        with suppress(DamagedError):
+            of_this, dtype = decoding.size_of(root / found.path)
+            sizes.setdefault(of_this, found.path)
+            dtypes.append(dtype)
+    if len(sizes) > 1 and size is None:
+        named = ", ".join(f"{width} x {height} ({path})" for (height, width), path in list(sizes.items())[:NAMED])
+        raise DataError(f"{root} has images of {len(sizes)} sizes, {named}: data.size=64 (--size 64) scales all to one")
+    if sizes:
+        height, width = next(iter(sizes)) if size is None else (size, size) if isinstance(size, int) else size
+        return Recipe((height, width), size is None, colour, fit, dtypes[0])
     first = next(files(root), None)
     raise DataError(
         f"{root} has no image that can be read: {first.path if first else 'none'} is damaged, and so are those after it"

@@ -109,6 +109,7 @@ class OwnData(ImageData, ABC):
 
     def read(self) -> Splits:
         """The rows in splits, under a scaling that is found once and then kept with the run."""
+        self._look_ahead()
         rows = self._relabelled(self.open())
         splits = self.given_splits(rows)
         if splits is None:
@@ -124,6 +125,45 @@ class OwnData(ImageData, ABC):
         assert self.form.scaling is not None
         return Splits(*(images.scaled(self.form.scaling) for images in splits))
 
+    def _look_ahead(self) -> None:
+        """Refuse what the names of labels and the files of splits tell before rows are read, which may take long.
+
+        Raises:
+            DataError: a label that is named is not there, or there are none; a file of splits cannot be used.
+        """
+        if self.stratify and not self.classes:
+            raise DataError(f"data.stratify=true needs labels, and {self.where} has none")
+        if self.weights is not None and not self.classes:
+            raise DataError(f"data.weights needs labels, and {self.where} has none")
+        for name in () if self.weights is None or self.weights == "balance" else self.weights:
+            if name not in self.names:
+                raise DataError(f"data.weights: no row has the label {name}{did_you_mean(name, self.names)}")
+        if self.groups is not None:
+            _numbers(self.folder / self.groups)
+        if self.split_files is not None:
+            self._listed(self.split_files)
+
+    def _listed(self, files: SplitFiles) -> dict[str, np.ndarray]:
+        """The row numbers of each split that has a file.
+
+        Raises:
+            DataError: a file is not there, is no list of row numbers, or has a row that it or another has already.
+        """
+        found: dict[str, np.ndarray] = {}
+        for name, path in files.items():
+            own = _numbers(self.folder / path)
+            if own.dtype.kind not in "iu" or own.ndim != 1:
+                raise DataError(f"{self.folder / path} should be a list of row numbers")
+            if len(np.unique(own)) < len(own):
+                raise DataError(f"{self.folder / path} has a row twice")
+            for other, others in found.items():
+                if len(shared := np.intersect1d(own, others)):
+                    raise DataError(
+                        f"{path} and {files[other]} share rows, such as row {shared[0]}: a row is in one split"  # type: ignore[index]
+                    )
+            found[name] = own
+        return found
+
     def _relabelled(self, rows: Images) -> Images:
         """The rows with numbers of the labels of `only`, -1 for others."""
         if self.only is None:
@@ -135,15 +175,11 @@ class OwnData(ImageData, ABC):
 
     def _weighted(self, train: Images, weights: Weights) -> Images:
         """The training rows, each label's as often as it has weight; in their order."""
-        if not self.classes:
-            raise DataError(f"data.weights needs labels, and {self.where} has none")
         counts = torch.bincount(train.labels, minlength=self.classes)
         wanted = counts.max().expand_as(counts) * (counts > 0)
         if weights != "balance":
             wanted = counts.clone()
             for name, weight in weights.items():
-                if name not in self.names:
-                    raise DataError(f"data.weights: no row has the label {name}{did_you_mean(name, self.names)}")
                 wanted[self.names.index(name)] = round(weight * int(counts[self.names.index(name)]))
         generator, numbers = self._generator(), []
         for label, (count, number) in enumerate(zip(counts.tolist(), wanted.tolist(), strict=True)):
@@ -183,9 +219,14 @@ class OwnData(ImageData, ABC):
         return replace(form, scaling=scaling, span=(low, high), values="counts" if whole else "real")
 
     def _scaling(self, train: Images, survey: Survey) -> Scaling:
+        return self.fixed_scaling or standardised(train, survey)
+
+    @property
+    def fixed_scaling(self) -> Scaling | None:
+        """The scaling of values other than uint8, where it does not depend on them."""
         match self.scale:
             case "standardise":
-                return standardised(train, survey)
+                return None
             case [low, high]:
                 return Scaling(low, high - low)
         return AS_IT_IS
@@ -207,29 +248,16 @@ class OwnData(ImageData, ABC):
             return self._by_groups(rows, self.groups)
         if not self.stratify:
             return self.drawn(_kept(rows), validation=self.validation, test=self.test)
-        if not self.classes:
-            raise DataError(f"data.stratify=true needs labels, and {self.where} has none")
         return self._stratified(_kept(rows))
 
     def _by_files(self, rows: Images, files: SplitFiles) -> Splits:
-        numbers: dict[str, np.ndarray] = {name: _numbers(self.folder / path) for name, path in files.items()}
-        paths, count = {str(name): path for name, path in files.items()}, len(rows)
-        owner = np.zeros(count, np.int8)
-        for place, (name, own) in enumerate(numbers.items(), 1):
-            if own.dtype.kind not in "iu" or own.ndim != 1:
-                raise DataError(f"{self.folder / paths[name]} should be a list of row numbers")
+        numbers, count = self._listed(files), len(rows)
+        used = np.zeros(count, bool)
+        for own, path in zip(numbers.values(), files.values(), strict=True):
             if len(own) and not 0 <= own.min() <= own.max() < count:
-                raise DataError(f"{self.folder / paths[name]} has row {own.max()}: rows are numbered 0 to {count - 1}")
-            if len(np.unique(own)) < len(own):
-                raise DataError(f"{self.folder / paths[name]} has a row twice")
-            if owner[own].any():
-                row = own[owner[own] > 0][0]
-                other = list(numbers)[owner[row] - 1]
-                raise DataError(
-                    f"{paths[name]} and {paths[other]} share rows, such as row {row}: a row is in one split"
-                )
-            owner[own] = place
-        numbers.setdefault("train", np.flatnonzero(owner == 0))
+                raise DataError(f"{self.folder / path} has row {own.max()}: rows are numbered 0 to {count - 1}")
+            used[own] = True
+        numbers.setdefault("train", np.flatnonzero(~used))
         empty = np.empty(0, np.int64)
         return Splits(
             *(rows.take(torch.from_numpy(numbers.get(name, empty).astype(np.int64))) for name in Splits._fields)

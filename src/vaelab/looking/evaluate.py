@@ -35,6 +35,7 @@ class Wanted:
     samples: int | None = None
     generation: int | None = None
     features: str = "classifier"
+    weights: str | None = None
     fit_gaussian: bool = False
     factors: bool = False
     metrics: Sequence[str] = ()
@@ -64,6 +65,7 @@ def evaluate(
     samples: int | None = None,
     generation: int | None = None,
     features: str = "classifier",
+    weights: str | None = None,
     fit_gaussian: bool = False,
     factors: bool = False,
     metrics: Sequence[str] = (),
@@ -81,7 +83,9 @@ def evaluate(
         split: train, validation or test.
         samples: of z per image, for the importance-weighted log-likelihood; None leaves it out.
         generation: images to sample and compare with those of the split; None leaves it out.
-        features: in which space: pixels, classifier, inception, or FILE.py:NAME of one's own.
+        features: in which space: pixels, classifier, a network of torchvision.models such as inception_v3, or
+            FILE.py:NAME of one's own.
+        weights: a file with the weights of torchvision's network; None for torchvision's own, which are downloaded.
         fit_gaussian: sample from a Gaussian fitted to training codes.
         factors: disentanglement scores, for data with known factors, with figures beside the file.
         metrics: of one's own, package.module.function, registered with `vaelab.metrics.metric`.
@@ -93,7 +97,7 @@ def evaluate(
         DataError: the data are missing or damaged, or the split is empty.
         ConfigError: the run's config has mistakes.
     """
-    wanted = Wanted(samples, generation, features, fit_gaussian, factors, metrics)
+    wanted = Wanted(samples, generation, features, weights, fit_gaussian, factors, metrics)
     evaluation = evaluation_of(run, wanted, split=split, seed=seed, trust=trust)
     return {name: value.value for name, value in evaluation.found.metrics.items()}
 
@@ -120,8 +124,10 @@ def evaluation_of(
     subject = subject_of(trained, split=split, seed=seed, trust=trust, samples=wanted.samples, track=track)
     if wanted.factors and (reason := subject.why_not("factors")):
         raise RunError(f"--factors: {reason}; data=sprites has factors")
-    compared = partial(generation_metric, features=wanted.features, images=wanted.generation or 0)
-    if wanted.generation is not None and (reason := reason_against(compared, subject)):
+    compared = partial(
+        generation_metric, features=wanted.features, weights=wanted.weights, images=wanted.generation or 0
+    )
+    if wanted.generation is not None and (reason := reason_against(compared, replace(subject, fetch=True))):
         raise RunError(f"--generation {wanted.generation}: {reason}")
     found = Evaluation(
         split=split,
@@ -189,6 +195,7 @@ def _asked(wanted: Wanted, trained: Trained, own: Sequence[Metric]) -> list[tupl
         compared = partial(
             generation_metric,
             features=wanted.features,
+            weights=wanted.weights,
             images=wanted.generation,
             fit_gaussian=wanted.fit_gaussian,
         )

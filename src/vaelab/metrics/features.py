@@ -1,20 +1,24 @@
-"""Feature spaces to compare images in: pixels, a classifier's, Inception's, or the user's own network."""
+"""Feature spaces to compare images in: pixels, a classifier's, a torchvision network's, or the user's own network's."""
 
 import importlib.util
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torchvision
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from vaelab.errors import RunError, did_you_mean
-from vaelab.metrics.classifier import trained_classifier
+from vaelab.metrics.classifier import FEATURES, trained_classifier
+from vaelab.metrics.frechet import too_few
 from vaelab.metrics.subject import Subject
+from vaelab.models.networks.torchvision import TorchvisionEmbedding, is_known
 
 Network = Callable[[Tensor], Tensor]
+OURS = ("pixels", "classifier")
 
 
 class FeatureSpace(NamedTuple):
@@ -29,12 +33,14 @@ class FeatureSpace(NamedTuple):
         return self.network(images)
 
 
-def feature_space(name: str, subject: Subject) -> FeatureSpace:
+def feature_space(name: str, subject: Subject, weights: str | None = None) -> FeatureSpace:
     """The feature space of a name, on the subject's device.
 
     Args:
-        name: pixels, classifier, inception, or FILE.py:NAME, a network of one's own, whose file has to be trusted.
-        subject: for its images' shape, its training split and its trust.
+        name: pixels, classifier, a network of torchvision.models such as inception_v3, or FILE.py:NAME, a network of
+            one's own, whose file has to be trusted.
+        subject: for its images' shape, its training split, its trust, and whether weights may be downloaded.
+        weights: a file with the weights of torchvision's network; None for torchvision's own.
 
     Raises:
         RunError: there is none of this name, or it cannot be had, or it does not take images of this shape.
@@ -50,13 +56,14 @@ def feature_space(name: str, subject: Subject) -> FeatureSpace:
             raise RunError(f"features classifier: {reason} to train one on; pixels needs none")
         trained = trained_classifier(subject)
         return FeatureSpace(name, trained.features, {"accuracy": trained.accuracy})
-    elif name == "inception":
-        if reason := subject.why_not("images"):
-            raise RunError(f"features inception: {reason}")
-        network, short, details = _inception().to(subject.device), name, {"weights": "torchvision IMAGENET1K_V1"}
     else:
-        known = ("pixels", "classifier", "inception")
-        raise RunError(f"features {name}: there is no such feature space{did_you_mean(name, known)}; or FILE.py:NAME")
+        try:
+            named = embedding(name, weights)
+            named.find(fetch=subject.fetch)
+        except ValueError as error:
+            raise RunError(f"features {name}: {error}") from error
+        network, short = named.on(subject.device), name
+        details = {"weights": f"torchvision {named.entry.name}" if named.weights is None else named.weights.name}
     try:
         with torch.no_grad():
             found = network(torch.zeros(2, *shape, device=subject.device))
@@ -69,45 +76,49 @@ def feature_space(name: str, subject: Subject) -> FeatureSpace:
     return FeatureSpace(short, network, details)
 
 
-class Inception(nn.Module):
-    """Inception v3 before its last layer: images (B, 1 or 3, H, W) in [0, 1] -> (B, 2048).
-
-    Images are scaled to 299 x 299 (bilinear, antialiased) and to [-1, 1]; grey ones get three equal channels.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Features, a few images at a time, so that memory is bounded."""
-        return torch.cat([self._some(part) for part in images.split(50)])
-
-    def _some(self, images: Tensor) -> Tensor:
-        x = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-        x = interpolate(x, (299, 299), mode="bilinear", antialias=True)
-        features: Tensor = self.network(x * 2 - 1)
-        return features
-
-
-def _inception() -> nn.Module:
-    """Torchvision's network with its weights, which are downloaded once.
+def embedding(name: str, weights: str | None) -> TorchvisionEmbedding:
+    """A network of torchvision by its name.
 
     Raises:
-        RunError: they are not there and cannot be downloaded.
+        ValueError: there is no such feature space.
     """
-    from torchvision.models import Inception_V3_Weights, inception_v3
+    if not is_known(name):
+        guess = did_you_mean(name, (*OURS, *torchvision.models.list_models(module=torchvision.models)))
+        raise ValueError(
+            f"there is no such feature space{guess}; take {', '.join(OURS)}, a network of torchvision.models, or "
+            "FILE.py:NAME"
+        )
+    return TorchvisionEmbedding(name, None if weights is None else Path(weights))
 
-    weights = Inception_V3_Weights.IMAGENET1K_V1
-    try:
-        network = inception_v3(weights=weights, transform_input=False)
-    except Exception as error:  # of urllib, http, ssl or the file system
-        raise RunError(
-            f"features inception: its weights are not in {torch.hub.get_dir()}/checkpoints and could not be downloaded "
-            f"from {weights.url}: {' '.join(str(error).split())}; classifier and pixels need no network"
-        ) from error
-    network.fc = nn.Identity()
-    return Inception(network).eval()
+
+def why_no_features(name: str, subject: Subject, weights: str | None, images: int) -> str | None:
+    """Return why there can be no features of a name, or no covariance of so many, as far as it is known beforehand."""
+    dimensions = {"classifier": FEATURES, "pixels": math.prod(subject.images.shape)}.get(name)
+    if weights is not None and (name in OURS or ":" in name):
+        return f"weights={weights} are for features that are a network of torchvision.models"
+    if name == "classifier" and (reason := subject.why_not("labels")):
+        return f"{reason} to train one on; features pixels takes none"
+    if ":" in name:
+        return _not_trusted(name, subject.trust)
+    if dimensions is None:
+        if reason := subject.why_not("images"):
+            return reason
+        if subject.images.shape[0] not in {1, 3}:
+            return f"takes images of one or three channels, not of shape {tuple(subject.images.shape)}"
+        try:
+            named = embedding(name, weights)
+            dimensions = named.dimensions
+            named.find(fetch=subject.fetch)
+        except ValueError as error:
+            return str(error)
+    return too_few(images, dimensions) if images <= dimensions else None
+
+
+def _not_trusted(name: str, trust: Sequence[str]) -> str | None:
+    file = name.rpartition(":")[0]
+    if {file, Path(file).name, Path(file).stem} & set(trust):
+        return None
+    return f"its code would run: allow it with --trust {file}, in vaelab evaluate"
 
 
 def _own(name: str, trust: Sequence[str]) -> nn.Module:
@@ -118,8 +129,8 @@ def _own(name: str, trust: Sequence[str]) -> nn.Module:
     """
     file, _, attribute = name.rpartition(":")
     path = Path(file)
-    if not ({file, path.name, path.stem} & set(trust)):
-        raise RunError(f"features {name}: its code would run: allow it with --trust {file}")
+    if reason := _not_trusted(name, trust):
+        raise RunError(f"features {name}: {reason}")
     if path.suffix != ".py" or not path.is_file():
         raise RunError(f"features {name}: there is no Python file {file}; write FILE.py:NAME")
     try:

@@ -1,24 +1,21 @@
 """Compare generated and real images in a feature space."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import torch
-from pydantic import AfterValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 from torch import Tensor
 
 from vaelab.errors import RunError
-from vaelab.metrics.classifier import FEATURES
-from vaelab.metrics.features import feature_space
-from vaelab.metrics.frechet import Moments, extrapolated, frechet_distance, too_few
+from vaelab.metrics.features import feature_space, why_no_features
+from vaelab.metrics.frechet import Moments, extrapolated, frechet_distance
 from vaelab.metrics.registry import Value, metric
 from vaelab.metrics.subject import MOST, Subject
 from vaelab.metrics.two_samples import Estimate, fidelity, kernel_distance
 
 OF_EACH = ("frechet", "frechet_extrapolated", "kid", "precision", "recall", "density", "coverage")
-SHIPPED = ("pixels", "classifier")
+Text = Annotated[str, Field(min_length=1)]
 Amount = Annotated[int, Field(ge=2)]
 
 
@@ -46,26 +43,17 @@ class Seen:
         return torch.cat(self._rows)
 
 
-def _shipped(features: str) -> str:
-    """Refuse feature spaces in a config that need a download or a file of the user's own."""
-    if features not in SHIPPED:
-        raise PydanticCustomError("features", "be {names} in a config", {"names": " or ".join(SHIPPED)})
-    return features
-
-
 def why_not(
-    subject: Subject, *, features: str = "classifier", images: int = MOST, fit_gaussian: bool = False
+    subject: Subject,
+    *,
+    features: str = "classifier",
+    weights: str | None = None,
+    images: int = MOST,
+    fit_gaussian: bool = False,
 ) -> str | None:
     """Return why a model's images cannot be compared, as far as it is known before training."""
-    if features == "classifier" and (reason := subject.why_not("labels")):
-        return f"features classifier: {reason} to train one on; features pixels takes none"
-    size, dimensions = (
-        min(images, len(subject.images)),
-        {"classifier": FEATURES, "pixels": math.prod(subject.images.shape)},
-    )
-    if size <= dimensions.get(features, 0):
-        return f"features {features}: {too_few(size, dimensions[features])}"
-    return None
+    reason = why_no_features(features, subject, weights, min(images, len(subject.images)))
+    return None if reason is None else f"features {features}: {reason}"
 
 
 @metric(*OF_EACH, *(f"reconstruction_{name}" for name in OF_EACH), why_not=why_not)
@@ -73,7 +61,8 @@ def why_not(
 def generation(
     subject: Subject,
     *,
-    features: Annotated[str, AfterValidator(_shipped)] = "classifier",
+    features: Text = "classifier",
+    weights: Text | None = None,
     images: Amount = MOST,
     fit_gaussian: bool = False,
 ) -> Iterator[tuple[str, Value | str]]:
@@ -83,14 +72,16 @@ def generation(
 
     Args:
         subject: the model.
-        features: pixels, classifier, inception, or FILE.py:NAME of one's own.
+        features: pixels, classifier, a network of torchvision.models such as inception_v3, or FILE.py:NAME of one's
+            own.
+        weights: a file with the weights of torchvision's network; None for torchvision's own.
         images: samples to draw, and reconstructions at most.
         fit_gaussian: draw z from a Gaussian fitted to training codes, as for a model without a prior.
 
     Raises:
         RunError: the features cannot be had, or there are no more images than features.
     """
-    space = feature_space(features, subject)
+    space = feature_space(features, subject, weights)
     real, again = Seen(), Seen()
     for batch in subject.batches(subject.some(subject.images, "generation", images), f"{space.name} of images"):
         real.add(space(batch.images))

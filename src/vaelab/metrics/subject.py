@@ -51,6 +51,7 @@ class Subject:
         seed: of all that is drawn: noise is f(seed, purpose, number).
         likelihood_samples: of z an image, for an importance-weighted log-likelihood; None leaves it out.
         trust: packages and files of one's own whose code may run.
+        fetch: whether the weights of a network of torchvision may be downloaded.
         track: shows how far a loop is.
     """
 
@@ -62,14 +63,17 @@ class Subject:
     seed: int
     likelihood_samples: int | None = None
     trust: Sequence[str] = ()
+    fetch: bool = False
     track: Track = lambda steps, description: steps
 
     @classmethod
-    def held_out(cls, model: Autoencoder, objective: Objective, data: ImageData, *, seed: int) -> "Subject":
+    def held_out(
+        cls, model: Autoencoder, objective: Objective, data: ImageData, *, seed: int, fetch: bool = False
+    ) -> "Subject":
         """A model and its validation images; where there are none, its test images, and else its training images."""
         split = next(name for name in ("validation", "test", "train") if len(getattr(data.splits, name)))
         of_split = partial(split_images, data)
-        return cls(model=model, objective=objective, data=data, split=split, of_split=of_split, seed=seed)
+        return cls(model=model, objective=objective, data=data, split=split, of_split=of_split, seed=seed, fetch=fetch)
 
     @cached_property
     def device(self) -> torch.device:

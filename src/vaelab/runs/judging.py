@@ -12,6 +12,8 @@ from vaelab.metrics.subject import Subject
 from vaelab.models.autoencoder import Autoencoder
 from vaelab.training.lightning import generation as generation_callback
 
+OPTIONS = ("features", "weights", "images")  # of the metric, which its callback has too
+
 
 def judged(experiment: Experiment, model: Autoencoder) -> dict[str, float]:
     """Compute single numbers of a trained model, by name: generation/kid.
@@ -35,8 +37,12 @@ def reported(experiment: Experiment) -> list[str]:
     return [f"{key}/{name}" for key, metric in metrics if metric is not None for name in declaration(metric).names]
 
 
-def require_judgeable(experiment: Experiment) -> None:
+def require_judgeable(experiment: Experiment, *, fetch: bool) -> None:
     """Refuse metrics that cannot be computed for the data or the model, before anything is trained.
+
+    Args:
+        experiment: the config's.
+        fetch: whether the weights of a network of torchvision may be downloaded.
 
     Raises:
         ConfigError: there is one.
@@ -45,7 +51,7 @@ def require_judgeable(experiment: Experiment) -> None:
     if not wanted:
         return
     with torch.device("meta"):
-        subject = _subject(experiment, experiment.model())
+        subject = _subject(experiment, experiment.model(), fetch=fetch)
     mistakes = []
     for key, metric in wanted.items():
         try:
@@ -58,8 +64,8 @@ def require_judgeable(experiment: Experiment) -> None:
         raise ConfigError(mistakes)
 
 
-def _subject(experiment: Experiment, model: Autoencoder) -> Subject:
-    return Subject.held_out(model, experiment.objective, experiment.data, seed=experiment.seed)
+def _subject(experiment: Experiment, model: Autoencoder, *, fetch: bool = False) -> Subject:
+    return Subject.held_out(model, experiment.objective, experiment.data, seed=experiment.seed, fetch=fetch)
 
 
 def _wanted(experiment: Experiment) -> dict[str, Metric]:
@@ -67,6 +73,6 @@ def _wanted(experiment: Experiment) -> dict[str, Metric]:
     found = {f"metrics.{key}": metric for key, metric in (experiment.metrics or {}).items() if metric is not None}
     for key, callback in (experiment.callbacks or {}).items():
         if isinstance(callback, partial) and callback.func is generation_callback:
-            given = {name: callback.keywords[name] for name in ("features", "images") if name in callback.keywords}
+            given = {name: callback.keywords[name] for name in OPTIONS if name in callback.keywords}
             found[f"callbacks.{key}"] = partial(generation, **given)
     return found

@@ -57,7 +57,7 @@ def ready(what: Checked, *, devices: bool = True, launch: Launch | None = None) 
         _ask_compiler(experiment)
         _require_values(experiment)
         _require_batches(trainer, experiment)
-        require_judgeable(experiment)
+        require_judgeable(experiment, fetch=what.own)
 
 
 def _ask_devices(experiment: Experiment) -> pl.Trainer:
@@ -84,8 +84,11 @@ def _ask_devices(experiment: Experiment) -> pl.Trainer:
 
 def _require_values(experiment: Experiment) -> None:
     """Read the data; refuse a likelihood that does not fit their values, and log how they were interpreted."""
-    _ = experiment.data.splits
-    reason = why_not_of(experiment.likelihood(), experiment.data)
+    likelihood, data = experiment.likelihood(), experiment.data
+    reason = why_not_of(likelihood, data) if data.form.scaling is not None else None  # known before rows are read
+    if reason is None:
+        _ = data.splits
+        reason = why_not_of(likelihood, data)
     if reason is not None:
         raise ConfigError([reason])
     with torch.device("meta"):

@@ -21,12 +21,13 @@ class Generation(pl.Callback):
 
     Args:
         every_n_epochs: how many.
-        features: pixels or classifier.
+        features: pixels, classifier, or a network of torchvision.models.
+        weights: a file with the weights of torchvision's network; None for torchvision's own.
         images: to sample and to reconstruct, at most.
     """
 
-    def __init__(self, *, every_n_epochs: int, features: str, images: int) -> None:
-        self.every_n_epochs, self.features, self.images = every_n_epochs, features, images
+    def __init__(self, *, every_n_epochs: int, features: str, weights: str | None, images: int) -> None:
+        self.every_n_epochs, self.features, self.weights, self.images = every_n_epochs, features, weights, images
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure and log, where it is time to."""
@@ -36,7 +37,7 @@ class Generation(pl.Callback):
         data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         model, training = pl_module.model, pl_module.model.training
         subject = Subject.held_out(model.eval(), pl_module.objective, data.data, seed=pl_module.seed)
-        metric = partial(generation, features=self.features, images=self.images)
+        metric = partial(generation, features=self.features, weights=self.weights, images=self.images)
         with evaluated_weights(trainer, pl_module), noise_of_its_own(pl_module.device, pl_module.seed):
             found = dict(measured(metric, subject))
         model.train(training)

@@ -36,7 +36,6 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
 
-Features = Literal["pixels", "classifier"]
 Images = Annotated[int, Field(ge=2)]
 
 OURS = {"callbacks", "logger", "plugins", "use_distributed_sampler", "default_root_dir", "model_registry"} | {
@@ -210,12 +209,18 @@ def pictures(folder: Path, /, *, every_n_epochs: Positive = 10) -> "pl.Callback"
 
 
 def generation(
-    folder: Path, /, *, every_n_epochs: Positive = 10, features: Features = "classifier", images: Images = 2000
+    folder: Path,
+    /,
+    *,
+    every_n_epochs: Positive = 10,
+    features: Text = "classifier",
+    weights: Text | None = None,
+    images: Images = 2000,
 ) -> "pl.Callback":
     """Frechet and kernel distances of samples and of reconstructions to held-out images, every so many epochs."""
     from vaelab.training.generating import Generation
 
-    return Generation(every_n_epochs=every_n_epochs, features=features, images=images)
+    return Generation(every_n_epochs=every_n_epochs, features=features, weights=weights, images=images)
 
 
 def tensorboard(folder: Path, /, *, projector: Count = 1000) -> "Logger":
