@@ -45,7 +45,7 @@ def make_run(
     folder.mkdir(parents=True)
     whole = {"name": folder.name, "seed": 0, "latent_dim": 2, "trainer": {"devices": 1}} | (config or {})
     (folder / "config.yaml").write_text(yaml.safe_dump(whole, sort_keys=False))
-    files = {"manifest": {"overrides": overrides or [], "command": ["vaelab", "train"]}, "metrics": metrics}
+    files = {"manifest": {"repeat": ["vaelab", "train", *(overrides or [])]}, "metrics": metrics}
     for name, content in (files | {"status": {"state": state, **status}}).items():
         if content is not None:
             (folder / f"{name}.json").write_text(json.dumps(content))
@@ -136,7 +136,7 @@ def test_the_parameters_of_a_sweep_are_its_axes(tmp_path: Path) -> None:
     assert report.parameters == ["model"]
     assert [report.values(run) for run in report.runs] == [("ae",), ("iwae",), ("vae",)]
     assert by_name(report)["iwae"].state == "waiting"
-    assert by_name(report)["iwae"].command == "vaelab train model=iwae"
+    assert by_name(report)["iwae"].command == ""
     assert collect([tmp_path, tmp_path / "ae"]).parameters == ["model"]  # no run is there twice
     make_run(tmp_path / "alone", {"objective": {"_target_": "x.vae"}, "prior": "vae"}, {"test/mse": 0.2})
     report = collect([tmp_path])  # a run that has no axes: the configs tell
@@ -280,25 +280,12 @@ def test_csv_has_all_digits_and_no_formulas(tmp_path: Path) -> None:
     assert second["error"] == "'-1 is negative"
 
 
-@pytest.mark.parametrize(
-    ("overrides", "command", "words"),
-    [
-        (["model=ae", "name=two words"], [], ["train", "model=ae", "name=two words"]),
-        (["+a.b='$(touch x)'"], [], ["train", "+a.b='$(touch x)'"]),
-        (["seed=1", "hydra.run.dir=x", "hydra/launcher=ray", "sweep=seeds"], [], ["train", "seed=1"]),
-        ([], ["vaelab", "train"], ["train"]),
-        ([], ["program.py"], None),  # from Python: the overrides are not known
-        (["seed=1"], ["vaelab", "train", "--config-dir", "mine", "seed=1"], None),
-        (["seed=1", "hydra.searchpath=[mine]"], [], None),
-    ],
-)
-def test_the_command_repeats_the_run(
-    overrides: list[str], command: list[str], words: list[str] | None, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("words", [["vaelab", "train", "+a.b='$(touch x)'", "name=two words"], []])
+def test_the_command_repeats_the_run(words: list[str], tmp_path: Path) -> None:
     run = make_run(tmp_path / "a run", metrics={"test/elbo": -1.0})
-    (run / "manifest.json").write_text(json.dumps({"overrides": overrides, "command": command}))
+    (run / "manifest.json").write_text(json.dumps({"repeat": words}))
     (found,) = collect([tmp_path]).runs
-    assert shlex.split(found.command) == ["vaelab", *(words or ["reproduce", str(run)])]
+    assert shlex.split(found.command) == (words or ["vaelab", "reproduce", str(run)])
 
 
 def test_no_command_has_what_a_terminal_would_obey(tmp_path: Path) -> None:

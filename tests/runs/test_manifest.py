@@ -1,4 +1,5 @@
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,26 @@ def test_the_number_of_threads_and_the_versions_are_recorded() -> None:
     assert recorded.seed == 3
     assert recorded.hardware["threads"] == torch.get_num_threads()
     assert recorded.packages["torch"] == torch.__version__.split("+")[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "typed", "words"),
+    [
+        (["model=ae", "name='two words'"], ["train", "more"], ["model=ae", "name='two words'"]),
+        (["seed=1", "hydra.run.dir=x", "hydra/launcher=ray", "sweep=seeds"], ["train", "-m"], ["seed=1"]),
+        (["seed=1", "++hydra.sweep.dir=x", "~callbacks.pictures"], ["train"], ["seed=1", "~callbacks.pictures"]),
+        ([], ["train"], []),
+        ([], [], None),  # from Python: the overrides are not known
+        (["seed=1"], ["train", "--config-dir", "mine", "seed=1"], None),
+        (["seed=1", "hydra.searchpath=[mine]"], ["train"], None),
+    ],
+)
+def test_the_command_that_repeats_a_run_has_what_is_its_own(
+    overrides: list[str], typed: list[str], words: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["vaelab", *typed])
+    found = manifest(ScikitDigits(), seed=0, overrides=overrides)
+    assert found.repeat == ([] if words is None else ["vaelab", "train", *words])
 
 
 def test_the_checksum_of_a_split_sees_one_pixel() -> None:

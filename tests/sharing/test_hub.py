@@ -76,8 +76,8 @@ def test_the_card_has_figures_numbers_and_the_command_and_no_folder_of_this_mach
     (run / "config.yaml").write_text(signed(config.replace("run: null", "run: /home/me/secret/first")))
     manifest = json.loads((run / "manifest.json").read_text())
     manifest.pop("checksum")
-    overrides = ["data=digits", "latent_dim=3", "data.cache=/home/me/secret/cache", "hydra.run.dir=/home/me/secret/run"]
-    (run / "manifest.json").write_text(json.dumps({**manifest, "overrides": overrides}))
+    words = ["vaelab", "train", "data=digits", "latent_dim=3", "data.cache=/home/me/secret/cache"]
+    (run / "manifest.json").write_text(json.dumps({**manifest, "repeat": words}))
 
     assert ended(capsys, "push", "run", "me/digits")[0] == 0
 

@@ -62,6 +62,11 @@ class Overrides(Sequence[Override]):
                 yield override.key_or_group.removesuffix("._target_")
 
 
+def is_below(key: str, others: Sequence[str]) -> bool:
+    """Whether a key is one of the others or part of one."""
+    return any(key == other or key.startswith((f"{other}.", f"{other}/", f"{other}@")) for other in others)
+
+
 def parse(texts: Sequence[str], mistakes: list[str]) -> Overrides:
     """Return the overrides that can be parsed; append what is wrong with the others to `mistakes`."""
     parsed = []

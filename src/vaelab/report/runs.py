@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from vaelab.config.compose import SETTINGS
 from vaelab.errors import RunError
 from vaelab.runs.documents import MAX_INTEGER, Manifest, read_text, unsigned
 from vaelab.runs.folder import PRIORS, RunFolder, require_plain
@@ -22,7 +21,6 @@ STATES = ("done", "pruned", "running", "interrupted", "failed", "waiting", "unre
 NATS = "nats per image"
 MOST = 300  # characters of a text
 _MARKS = {"manifest.json", "status.json", "metrics.json"}  # one of them, beside a config.yaml, makes a run folder
-_NOT_ALONE = (*SETTINGS, "hydra/launcher", "hydra/sweeper", "sweep")  # overrides that are not a single run's
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ def _read(path: Path, name: str, sweep: Path | None, job: Entry | None) -> Repor
             sweep=sweep,
             metrics={key: value for key, (value, _) in evaluated.items()} | metrics,
             units={key: unit for key, (_, unit) in evaluated.items()},
-            command=_command(path, manifest, job),
+            command=_command(path, manifest),
         )
     except Exception as error:  # a foreign file may fail in any way
         reason = one_line(str(error), 500)
@@ -147,27 +145,12 @@ def _evaluations(folder: RunFolder, seed: Any) -> dict[str, tuple[float, str]]:
     }
 
 
-def _command(path: Path, manifest: Manifest | None, job: Entry | None) -> str:
-    """`vaelab train` with the overrides, where they tell everything, and else `vaelab reproduce`.
-
-    They do not where the run was started in Python, or with configs or packages of one's own.
-    """
-    overrides = manifest.overrides if manifest is not None else [] if job is None else job.overrides
-    typed = [] if manifest is None else manifest.command
-    options = any(word.startswith(("--config-dir", "--trust")) for word in typed)
-    settled = any(text.startswith("hydra.searchpath") for text in overrides)
-    started = bool(overrides) or (len(typed) == 2 and typed[1] == "train")
-    if started and not options and not settled:
-        words = [text for text in overrides if not _belongs(text, _NOT_ALONE)]
-        command = shlex.join(["vaelab", "train", *words])
-    else:
-        command = shlex.join(["vaelab", "reproduce", str(path)])
+def _command(path: Path, manifest: Manifest | None) -> str:
+    """The command that makes the run again; none of one that has not begun."""
+    if manifest is None:
+        return ""
+    command = shlex.join(manifest.repeat or ["vaelab", "reproduce", str(path)])
     return command if command.isprintable() else ""  # what a terminal would take for more than text
-
-
-def _belongs(override: str, keys: Iterable[str]) -> bool:
-    name = override.lstrip("+~").partition("=")[0]
-    return any(name == key or name.startswith(f"{key}.") for key in keys)
 
 
 def _value(value: Any) -> Any:

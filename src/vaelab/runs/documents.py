@@ -120,6 +120,7 @@ class Manifest:
     Args:
         overrides: that the config was composed with.
         command: that started the run.
+        repeat: a command that makes this run alone; () where it would take more than what was typed.
         folder: in which the command ran.
         seed: that of the config.
         git: None outside of a git repository.
@@ -130,6 +131,7 @@ class Manifest:
 
     overrides: Sequence[str] = ()
     command: Sequence[str] = ()
+    repeat: Sequence[str] = ()
     folder: str = ""
     seed: int | None = None
     git: Git | None = None

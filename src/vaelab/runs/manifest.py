@@ -13,11 +13,14 @@ from typing import Any
 import torch
 
 import vaelab
+from vaelab.config.compose import SETTINGS
+from vaelab.config.overrides import is_below, parse
 from vaelab.data import ImageData, Images
 from vaelab.runs.documents import Git, Manifest
 from vaelab.text import clean
 
 PACKAGES = ("vaelab", "torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "numpy")
+NOT_OF_ONE = (*SETTINGS, "hydra/launcher", "hydra/sweeper", "sweep")  # keys of overrides that are not a single run's
 
 
 def manifest(data: ImageData, *, seed: int, overrides: Sequence[str] = ()) -> Manifest:
@@ -25,6 +28,7 @@ def manifest(data: ImageData, *, seed: int, overrides: Sequence[str] = ()) -> Ma
     return Manifest(
         overrides=list(overrides),
         command=sys.argv,
+        repeat=_repeated(overrides, sys.argv),
         folder=str(Path.cwd()),
         seed=seed,
         git=_git(),
@@ -60,6 +64,17 @@ def circumstances(then: Manifest, now: Manifest) -> dict[str, list[str]]:
         changed["code"] = [f"commit {commits[0]} -> {commits[1]}"] if then.git.commit != now.git.commit else []
         changed["code"] += ["uncommitted changes"] if then.git.diff != now.git.diff else []
     return {part: changes for part, changes in changed.items() if changes}
+
+
+def _repeated(overrides: Sequence[str], typed: Sequence[str]) -> list[str]:
+    """`vaelab train` with the overrides of one run; none where it was begun in Python, or with folders of one's own."""
+    given = parse(overrides, [])
+    if given.sets("hydra.searchpath") or any(word.startswith(("--config-dir", "--trust")) for word in typed):
+        return []
+    if not overrides and list(typed[1:]) != ["train"]:
+        return []
+    own = [text for text, one in zip(given.texts, given, strict=True) if not is_below(one.key_or_group, NOT_OF_ONE)]
+    return ["vaelab", "train", *own]
 
 
 def _version(package: str) -> str | None:

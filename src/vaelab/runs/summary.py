@@ -77,5 +77,6 @@ def close_with(loggers: Iterable[Logger], experiment: Experiment, model: Autoenc
 
 def _command(manifest: Manifest | None) -> str:
     """Return the command and, if it differs, the `vaelab train` command of this run alone."""
-    typed, overrides = (shlex.join(manifest.command), manifest.overrides) if manifest is not None else ("", ())
-    return f"{typed}\n\nvaelab train {shlex.join(overrides)}" if overrides else typed
+    if manifest is None:
+        return ""
+    return "\n\n".join(shlex.join(words) for words in (manifest.command, manifest.repeat) if words)

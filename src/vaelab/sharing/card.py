@@ -56,13 +56,9 @@ def card(trained: Trained, repo: str, *, metrics: Mapping[str, float], figures: 
         lines += ["Terms are in nats a row; `mse` is a pixel's.", "", "| metric | value |", "|---|---|", *values, ""]
     else:
         lines += ["The run has none: it was not finished.", ""]
+    if again := command(trained.folder.manifest):
+        lines += ["## Train it again", "", "```bash", again, "```", ""]
     lines += [
-        "## Train it again",
-        "",
-        "```bash",
-        command(trained.folder.manifest),
-        "```",
-        "",
         "`config.yaml` is the whole config.",
         "",
         "## Use it",
@@ -83,9 +79,9 @@ def card(trained: Trained, repo: str, *, metrics: Mapping[str, float], figures: 
 
 
 def command(manifest: Manifest | None) -> str:
-    """The command that trains such a run, without where it went to and in which folders things are here."""
-    overrides = [word for word in (manifest.overrides if manifest else ()) if not word.startswith("hydra.")]
-    return one_line("vaelab train " + shlex.join(map(without_place, overrides))).strip().replace("`", "'")
+    """The command that trains such a run, without the folders in which things are here; "" where none is known."""
+    words = manifest.repeat if manifest is not None else ()
+    return one_line(shlex.join(map(without_place, words))).replace("`", "'")
 
 
 def _cell(text: str) -> str:

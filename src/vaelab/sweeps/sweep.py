@@ -18,7 +18,7 @@ from vaelab.config import stock
 from vaelab.config.check import check, checked
 from vaelab.config.compose import compose_with_hydra
 from vaelab.config.conf import options
-from vaelab.config.overrides import Overrides, parse
+from vaelab.config.overrides import Overrides, is_below, parse
 from vaelab.config.parts import check_part
 from vaelab.errors import ConfigError, RunError
 from vaelab.runs.folder import RunFolder
@@ -27,7 +27,7 @@ from vaelab.sweeps import table
 from vaelab.sweeps.folder import STOP, Entry, Job, Record, SearchRecord, SweepFolder
 from vaelab.sweeps.grid import Combination, Composed, compose_all, compose_grid, first_values, subfolder
 from vaelab.sweeps.launchers import OURS, Launcher
-from vaelab.sweeps.search.recorded import admitted, is_below, require_values
+from vaelab.sweeps.search.recorded import admitted, require_values
 from vaelab.sweeps.search.sweepers import Optuna
 from vaelab.training.services import addresses
 

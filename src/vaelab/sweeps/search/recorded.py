@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vaelab.config.compose import compose_with_hydra
 from vaelab.config.conf import contents, groups, options
-from vaelab.config.overrides import parse
+from vaelab.config.overrides import is_below, parse
 from vaelab.errors import RunError
 from vaelab.text import one_line
 
@@ -30,11 +30,6 @@ SEARCH = ("metric", "direction", "seed", "study_name", "sampler", "pruner", "par
 """The knobs of hydra.sweeper that a folder may set."""
 
 AGAIN = "where that is meant, type that override after `vaelab resume` as well"
-
-
-def is_below(key: str, others: Sequence[str]) -> bool:
-    """Whether a key is one of the others or part of one."""
-    return any(key == other or key.startswith((f"{other}.", f"{other}/", f"{other}@")) for other in others)
 
 
 def admitted(overrides: Sequence[str], of: str, *, meant: Sequence[str] = ()) -> list[str]:

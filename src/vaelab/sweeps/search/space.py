@@ -17,9 +17,8 @@ from optuna.distributions import (
 )
 from optuna.trial import Trial
 
-from vaelab.config.overrides import parse
+from vaelab.config.overrides import is_below, parse
 from vaelab.errors import ConfigError
-from vaelab.sweeps.search.recorded import is_below
 
 Value = CategoricalChoiceType
 
