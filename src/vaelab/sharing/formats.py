@@ -56,7 +56,7 @@ class Onnx:
     def require(self) -> None:
         """Refuse to go on without the packages."""
         if not all(find_spec(package) for package in ("onnx", "onnxruntime", "onnxscript")):
-            raise RunError('--to onnx needs the packages of vaelab[onnx]: pip install "vaelab[onnx]"')
+            raise RunError('explore and export --to onnx need the packages of vaelab[onnx]: pip install "vaelab[onnx]"')
 
     def write(self, network: Network, metadata: Mapping[str, str]) -> Written:
         """The model with the metadata among its metadata_props."""
