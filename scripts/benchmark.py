@@ -932,7 +932,10 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     where = machine(options.threads)
     console.print(f"{where['processor']}, {where['instructions']}, threads: {options.threads}", highlight=False)
-    result = {"machine": where, options.case: benchmarks[options.case](options)}
+    try:
+        result = {"machine": where, options.case: benchmarks[options.case](options)}
+    except vaelab.UserError as error:  # the data are not there, say
+        parser.exit(2, f"error: {error}\n")
     path = options.output / f"benchmark_{options.case}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     console.print(path)
