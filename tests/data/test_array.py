@@ -313,7 +313,7 @@ class TestSplits:
         (np.zeros((9, 4, 4), np.uint8), np.zeros(8, np.int64), r"labels.npy holds int64 of shape \(8,\).* 9 rows"),
         (np.zeros((9, 4, 4), np.uint8), np.zeros(9), "whole numbers"),
         (np.zeros((2, 4, 4), np.uint8), None, "leave nothing to train on: there are 2 rows"),
-        ("no array", None, "is no array of numpy.save"),
+        ("no array", None, "is not an array that numpy.save wrote"),
     ],
 )
 def test_what_is_wrong_with_the_files_is_said(images: object, labels: object, message: str, tmp_path: Path) -> None:

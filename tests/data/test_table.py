@@ -89,7 +89,7 @@ class TestMissingValues:
         (TEXT, {"columns": ["aeg"]}, r"has no column aeg; did you mean age\?"),
         (TEXT, {"label": "knid"}, r"has no column knid; did you mean kind\?"),
         (TEXT, {"columns": ["age", "age"]}, "names a column twice"),
-        (TEXT, {"label": "height"}, "numbers that are no labels, such as 1.5"),
+        (TEXT, {"label": "height"}, "numbers that are not labels, such as 1.5"),
         ("a,b\n1\n", {}, "line 2: 1 values for 2 columns"),
         ("a,a\n1,2\n", {}, "two columns called 'a'"),
         ("a,b\n", {}, "has no rows"),

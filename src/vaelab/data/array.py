@@ -1,4 +1,4 @@
-"""Rows of one's own, from NumPy arrays that may be larger than memory."""
+"""Rows of NumPy arrays, which may be larger than memory."""
 
 import warnings
 from dataclasses import dataclass
@@ -210,7 +210,9 @@ def mapped(path: Path, shape: str) -> np.ndarray:
     except OSError as error:
         raise DataError(f"{path.resolve()} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise DataError(f"{path.resolve()} is no array of numpy.save: {' '.join(str(error).split())}") from error
+        raise DataError(
+            f"{path.resolve()} is not an array that numpy.save wrote: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -264,4 +264,4 @@ def _hdf5(path: Path) -> dict[str, Rows]:
     except OSError as error:
         if not path.exists():
             raise DataError(f"{path.absolute()} is not there") from error
-        raise DataError(f"{path} is no HDF5 file: {' '.join(str(error).split())}") from error
+        raise DataError(f"{path} is not an HDF5 file: {' '.join(str(error).split())}") from error

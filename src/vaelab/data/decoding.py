@@ -114,7 +114,7 @@ def _without(reason: str, path: Path | str | io.BytesIO) -> str:
 
 
 def size_of(path: Path | io.BytesIO) -> tuple[tuple[int, int], str]:
-    """(height, width) of an image as it is shown, and the type of its values, by its header.
+    """Read (height, width) as displayed, and the type of the values, from the header of an image.
 
     Raises:
         DamagedError: it has none.
@@ -191,7 +191,7 @@ def block(paths: list[str], root: Path, recipe: Recipe) -> tuple[np.ndarray, lis
 
 
 def work(lines: Any, answers: Any) -> None:
-    """Decode blocks until there are no more."""
+    """Decode the blocks that are asked for, until the input ends."""
     job = json.loads(next(lines))
     recipe = Recipe(**{**job["recipe"], "size": tuple(job["recipe"]["size"])})
     root = Path(job["root"])

@@ -8,7 +8,7 @@ REAL = "loss=gaussian_shared_scale, laplace or student_t"
 
 
 def why_not_of(likelihood: Any, data: ImageData) -> str | None:
-    """Why p(x|z) is no likelihood of the values that the data have; None where it is, or does not say what it is of.
+    """Return why p(x|z) does not fit the values of the data; None if it fits, or does not declare its values.
 
     Args:
         likelihood: says in `normalized_over` over what its probabilities or densities sum to one.

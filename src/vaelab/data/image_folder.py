@@ -43,7 +43,7 @@ class ImageFolder(OwnData):
     cache: Root | None = None
 
     def outline(self) -> Form:
-        """What the names of folders, the options and the first images say, before any is decoded."""
+        """Describe the rows by folder names, options and the first images, before any is decoded."""
         shape = (3 if self.colour == "rgb" else 1, *self._recipe.size)
         names, whole = Tree.of(self.folder).names, self._recipe.dtype != "float32"
         if self.scale == "auto" and self._recipe.dtype == "uint8":
@@ -62,7 +62,7 @@ class ImageFolder(OwnData):
         return Form(shape=shape, names=names, scaling=scaling, span=(low, high), values="counts" if counts else "real")
 
     def open(self) -> Images:
-        """All rows, decoded where they have not been."""
+        """Open all rows; decode them first if that has not been done."""
         return self._decoded.open()
 
     def given_splits(self, rows: Images) -> Splits | None:
@@ -82,7 +82,7 @@ class ImageFolder(OwnData):
 def decoded(
     folder: Path, recipe: Recipe, damaged: Damaged, *, cache: str | None, write: bool, tree: Tree | None = None
 ) -> ArrayData:
-    """The images below a folder as an array, decoded where they have not been.
+    """Open the images below a folder as an array; decode them first if that has not been done.
 
     Args:
         folder: of image files.

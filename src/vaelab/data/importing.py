@@ -174,7 +174,7 @@ def written(target: Path, key: str, fill: Callable[[Path], None]) -> Path:
     """The folder `target`, which `fill` has written under another name; what it has left of an earlier call is there.
 
     Args:
-        target: a folder that is not there, or empty; it is returned as it is where it has its array.
+        target: a folder that does not exist or is empty; returned unchanged if it already has its array.
         key: of what `fill` writes; what an earlier call has left under another key is removed.
         fill: writes rows.npy and done.txt, and what belongs to them.
 

@@ -1,4 +1,4 @@
-"""What data of one's own have in common: a place, a scale, and splits by share, by class, by group or by file."""
+"""What all user data share: a root, a scale, and splits by share, by class, by group or by file."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ Weights = Literal["balance"] | Mapping[str, Annotated[float, Field(ge=0, allow_i
 
 @dataclass(kw_only=True, eq=False)
 class OwnData(ImageData, ABC):
-    """Rows of one's own.
+    """Base of datasets that users bring.
 
     Args:
         root: the folder they are in.
@@ -147,7 +147,7 @@ class OwnData(ImageData, ABC):
         """The row numbers of each split that has a file.
 
         Raises:
-            DataError: a file is not there, is no list of row numbers, or has a row that it or another has already.
+            DataError: a file is missing or not a list of row numbers, or a row occurs twice.
         """
         found: dict[str, np.ndarray] = {}
         for name, path in files.items():

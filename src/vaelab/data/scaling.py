@@ -47,7 +47,7 @@ class Scaling(NamedTuple):
         """From numbers or nested lists of them, such as `to_json` makes.
 
         Raises:
-            ValueError: they are no finite numbers, or a scale is not positive.
+            ValueError: a number is not finite, or a scale is not positive.
         """
         tensors = [torch.as_tensor(value, dtype=torch.float64) for value in (shift, scale)]
         if not all(bool(tensor.isfinite().all()) for tensor in tensors):

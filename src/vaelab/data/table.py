@@ -162,7 +162,7 @@ class TableData(OwnData):
         if values.dtype.kind == "f":
             if (values != np.rint(values)).any():
                 raise DataError(
-                    f"the column {self.label} of {self._path} has numbers that are no labels, such as "
+                    f"the column {self.label} of {self._path} has numbers that are not labels, such as "
                     f"{values[values != np.rint(values)][0]:g}"
                 )
             values = values.astype(np.int64)

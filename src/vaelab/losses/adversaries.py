@@ -126,7 +126,7 @@ class ImageAdversary(Adversary):
         fakes: x': the means of p(x|z) at `reconstructions`' z, at `samples` of the prior, or `both`.
         r1: weight of the gradient penalty; 0 for none.
         encoder: whether the gradient reaches the encoder; not in a VAE-GAN (Larsen et al. 2016, section 2.3).
-        start: the optimizer's step at which the term begins; before it, it is 0 and the critic stays as it is.
+        start: the optimizer step at which the term begins; before, the term is 0 and the critic does not change.
         adaptive: whether the weight follows the size of the gradients.
     """
 
@@ -192,7 +192,7 @@ class ImageAdversary(Adversary):
         """Leave it out: a critic's value at one step cannot be compared with that at another."""
 
     def critic_loss(self, step: Step) -> Tensor:
-        if step.number < self.start:  # a gradient of zero, with which the critic stays as it is
+        if step.number < self.start:  # a gradient of zero, so that the critic does not change
             return 0 * torch.stack([weight.sum() for weight in self.critic.parameters()]).sum()
         with torch.no_grad():
             made = [image.detach() for image in self.made(step)]  # those of the step are part of its graph
@@ -247,5 +247,5 @@ def discriminator_loss(discriminator: Callable[[Tensor], Tensor], positive: Tens
 
 
 def permuted(z: Tensor) -> Tensor:
-    """Permute each dimension of z (B, Z) over the batch by itself (Kim & Mnih 2018, algorithm 1)."""
+    """Permute each dimension of z (B, Z) independently over the batch (Kim & Mnih 2018, algorithm 1)."""
     return z.gather(0, torch.rand_like(z).argsort(0))

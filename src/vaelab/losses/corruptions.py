@@ -23,7 +23,7 @@ class Corruption(Protocol):
 
 
 class Masking:
-    """Each pixel is 0 with probability `amount`, and left as it is otherwise."""
+    """Set each pixel to 0 with probability `amount`."""
 
     def __init__(self, *, amount: Share = 0.25) -> None:
         self.amount = amount
@@ -45,7 +45,7 @@ class GaussianNoise:
 
 
 class SaltAndPepper:
-    """Each pixel is 0 or 1, by the toss of a coin, with probability `amount`, and left as it is otherwise."""
+    """Set each pixel to 0 or 1, equally likely, with probability `amount`."""
 
     def __init__(self, *, amount: Share = 0.25) -> None:
         self.amount = amount

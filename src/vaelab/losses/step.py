@@ -57,7 +57,7 @@ class Step:
 
     @cached_property
     def p_z(self) -> Distribution:
-        """p(z): batch (), event (Z,); of a prior that is told labels, p(z|y): batch (B,)."""
+        """p(z): batch (), event (Z,); of a conditional prior, p(z|y): batch (B,)."""
         return self.model.p_z(self.y)  # `Objective.requires` refuses a model without one
 
     def sample_prior(self) -> Tensor:
