@@ -478,6 +478,7 @@ def test_a_hostile_prior_is_refused(
 NOT_READ = "a stock callback", "a stock logger", "a stock optimizer", "a weight too many"  # by the fit of a prior
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("name", [name for name in (*CONFIGS, *CHECKPOINTS) if name not in NOT_READ])
 def test_no_prior_is_fitted_to_a_hostile_run(

@@ -27,6 +27,7 @@ def test_they_are_logged_at_the_epochs_chosen_and_those_of_the_last_are_those_of
     assert {"generation/pixels/kid", "generation/pixels/frechet"} <= set(accumulator.Tags()["scalars"])
 
 
+@pytest.mark.slow
 def test_the_rfid_in_the_features_of_a_network_of_torchvision_is_logged_too(tmp_path: Path) -> None:
     torch.save(shufflenet_v2_x0_5(weights=None).state_dict(), tmp_path / "small.pth")
     key = "callbacks.generation"
