@@ -200,7 +200,7 @@ def test_metrics_that_the_data_cannot_have_are_refused_before_training(tmp_path:
             "metrics=generation",
             "metrics.generation.features=resnet18",
             "metrics.generation.weights=no.pth",
-        ): "in no.pth",
+        ): "images are too few for a covariance of 512 features",
         ("metrics=generation", "metrics.generation.features=a.py:B"): "its code would run: allow it with --trust",
         ("metrics=generation", "metrics.generation.weights=a.pth"): "for features that are a network of torchvision",
         ("metrics=generation", "data.validation=50"): "50 images are too few for a covariance of 64 features",

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from vaelab.errors import RunError, did_you_mean
 from vaelab.metrics.classifier import FEATURES, trained_classifier
 from vaelab.metrics.frechet import too_few
 from vaelab.metrics.subject import Subject
-from vaelab.models.networks.torchvision import TorchvisionEmbedding, is_known
+from vaelab.models.networks.torchvision import TorchvisionEmbedding, known_networks
 
 Network = Callable[[Tensor], Tensor]
 OURS = ("pixels", "classifier")
@@ -82,8 +81,9 @@ def embedding(name: str, weights: str | None) -> TorchvisionEmbedding:
     Raises:
         ValueError: there is no such feature space.
     """
-    if not is_known(name):
-        guess = did_you_mean(name, (*OURS, *torchvision.models.list_models(module=torchvision.models)))
+    networks = known_networks()
+    if name not in networks:
+        guess = did_you_mean(name, (*OURS, *networks))
         raise ValueError(
             f"there is no such feature space{guess}; take {', '.join(OURS)}, a network of torchvision.models, or "
             "FILE.py:NAME"
@@ -107,8 +107,9 @@ def why_no_features(name: str, subject: Subject, weights: str | None, images: in
             return f"takes images of one or three channels, not of shape {tuple(subject.images.shape)}"
         try:
             named = embedding(name, weights)
+            if images > named.dimensions:
+                named.find(fetch=subject.fetch)
             dimensions = named.dimensions
-            named.find(fetch=subject.fetch)
         except ValueError as error:
             return str(error)
     return too_few(images, dimensions) if images <= dimensions else None

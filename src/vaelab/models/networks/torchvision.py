@@ -21,11 +21,12 @@ LAYERS: Mapping[str, Sequence[str]] = {
 }
 
 
-def is_known(name: str) -> bool:
-    """Whether torchvision.models has a network of this name that tells what an image shows."""
+def known_networks() -> list[str]:
+    """List the networks of torchvision.models that classify images."""
     from torchvision import models
 
-    return name in models.list_models(module=models)
+    names: list[str] = models.list_models(module=models)
+    return names
 
 
 class TorchvisionNetwork(ABC):
@@ -40,7 +41,7 @@ class TorchvisionNetwork(ABC):
     """
 
     def __init__(self, name: str, weights: Path | None = None) -> None:
-        if not is_known(name):
+        if name not in known_networks():
             raise ValueError(f"network={name}: torchvision.models has no such network")
         self.name, self.weights = name, weights
         self._made: nn.Module | None = None
