@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, in [0, 1]
-AT_ONCE = 50  # images, so that memory is bounded
+AT_ONCE, AT_ONCE_OF_GPU = 8, 64  # images: what a layer returns stays in a CPU's cache, and memory is bounded
 LAYERS: Mapping[str, Sequence[str]] = {
     "alexnet": ("features.1", "features.4", "features.7", "features.9", "features.11"),
     "mobilenet_v2": ("features.1", "features.3", "features.6", "features.13"),
@@ -193,7 +193,8 @@ class _Resized(nn.Module):
         self.network, self.size = network, size
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self._some(part) for part in x.split(AT_ONCE)])
+        at_once = AT_ONCE if x.device.type == "cpu" else AT_ONCE_OF_GPU
+        return torch.cat([self._some(part) for part in x.split(at_once)])
 
     def _some(self, x: Tensor) -> Tensor:
         features: Tensor = self.network(interpolate(x, (self.size, self.size), mode="bilinear", antialias=True))
