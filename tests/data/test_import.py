@@ -116,8 +116,8 @@ def test_an_interrupted_import_goes_on(name: str, tmp_path: Path, monkeypatch: p
     ("name", "content", "message"),
     [
         ("a.npz", b"no zip", "cannot be read"),
-        ("a.npy", b"no array", "no array of numpy.save"),
-        ("a.h5", b"nothing", "no HDF5 file"),
+        ("a.npy", b"no array", "not an array that numpy.save wrote"),
+        ("a.h5", b"nothing", "not an HDF5 file"),
         ("a.parquet", b"nothing", "cannot be read as a dataset"),
         ("b.npz", None, "is not there"),
         ("b.h5", None, "is not there"),
