@@ -438,6 +438,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
             f"data.root={options.root}",
             "data.validation=0",
             "trainer=cpu",
+            f"threads={options.threads}",  # not those that are fastest for the network, which the others would get too
             f"trainer.max_epochs={options.epochs or case.epochs}",
             f"optimizer.lr={RATE}",
             *case.overrides,
