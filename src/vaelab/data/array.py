@@ -71,7 +71,7 @@ class ArrayData(OwnData):
         if not self._folders:
             numbers = self.folder / "splits"
             found = {split: f"splits/{split}.npy" for split in Splits._fields if (numbers / f"{split}.npy").exists()}
-            return self._by_files(rows, found) if found and not self.split_files else None  # type: ignore[arg-type]
+            return self.by_files(rows, self.listed(found), found) if found and not self.split_files else None  # type: ignore[arg-type]
         ends = [0, *accumulate(len(array) for array in self._arrays)]
         spans = dict(zip([split for split, _ in self._files], pairwise(ends), strict=True))
         return Splits(*(rows.take(torch.arange(*spans.get(split, (0, 0)))) for split in Splits._fields))

@@ -30,6 +30,7 @@ BLOCK = 2**24  # bytes of values that a process decodes at once, about
 MOST_OF_BLOCK = 512  # images
 VERSION = 1  # of what is written
 NAMED = 10  # damaged files
+FIRST = 100  # images that are looked at before any is decoded
 LOCK = ".lock"
 SCRATCH = "scratch"  # a folder for what is needed while importing
 
@@ -115,13 +116,13 @@ class Tree(NamedTuple):
 
 def range_of_first(root: Path) -> tuple[float, float]:
     """The smallest and the largest finite value of the first hundred images that can be read."""
-    images = []
-    for found in islice(files(root), 100):
+    ends: list[float] = []
+    for found in islice(files(root), FIRST):
         with suppress(DamagedError):
             values = np.asarray(decoding.read(root / found.path).image)
-            images.append(values[np.isfinite(values)])
-    every = np.concatenate([*images, [0]] if not any(map(len, images)) else images)
-    return float(every.min()), float(every.max())
+            values = values[np.isfinite(values)]
+            ends += [float(values.min()), float(values.max())] if values.size else []
+    return min(ends, default=0.0), max(ends, default=0.0)
 
 
 def recipe_for(root: Path, size: int | Sequence[int] | None, colour: Colour, fit: Fit) -> Recipe:
@@ -131,13 +132,15 @@ def recipe_for(root: Path, size: int | Sequence[int] | None, colour: Colour, fit
         DataError: there is none that can be read.
     """
     Tree.of(root)  # says what is wrong with the folder
-    sizes: dict[tuple[int, int], str] = {}  # of the first hundred, and an image of each
+    sizes: dict[tuple[int, int], str] = {}  # of the first images where theirs are taken, and one of each
     dtypes = []
-    for found in islice(files(root), 100):
+    for found in islice(files(root), FIRST):
         with suppress(DamagedError):
             of_this, dtype = decoding.size_of(root / found.path)
             sizes.setdefault(of_this, found.path)
             dtypes.append(dtype)
+            if size is not None:
+                break
     if len(sizes) > 1 and size is None:
         named = ", ".join(f"{width} x {height} ({path})" for (height, width), path in list(sizes.items())[:NAMED])
         raise DataError(f"{root} has images of {len(sizes)} sizes, {named}: data.size=64 (--size 64) scales all to one")

@@ -135,15 +135,20 @@ class OwnData(ImageData, ABC):
             raise DataError(f"data.stratify=true needs labels, and {self.where} has none")
         if self.weights is not None and not self.classes:
             raise DataError(f"data.weights needs labels, and {self.where} has none")
-        for name in () if self.weights is None or self.weights == "balance" else self.weights:
+        for name in self.weights if isinstance(self.weights, Mapping) else ():
             if name not in self.names:
                 raise DataError(f"data.weights: no row has the label {name}{did_you_mean(name, self.names)}")
-        if self.groups is not None:
-            _numbers(self.folder / self.groups)
-        if self.split_files is not None:
-            self._listed(self.split_files)
+        _ = self._groups, self._split_numbers
 
-    def _listed(self, files: SplitFiles) -> dict[str, np.ndarray]:
+    @cached_property
+    def _groups(self) -> np.ndarray | None:
+        return None if self.groups is None else _numbers(self.folder / self.groups)
+
+    @cached_property
+    def _split_numbers(self) -> dict[str, np.ndarray]:
+        return self.listed(self.split_files or {})
+
+    def listed(self, files: SplitFiles) -> dict[str, np.ndarray]:
         """The row numbers of each split that has a file.
 
         Raises:
@@ -243,15 +248,20 @@ class OwnData(ImageData, ABC):
             DataError: they cannot be had.
         """
         if self.split_files is not None:
-            return self._by_files(rows, self.split_files)
-        if self.groups is not None:
-            return self._by_groups(rows, self.groups)
+            return self.by_files(rows, self._split_numbers, self.split_files)
+        if self._groups is not None:
+            return self._by_groups(rows, self._groups)
         if not self.stratify:
             return self.drawn(_kept(rows), validation=self.validation, test=self.test)
         return self._stratified(_kept(rows))
 
-    def _by_files(self, rows: Images, files: SplitFiles) -> Splits:
-        numbers, count = self._listed(files), len(rows)
+    def by_files(self, rows: Images, listed: Mapping[str, np.ndarray], files: SplitFiles) -> Splits:
+        """The splits of the numbers that are `listed` in files; those in none are trained on, where no file says so.
+
+        Raises:
+            DataError: there is no such row.
+        """
+        numbers, count = dict(listed), len(rows)
         used = np.zeros(count, bool)
         for own, path in zip(numbers.values(), files.values(), strict=True):
             if len(own) and not 0 <= own.min() <= own.max() < count:
@@ -263,10 +273,11 @@ class OwnData(ImageData, ABC):
             *(rows.take(torch.from_numpy(numbers.get(name, empty).astype(np.int64))) for name in Splits._fields)
         )
 
-    def _by_groups(self, rows: Images, path: str) -> Splits:
-        groups = _numbers(self.folder / path)
+    def _by_groups(self, rows: Images, groups: np.ndarray) -> Splits:
         if groups.shape != (len(rows),):
-            raise DataError(f"{self.folder / path} has {len(groups)} groups: there are {len(rows)} rows, with one each")
+            raise DataError(
+                f"{self.folder / str(self.groups)} has {len(groups)} groups: there are {len(rows)} rows, with one each"
+            )
         _, of_row, sizes = np.unique(groups, return_inverse=True, return_counts=True)
         order = torch.randperm(len(sizes), generator=self._generator()).numpy()
         ends = np.cumsum(sizes[order])

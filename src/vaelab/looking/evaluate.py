@@ -40,6 +40,19 @@ class Wanted:
     factors: bool = False
     metrics: Sequence[str] = ()
 
+    @property
+    def comparison(self) -> Metric | None:
+        """The metric of `generation`."""
+        if self.generation is None:
+            return None
+        return partial(
+            generation_metric,
+            features=self.features,
+            weights=self.weights,
+            images=self.generation,
+            fit_gaussian=self.fit_gaussian,
+        )
+
 
 @dataclass
 class Evaluated:
@@ -124,10 +137,8 @@ def evaluation_of(
     subject = subject_of(trained, split=split, seed=seed, trust=trust, samples=wanted.samples, track=track)
     if wanted.factors and (reason := subject.why_not("factors")):
         raise RunError(f"--factors: {reason}; data=sprites has factors")
-    compared = partial(
-        generation_metric, features=wanted.features, weights=wanted.weights, images=wanted.generation or 0
-    )
-    if wanted.generation is not None and (reason := reason_against(compared, replace(subject, fetch=True))):
+    compared = wanted.comparison
+    if compared is not None and (reason := reason_against(compared, replace(subject, fetch=True))):
         raise RunError(f"--generation {wanted.generation}: {reason}")
     found = Evaluation(
         split=split,
@@ -191,15 +202,8 @@ def _asked(wanted: Wanted, trained: Trained, own: Sequence[Metric]) -> list[tupl
             found.append((metric, f"{key}/{{}}".format))
     if wanted.factors:
         found.append((factors_metric, str))
-    if wanted.generation is not None:
-        compared = partial(
-            generation_metric,
-            features=wanted.features,
-            weights=wanted.weights,
-            images=wanted.generation,
-            fit_gaussian=wanted.fit_gaussian,
-        )
-        found.append((compared, partial(generation_name, features=wanted.features)))
+    if wanted.comparison is not None:
+        found.append((wanted.comparison, partial(generation_name, features=wanted.features)))
     # Metrics that may be refused come first, before minutes are spent on the others.
     return [*((metric, str) for metric in own), *found[::-1], *((metric, str) for metric in STANDARD)]
 

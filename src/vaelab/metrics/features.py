@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,8 +76,9 @@ def feature_space(name: str, subject: Subject, weights: str | None = None) -> Fe
     return FeatureSpace(short, network, details)
 
 
+@lru_cache(maxsize=1)
 def embedding(name: str, weights: str | None) -> TorchvisionEmbedding:
-    """A network of torchvision by its name.
+    """A network of torchvision by its name; the last one is kept, so that its weights are read once.
 
     Raises:
         ValueError: there is no such feature space.
@@ -107,9 +109,9 @@ def why_no_features(name: str, subject: Subject, weights: str | None, images: in
             return f"takes images of one or three channels, not of shape {tuple(subject.images.shape)}"
         try:
             named = embedding(name, weights)
-            if images > named.dimensions:
-                named.find(fetch=subject.fetch)
             dimensions = named.dimensions
+            if images > dimensions:
+                named.find(fetch=subject.fetch)
         except ValueError as error:
             return str(error)
     return too_few(images, dimensions) if images <= dimensions else None

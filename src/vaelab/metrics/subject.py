@@ -67,13 +67,11 @@ class Subject:
     track: Track = lambda steps, description: steps
 
     @classmethod
-    def held_out(
-        cls, model: Autoencoder, objective: Objective, data: ImageData, *, seed: int, fetch: bool = False
-    ) -> "Subject":
+    def held_out(cls, model: Autoencoder, objective: Objective, data: ImageData, *, seed: int) -> "Subject":
         """A model and its validation images; where there are none, its test images, and else its training images."""
         split = next(name for name in ("validation", "test", "train") if len(getattr(data.splits, name)))
         of_split = partial(split_images, data)
-        return cls(model=model, objective=objective, data=data, split=split, of_split=of_split, seed=seed, fetch=fetch)
+        return cls(model=model, objective=objective, data=data, split=split, of_split=of_split, seed=seed)
 
     @cached_property
     def device(self) -> torch.device:

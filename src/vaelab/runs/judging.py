@@ -1,5 +1,6 @@
 """Compute the metrics of a run's config at the end of training."""
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -51,7 +52,7 @@ def require_judgeable(experiment: Experiment, *, fetch: bool) -> None:
     if not wanted:
         return
     with torch.device("meta"):
-        subject = _subject(experiment, experiment.model(), fetch=fetch)
+        subject = replace(_subject(experiment, experiment.model()), fetch=fetch)
     mistakes = []
     for key, metric in wanted.items():
         try:
@@ -64,8 +65,8 @@ def require_judgeable(experiment: Experiment, *, fetch: bool) -> None:
         raise ConfigError(mistakes)
 
 
-def _subject(experiment: Experiment, model: Autoencoder, *, fetch: bool = False) -> Subject:
-    return Subject.held_out(model, experiment.objective, experiment.data, seed=experiment.seed, fetch=fetch)
+def _subject(experiment: Experiment, model: Autoencoder) -> Subject:
+    return Subject.held_out(model, experiment.objective, experiment.data, seed=experiment.seed)
 
 
 def _wanted(experiment: Experiment) -> dict[str, Metric]:

@@ -13,14 +13,13 @@ from typing import Any
 import torch
 
 import vaelab
-from vaelab.config.compose import SETTINGS
 from vaelab.config.overrides import is_below, parse
 from vaelab.data import ImageData, Images
 from vaelab.runs.documents import Git, Manifest
 from vaelab.text import clean
 
 PACKAGES = ("vaelab", "torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "numpy")
-NOT_OF_ONE = (*SETTINGS, "hydra/launcher", "hydra/sweeper", "sweep")  # keys of overrides that are not a single run's
+NOT_OF_ONE = ("hydra", "sweep")  # keys of overrides that are not a single run's
 
 
 def manifest(data: ImageData, *, seed: int, overrides: Sequence[str] = ()) -> Manifest:
@@ -68,13 +67,12 @@ def circumstances(then: Manifest, now: Manifest) -> dict[str, list[str]]:
 
 def _repeated(overrides: Sequence[str], typed: Sequence[str]) -> list[str]:
     """`vaelab train` with the overrides of one run; none where it was begun in Python, or with folders of one's own."""
+    if not overrides:
+        return ["vaelab", "train"] if list(typed[1:]) == ["train"] else []
     given = parse(overrides, [])
     if given.sets("hydra.searchpath") or any(word.startswith(("--config-dir", "--trust")) for word in typed):
         return []
-    if not overrides and list(typed[1:]) != ["train"]:
-        return []
-    own = [text for text, one in zip(given.texts, given, strict=True) if not is_below(one.key_or_group, NOT_OF_ONE)]
-    return ["vaelab", "train", *own]
+    return ["vaelab", "train", *(str(one.input_line) for one in given if not is_below(one.key_or_group, NOT_OF_ONE))]
 
 
 def _version(package: str) -> str | None:

@@ -3,6 +3,7 @@
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,6 @@ class TorchvisionNetwork(ABC):
 
         if device == "meta" and self.name.startswith("regnet"):  # whose sizes are computed with tensors
             return self._bare("cpu").to(device)
-
         with torch.device(device), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # how Inception's and GoogLeNet's weights are drawn
             network: nn.Module = models.get_model(self.name, weights=None)
@@ -162,7 +162,7 @@ class TorchvisionEmbedding(TorchvisionNetwork):
     channels.
     """
 
-    @property
+    @cached_property
     def dimensions(self) -> int:
         """D.
 
