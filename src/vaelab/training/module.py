@@ -18,6 +18,7 @@ from vaelab.losses import Objective, Step, Terms
 from vaelab.losses.objective import OptimizerOf
 from vaelab.metrics.likelihood import evaluation_terms
 from vaelab.models.autoencoder import Autoencoder
+from vaelab.performance.denormals import EVERY, flush
 from vaelab.performance.torch_internals import copy_each, unscales_gradients
 from vaelab.seeding import derive_seed, seed_noise, sharing
 from vaelab.training.bundles import Bundles
@@ -124,6 +125,9 @@ class AutoencoderModule(pl.LightningModule):
         if due:
             count_step(self.trainer)
             step_after_batch(self.trainer)
+            if self.global_step % EVERY == 0:
+                for optimizer in self.trainer.optimizers:
+                    flush(optimizer)
         terms = {name: term.detach() for name, term in terms.items()}
         self._window.append((terms, images, step.number))
         return terms["loss"]
