@@ -61,8 +61,9 @@ def log_weights(model, x, *samples, seed=0):
     """(*samples, B), from the parameters alone."""
     torch.manual_seed(seed)
     posterior, decoder = model.posterior, model.decoder.layers[0]
-    mean = x.flatten(1) @ posterior.mean.weight.T + posterior.mean.bias
-    deviation = (0.5 * (x.flatten(1) @ posterior.log_variance.weight.T + posterior.log_variance.bias)).exp()
+    layer = posterior.mean_and_log_variance
+    mean, log_variance = (x.flatten(1) @ layer.weight.T + layer.bias).chunk(2, -1)
+    deviation = (0.5 * log_variance).exp()
     noise = torch.randn(*samples, *mean.shape, dtype=torch.float64)
     z = mean + deviation * noise
     error = x.flatten(1) - (z @ decoder.weight.T + decoder.bias)

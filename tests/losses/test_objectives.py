@@ -330,7 +330,7 @@ def test_a_schedule_of_a_config_reaches_the_objective():
 def test_the_gaussian_posterior_of_a_preset_has_the_kl_of_its_projections():
     torch.manual_seed(0)
     posterior, features = Gaussian(3, LATENT).double(), torch.randn(5, 3).double()
-    mean, log_variance = posterior.mean(features), posterior.log_variance(features)
+    mean, log_variance = posterior.mean_and_log_variance(features).chunk(2, -1)
 
     kl = kl_divergence(posterior(features), StandardNormal(LATENT).double()())
 

@@ -66,10 +66,9 @@ def diagonal(latent_dim=2, scale=0.5):
     weight, bias = weights(latent_dim, orthogonal=True)
     m = weight.square().sum(0) + scale**2
     posterior = Gaussian(PIXELS, latent_dim).double()
-    posterior.mean.weight.data = weight.T / m[:, None]
-    posterior.mean.bias.data = -(weight.T @ bias) / m
-    posterior.log_variance.weight.data.zero_()
-    posterior.log_variance.bias.data = (scale**2 / m).log()
+    gain = weight.T / m[:, None]
+    posterior.mean_and_log_variance.weight.data = torch.cat([gain, torch.zeros_like(gain)])
+    posterior.mean_and_log_variance.bias.data = torch.cat([-gain @ bias, (scale**2 / m).log()])
     return model(weight, bias, scale, posterior)
 
 

@@ -128,8 +128,8 @@ def test_marginal_kl_of_a_linear_gaussian_model_on_other_data_is_the_closed_form
     model = linear_gaussian.diagonal(latent_dim=2, scale=1.0)
     weight, bias = model.decoder[0].weight.detach(), model.decoder[0].bias.detach()
     x = (2 * torch.randn(8000, 2, dtype=torch.float64)) @ weight.T + bias + torch.randn(8000, 6, dtype=torch.float64)
-    gain = model.posterior.mean.weight.detach()
-    variance = model.posterior.log_variance.bias.detach().exp()
+    gain = model.posterior.mean_and_log_variance.weight[:2].detach()
+    variance = model.posterior.mean_and_log_variance.bias[2:].detach().exp()
     covariance = gain @ (4 * weight @ weight.T + torch.eye(6, dtype=torch.float64)) @ gain.T + variance.diag()
     exact = 0.5 * (covariance.trace() - 2 - covariance.logdet()).item()
 

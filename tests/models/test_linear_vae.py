@@ -37,7 +37,7 @@ def test_a_linear_vae_finds_the_principal_subspace_and_the_likelihood_of_probabi
         prior=StandardNormal(LATENT),
     ).double()
     with torch.no_grad():  # log-variances are the same for all images
-        model.posterior.log_variance.weight.zero_()  # type: ignore[union-attr, operator]
+        model.posterior.mean_and_log_variance.weight[LATENT:].zero_()  # type: ignore[union-attr, operator]
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3000)
     for step in range(3000):

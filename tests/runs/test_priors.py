@@ -175,7 +175,7 @@ def test_a_run_begins_with_some_parts_of_another_and_leaves_the_frozen_ones(trai
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["latent_dim=4"], "posterior.mean.weight has the shape (3, 16), and in this model (4, 16)"),
+        (["latent_dim=4"], "posterior.mean_and_log_variance.weight has the shape (6, 16), and in this model (8, 16)"),
         (["init.parts=[decoder]", "decoder.hidden=[8]"], "decoder.layers.0.weight has the shape (16, 3)"),
         (["init.parts=[decoder]", "decoder.hidden=[16,16]"], "has the shape"),
         (["init.parts=[decodr]"], "should be 'encoder', 'posterior', 'decoder', 'likelihood' or 'prior'"),

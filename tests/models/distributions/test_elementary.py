@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
-from vaelab.models.distributions import BernoulliImage, Delta
+from vaelab.models.distributions import BernoulliImage, Delta, StandardNormal
 
 
 @pytest.mark.parametrize(
@@ -114,3 +114,44 @@ def test_a_bernoulli_image_draws_black_and_white_with_its_probabilities():
     assert set(drawn.unique().tolist()) == {0.0, 1.0}
     # Four standard errors of a mean of 20,000 draws with probability 1/2.
     torch.testing.assert_close(drawn.mean(0), logits.sigmoid(), rtol=0, atol=4 * 0.5 / 20_000**0.5)
+
+
+def normals(*batch):
+    loc, scale = torch.randn(*batch, dtype=torch.float64), torch.rand(*batch, dtype=torch.float64) * 3 + 0.01
+    return loc.requires_grad_(), scale.requires_grad_()
+
+
+@pytest.mark.parametrize("batch", [(20,), (7, 20), (3, 7, 20)], ids=str)
+def test_the_kl_to_the_standard_normal_and_its_gradient_are_those_of_the_formula_for_any_two(batch):
+    loc, scale = normals(*batch)
+    zero, one = torch.zeros(20, dtype=torch.float64), torch.ones(20, dtype=torch.float64)
+    weights = torch.randn(*batch, dtype=torch.float64)
+
+    found = kl_divergence(Normal(loc, scale), StandardNormal(zero, one))
+    expected = kl_divergence(Normal(loc, scale), Normal(zero, one))
+
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    of_found, of_expected = (torch.autograd.grad((kl * weights).sum(), [loc, scale]) for kl in (found, expected))
+    torch.testing.assert_close(of_found, of_expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_kl_to_the_standard_normal_has_second_derivatives():
+    standard = StandardNormal(torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
+
+    assert torch.autograd.gradgradcheck(lambda m, s: kl_divergence(Normal(m, s), standard), normals(3, 2))
+
+
+def test_the_kl_of_a_normal_with_one_scale_for_all_sums_its_gradient_over_them():
+    loc, scale = torch.zeros(4, 3), torch.tensor(2.0, requires_grad=True)
+
+    kl_divergence(Normal(loc, scale), StandardNormal(torch.zeros(3), torch.ones(3))).sum().backward()
+
+    assert scale.grad.item() == pytest.approx(12 * (2 - 1 / 2))
+
+
+def test_the_standard_normal_is_a_normal():
+    standard = StandardNormal(torch.zeros(3), torch.ones(3))
+    value = torch.randn(5, 3)
+
+    assert standard.log_prob(value).equal(Normal(torch.zeros(3), torch.ones(3)).log_prob(value))
+    assert kl_divergence(standard.expand((2, 3)), standard).equal(torch.zeros(2, 3))

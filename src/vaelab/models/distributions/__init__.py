@@ -6,7 +6,7 @@ and an event shape (what one draw is). `log_prob` sums over the event and keeps 
 
 from vaelab.models.distributions.codes import Codes, CodeSequence, OneHotCodes, UniformCodes
 from vaelab.models.distributions.columns import MixedColumns
-from vaelab.models.distributions.elementary import BernoulliImage, Delta, Normal
+from vaelab.models.distributions.elementary import BernoulliImage, Delta, Normal, StandardNormal
 from vaelab.models.distributions.images import (
     ContinuousBernoulliImage,
     DiscretizedLogisticImage,
@@ -34,6 +34,7 @@ __all__ = [
     "Normal",
     "OneHotCodes",
     "OptimalGaussianImage",
+    "StandardNormal",
     "UniformCodes",
     "VonMisesFisher",
     "product",

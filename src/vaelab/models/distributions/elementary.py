@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, constraints, register_kl
 from torch.distributions import Normal as TorchNormal
 
 from vaelab.seeding import standard_normal_like
@@ -61,6 +61,43 @@ class Normal(TorchNormal):
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Return samples loc + scale * noise, (*sample, B, ...)."""
         return self.loc + self.scale * standard_normal_like(self.loc, sample_shape)
+
+
+class StandardNormal(TorchNormal):
+    """N(0, 1), each of its numbers; a KL divergence to it takes a third of the operations of that to any normal.
+
+    Shapes: `zero` and `one`, zeros and ones of the batch shape, where the numbers are to be.
+    """
+
+    def __init__(self, zero: Tensor, one: Tensor) -> None:
+        super().__init__(zero, one, validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "StandardNormal":
+        """The same of another batch shape."""
+        return StandardNormal(self.loc.expand(batch_shape), self.scale.expand(batch_shape))
+
+
+@register_kl(TorchNormal, StandardNormal)  # type: ignore[no-untyped-call, untyped-decorator]
+def _kl_to_standard_normal(q: TorchNormal, p: StandardNormal) -> Tensor:
+    loc, scale, _ = torch.broadcast_tensors(q.loc, q.scale, p.loc)  # type: ignore[no-untyped-call]
+    kl: Tensor = _KLToStandardNormal.apply(loc, scale)
+    return kl
+
+
+class _KLToStandardNormal(torch.autograd.Function):
+    """KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1) / 2 - log s (Kingma & Welling 2014, appendix B)."""
+
+    @staticmethod
+    def forward(ctx: Any, loc: Tensor, scale: Tensor) -> Tensor:
+        ctx.save_for_backward(loc, scale)
+        return torch.addcmul(loc.square(), scale, scale).sub_(1).mul_(0.5).sub_(scale.log())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        loc, scale = ctx.saved_tensors
+        of_loc, of_scale = ctx.needs_input_grad
+        for_scale = gradient * (scale - scale.reciprocal()) if of_scale else None
+        return gradient * loc if of_loc else None, for_scale
 
 
 class BernoulliImage(Distribution):

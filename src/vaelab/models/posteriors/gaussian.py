@@ -44,13 +44,12 @@ class Gaussian(Posterior):
     def __init__(self, features: Features, latent_dim: int) -> None:
         super().__init__()
         self.latent_dim = latent_dim
-        self.mean = linear(features, latent_dim)
-        self.log_variance = linear(features, latent_dim)
+        self.mean_and_log_variance = linear(features, 2 * latent_dim)  # one product, which is faster than two
 
     def forward(self, features: Tensor) -> Distribution:
         """q(z|x) with independent dimensions: batch (B,), event (Z,)."""
-        standard_deviation = (0.5 * self.log_variance(features)).exp()  # (B, Z)
-        return Independent(Normal(self.mean(features), standard_deviation, validate_args=False), 1, validate_args=False)
+        mean, log_variance = self.mean_and_log_variance(features).chunk(2, -1)  # (B, Z) each
+        return Independent(Normal(mean, (0.5 * log_variance).exp(), validate_args=False), 1, validate_args=False)
 
 
 class GaussianGrid(Posterior):

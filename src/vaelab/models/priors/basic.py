@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent
 
 from vaelab.models.distributions import HypersphericalUniform as HypersphericalUniformDistribution
+from vaelab.models.distributions import StandardNormal as StandardNormalDistribution
 from vaelab.models.distributions import UniformCodes as UniformCodesDistribution
 from vaelab.models.parts import CodePosterior, Prior, UnsuitableError, coupling_module
 from vaelab.models.posteriors import FiniteScalarQuantizer, Gaussian, GumbelSoftmax, VectorQuantizer
@@ -38,7 +39,7 @@ class StandardNormal(Prior):
 
     def forward(self) -> Distribution:
         """p(z): batch (), event (Z,)."""
-        return Independent(Normal(self.zero, self.one, validate_args=False), 1, validate_args=False)
+        return Independent(StandardNormalDistribution(self.zero, self.one), 1, validate_args=False)
 
     def extra_repr(self) -> str:
         """What `print(model)` says of it."""
