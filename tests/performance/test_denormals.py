@@ -1,14 +1,10 @@
 import copy
 import math
 
-import pytorch_lightning as pl
 import torch
-from tests.training.toys import SHAPE, Toy, module_of, trainer_of, variational
 from torch import nn
 
-from vaelab.data import Images, Splits
 from vaelab.performance.denormals import EVERY, SMALLEST, flush
-from vaelab.training.datamodule import ImageDataModule
 
 TINY = torch.finfo(torch.float32).tiny
 
@@ -52,29 +48,3 @@ def test_only_what_is_nearly_denormal_is_set_to_0():
     torch.testing.assert_close(optimizer.state[weights]["momentum_buffer"], expected, rtol=0, atol=0, equal_nan=True)
     assert optimizer.state[weights]["step"] == torch.tensor(1e-40)
     assert optimizer.state[doubles]["momentum_buffer"].item() == 1e-40
-
-
-class Faint(pl.Callback):
-    """Gives every weight of the first layer a mean gradient that would be denormal some 20 steps later."""
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if trainer.global_step == 10:
-            (optimizer,) = trainer.optimizers
-            optimizer.state[pl_module.model.encoder.layers[1].weight]["exp_avg"].fill_(1e-37)
-
-
-class Black(Toy):
-    """Images without a pixel that is on."""
-
-    def read(self):
-        return Splits(*(Images(torch.zeros_like(split.store.values), split.store_labels) for split in super().read()))
-
-
-def test_training_flushes():
-    module = module_of(variational())
-    fit = trainer_of(epochs=None, max_steps=EVERY + 5, callbacks=[Faint()])
-
-    fit.fit(module, ImageDataModule(Black(), seed=0))
-
-    assert module.model.encoder.layers[1].weight.shape[1] == math.prod(SHAPE)
-    assert not fit.optimizers[0].state[module.model.encoder.layers[1].weight]["exp_avg"].any()

@@ -2,15 +2,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 from toys import BATCH, TRAIN, VALIDATION, Recorder, Toy, module_of, plain, trainer_of, variational, weights
 
-from vaelab.data import Batches
+from vaelab.data import Batches, Images, Splits
 from vaelab.losses import KL, Step, SumOfTerms, elbo, reconstruction
 from vaelab.models.schedules import Linear
+from vaelab.performance.denormals import EVERY
 from vaelab.seeding import derive_seed
 from vaelab.training.datamodule import ImageDataModule
 from vaelab.training.optimizers import adam
@@ -229,3 +231,28 @@ class TestTermMeans:
         batches = [({"loss": torch.tensor(1000.0 + number % 2)}, 1, 0) for number in range(10_000)]
 
         assert means(batches, "")["loss"] == pytest.approx(1000.5, abs=1e-9)
+
+
+class Faint(pl.Callback):
+    """Gives every weight of the first layer a mean gradient that would be denormal some 20 steps later."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == 10:
+            (optimizer,) = trainer.optimizers
+            optimizer.state[pl_module.model.encoder.layers[1].weight]["exp_avg"].fill_(1e-37)
+
+
+class Black(Toy):
+    """Images without a pixel that is on."""
+
+    def read(self):
+        return Splits(*(Images(torch.zeros_like(split.store.values), split.store_labels) for split in super().read()))
+
+
+def test_what_an_optimizer_keeps_of_a_pixel_that_is_black_from_now_on_does_not_become_denormal():
+    module = module_of(variational())
+    fit = trainer_of(epochs=None, max_steps=EVERY + 5, callbacks=[Faint()])
+
+    fit.fit(module, ImageDataModule(Black(), seed=0))
+
+    assert not fit.optimizers[0].state[module.model.encoder.layers[1].weight]["exp_avg"].any()
