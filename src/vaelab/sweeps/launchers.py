@@ -6,6 +6,7 @@ its last checkpoint.
 
 import logging
 import math
+import multiprocessing
 import os
 import socket
 import sys
@@ -17,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import islice
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -37,6 +39,12 @@ OURS = ("_target_", "address", "setup", "additional_parameters")
 """What a sweep's folder has no say in: servers to connect to, and what a cluster executes."""
 
 ATTEMPTS = 3
+
+
+def start_server() -> None:
+    """Start the process that jobs of this machine are forked from, which imports torch and Lightning; do not wait."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["vaelab.sweeps.warm"])
+    forkserver.ensure_running()
 
 
 class Launcher(Protocol):

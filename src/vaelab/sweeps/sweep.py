@@ -26,7 +26,7 @@ from vaelab.runs.surroundings import room_for
 from vaelab.sweeps import table
 from vaelab.sweeps.folder import STOP, Entry, Job, Record, SearchRecord, SweepFolder
 from vaelab.sweeps.grid import Combination, Composed, compose_all, compose_grid, first_values, subfolder
-from vaelab.sweeps.launchers import OURS, Launcher
+from vaelab.sweeps.launchers import OURS, Basic, Joblib, Launcher, start_server
 from vaelab.sweeps.search.recorded import admitted, require_values
 from vaelab.sweeps.search.sweepers import Optuna
 from vaelab.training.services import addresses
@@ -294,6 +294,8 @@ def _ready(
         ConfigError: this machine does not have the devices, or this is one of several processes.
         DataError: the data are missing or damaged.
     """
+    if isinstance(launcher, Basic | Joblib):
+        start_server()  # which takes as long as what follows here
     from vaelab.runs.launch import require_one  # imports Lightning, for which no mistake should wait
     from vaelab.runs.ready import ready
 

