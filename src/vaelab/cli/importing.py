@@ -57,7 +57,8 @@ def import_data(
 ) -> None:
     """Copy data into a folder as a mapped array, once; an interrupted import is resumed by the same command."""
     from vaelab.data import array_import, huggingface_import
-    from vaelab.data.importing import import_folder, key_of, recipe_for
+    from vaelab.data.image_files import key_of, recipe_for
+    from vaelab.data.importing import import_folder
 
     target, path = folder.expanduser(), Path(source).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

@@ -13,7 +13,8 @@ import numpy as np
 
 from vaelab.data.array import KINDS, mapped
 from vaelab.data.form import MOST_CLASSES
-from vaelab.data.importing import BLOCK, Damage, Damaged, drop, finished, progress_bar, written
+from vaelab.data.image_files import Damaged
+from vaelab.data.importing import BLOCK, Damage, drop, finished, progress_bar, written
 from vaelab.data.own import SPLIT_FOLDERS, encoded
 from vaelab.errors import DataError, did_you_mean
 

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from vaelab.data.decoding import Recipe
 from vaelab.data.form import Form
+from vaelab.data.image_files import Tree
 from vaelab.data.image_folder import Side, decoded
 from vaelab.data.images import Count, Images, Share, Splits
-from vaelab.data.importing import Tree
 from vaelab.data.own import Root
 from vaelab.data.published import Published, of_torchvision
 from vaelab.data.stores import Mapped

@@ -14,7 +14,8 @@ import numpy as np
 from vaelab.data import decoding
 from vaelab.data.array_import import Blocks, Rows, copy
 from vaelab.data.decoding import DamagedError, Recipe
-from vaelab.data.importing import SCRATCH, Colour, Damaged, Fit, written
+from vaelab.data.image_files import Colour, Damaged, Fit
+from vaelab.data.importing import SCRATCH, written
 from vaelab.data.own import SPLIT_FOLDERS
 from vaelab.errors import DataError, did_you_mean
 

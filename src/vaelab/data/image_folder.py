@@ -11,8 +11,9 @@ from pydantic import Field
 from vaelab.data.array import ArrayData
 from vaelab.data.decoding import Recipe
 from vaelab.data.form import Form
+from vaelab.data.image_files import Colour, Damaged, Fit, Tree, key_of, range_of_first, recipe_for
 from vaelab.data.images import Images, Splits
-from vaelab.data.importing import Colour, Damaged, Fit, Tree, import_folder, key_of, range_of_first, recipe_for
+from vaelab.data.importing import import_folder
 from vaelab.data.own import OwnData, Root
 from vaelab.errors import DataError
 
