@@ -26,6 +26,7 @@ import tempfile
 import time
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -226,6 +227,8 @@ if __name__ == "__main__":
     parser.add_argument("--starved", type=int, default=3, help="searches")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if options.starved and find_spec("optuna") is None:
+        parser.error('--starved needs Optuna: pip install "vaelab[optuna]", or --starved 0 to leave the searches out')
     PROCESSES.set_forkserver_preload(
         [
             "vaelab.runs.run",
