@@ -185,11 +185,10 @@ def overrides_for(group: str, option: str, raw_sets: Path) -> list[str]:
 def parameter(group: str, option: str) -> object:
     # wandb and mlflow use what their own dependencies have deprecated.
     foreign = [pytest.mark.filterwarnings("ignore::DeprecationWarning")] if option in ("wandb", "mlflow") else []
-    # `ddp` starts a second process; data by name are read by tests/data/test_published.py as well; papers are many.
-    slow = [pytest.mark.slow] if option == "ddp" or option in PUBLISHED or option.startswith("papers/") else []
-    return pytest.param(group, option, marks=[*foreign, *slow])
+    return pytest.param(group, option, marks=foreign)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("group", "option"), [parameter(*pair) for pair in every_option() if pair not in {*PRESET_OF, *OF_FITS}]
 )

@@ -131,6 +131,7 @@ def _affordable(config: Any) -> bool:
 PROFILE = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
 
 
+@pytest.mark.slow
 @settings(max_examples=20 * EXAMPLES, **PROFILE)  # type: ignore[arg-type]
 @given(st.lists(overrides(), min_size=1, max_size=3))
 def test_any_overrides_give_a_config_or_a_message(given: list[str]) -> None:

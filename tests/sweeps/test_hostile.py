@@ -149,6 +149,7 @@ OVERRIDES: dict[str, tuple[list[str], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OVERRIDES)
 def test_the_overrides_of_a_foreign_search_say_nothing_but_what_to_search(
     name: str, place: Path, capsys: pytest.CaptureFixture[str]
@@ -248,6 +249,7 @@ FOLDERS: dict[str, tuple[Harm, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_hostile_folder_of_a_search_is_refused(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     harm, words = FOLDERS[name]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import vaelab
 from edits import edit_json, edit_text
 from processes import SILENCE, finish, run, start
 from vaelab.cli.main import main
@@ -276,12 +277,13 @@ def test_what_a_cluster_executes_is_never_taken_from_a_folder(foreign: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", options("sweep"))
-def test_a_named_sweep_runs_for_two_batches_a_job(name: str, tmp_path: Path) -> None:
-    output = tmp_path / "output"
-    quick = ["data=digits", "trainer=debug", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
-    assert run("train", "-m", f"sweep={name}", *quick, output=output) == 0, output.read_text()
-    assert set(states(tmp_path / "sweep")) == {"done"}
-    assert len(SweepFolder.open(tmp_path / "sweep").record.parameters) == 1
+def test_a_named_sweep_trains_for_two_batches_a_job(name: str, tmp_path: Path) -> None:
+    """Here, without the processes of a sweep, which README's `sweep=seeds` has."""
+    jobs = compose_grid([f"sweep={name}", "data=digits", "trainer=debug", "callbacks.progress_bar=null"])
+    assert len(jobs) > 1
+    assert all(len(job.combination.parameters) == 1 for job in jobs)
+    for number, job in enumerate(jobs):
+        assert vaelab.train(job.config, folder=tmp_path / str(number)).metrics["steps"] == 2
 
 
 MISTAKES: dict[str, list[str]] = {
