@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.version import VersionBase
+from omegaconf import OmegaConf
 
 import vaelab
 from vaelab.config.loader import Loader, loader
@@ -26,8 +27,8 @@ def test_hydra_still_has_the_private_names_that_we_use() -> None:
 
     uses = {
         ConfigLoaderImpl: ["load_configuration", "get_group_options", "compute_defaults_list", "repository"],
-        ConfigRepository: ["initialize_sources", "get_group_options"],
-        CachingConfigRepository: ["initialize_sources"],
+        ConfigRepository: ["initialize_sources", "get_group_options", "load_config"],
+        CachingConfigRepository: ["initialize_sources", "load_config"],
         DefaultsList: ["defaults", "defaults_tree"],
     }
     with loader() as ours:
@@ -37,6 +38,24 @@ def test_hydra_still_has_the_private_names_that_we_use() -> None:
         assert not missing, f"Hydra {HYDRA} has no {kind.__name__}.{missing}: vaelab/config/loader.py"
     Plugins.instance()  # which registers Hydra's own
     assert {"launcher", "sweeper"} <= set(ConfigStore.instance().repo["hydra"]), f"Hydra {HYDRA} keeps them elsewhere"
+
+
+def test_what_is_read_once_is_as_if_it_were_read_for_each_composition(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    own = tmp_path / "model" / "mine.yaml"
+    own.write_text("# @package _global_\ndefaults: [vae]\nname: mine\n")
+    compositions = [
+        ["seed=4", "optimizer.lr=0.1", "latent_dim=3", "hydra.run.dir=x"],
+        ["experiment=papers/burda_2015_iwae_5", "callbacks.checkpoints.every_n_steps=2"],
+        ["+term@objective.terms.mmd=mmd", "+optimizer@_global_=sgd", "model=mine"],
+        [],
+    ]
+    with loader(tmp_path) as ours:
+        fresh = [OmegaConf.to_yaml(Loader(tmp_path).compose(words)) for words in compositions]
+        for _ in range(2):
+            assert [OmegaConf.to_yaml(ours.compose(words)) for words in compositions] == fresh
+        own.write_text("# @package _global_\ndefaults: [ae]\nname: mine\n")
+        assert ours.compose(["model=mine"]).posterior._target_.endswith("Deterministic")  # one's own is read again
 
 
 def test_a_callers_own_hydra_is_as_it_was(tmp_path: Path) -> None:

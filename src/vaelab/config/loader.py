@@ -5,11 +5,13 @@ config names. So its loader is called directly. tests/config/test_loader.py chec
 """
 
 import copy
+import pickle
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -23,6 +25,7 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import setup_globals
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -34,8 +37,26 @@ _ONE_AT_A_TIME = threading.RLock()  # Hydra's version base is global to the proc
 class _Repository(ConfigRepository):
     """Find configs in conf/, the search path and Hydra's own, except its launchers and sweepers.
 
-    Hydra would validate ours against its own, and its plugins', of the same names.
+    Hydra would validate ours against its own, and its plugins', of the same names. Files of conf/ and of Hydra are read
+    once, which is a third of composing; a composition changes what it is given, so each has a copy of its own.
     """
+
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        self._read: dict[str, bytes] = {}
+        super().__init__(config_search_path)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Repository":
+        """What Hydra has for each composition, to give it other sources."""
+        return copy.copy(self)
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        if (kept := self._read.get(config_path)) is not None:
+            read: ConfigResult = pickle.loads(kept)  # a quarter of the time of copy.deepcopy
+            return read
+        found = super().load_config(config_path)
+        if found is not None and found.provider in ("hydra", "main"):
+            self._read[config_path] = pickle.dumps(found)
+        return found
 
     def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
         super().initialize_sources(config_search_path)
