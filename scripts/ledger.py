@@ -39,7 +39,7 @@ vaelab train experiment=papers/burda_2015_vae trainer.max_epochs=300   # or with
 A row for which the protocol cannot be the paper's says so: the static binarization of MNIST is not at hand, so no row
 claims it.
 """
-OURS = ("experiment=", "hydra.", "seed=", "data.root=")  # overrides that every row has
+OURS = ("experiment=", "hydra.", "hydra/launcher=", "seed=", "data.root=")  # say which job, where and by whom
 
 
 def read_row(name: str, folder: SweepFolder) -> dict[str, Any]:
