@@ -107,16 +107,10 @@ class Pair:
         ours = self.experiment.objective(Step(self.ours, x))["loss"]
         return theirs, ours
 
-    def parameters(self):
+    def parameters(self, of=lambda parameter: parameter):
         theirs, ours = dict(self.theirs.named_parameters()), dict(self.ours.named_parameters())
-        return [(name, theirs[name], self.rows(name, ours[self.names[name]])) for name in self.names]
-
-    def gradients(self):
-        theirs, ours = dict(self.theirs.named_parameters()), dict(self.ours.named_parameters())
-        return [(name, theirs[name].grad, self.rows(name, ours[self.names[name]].grad)) for name in self.names]
-
-    def rows(self, name, ours):
-        return ours[ROWS.get(name.split(".")[0], slice(None))]
+        rows = {name: ROWS.get(name.split(".")[0], slice(None)) for name in self.names}
+        return [(name, of(theirs[name]), of(ours[self.names[name]])[rows[name]]) for name in self.names]
 
 
 def relative_difference(ours, theirs):
@@ -172,7 +166,7 @@ def test_loss_and_every_gradient_agree(name, images):
     ours.backward()
 
     assert ours.item() - pair.constant == pytest.approx(pair.factor * theirs.item(), rel=TOLERANCE)
-    for parameter, of_theirs, of_ours in pair.gradients():
+    for parameter, of_theirs, of_ours in pair.parameters(lambda parameter: parameter.grad):
         assert relative_difference(of_ours, pair.factor * of_theirs) < TOLERANCE, parameter
 
 

@@ -95,10 +95,10 @@ def test_a_named_sweep_is_an_axis_and_what_is_typed_goes_before_it() -> None:
         {"objective.kl_weight": 0.1, "seed": 2},
     ]
     assert [job.config.objective.kl_weight for job in compose_grid(["sweep=kl_weight", "objective.kl_weight=3"])] == [3]
-    both = compose_grid(["sweep=[loss,seeds]", "seed=2"])
+    both = compose_grid(["sweep=[loss,seeds]", "seed=1,2"])
     assert {(job.config.loss._target_, job.config.seed) for job in both} >= {("vaelab.models.likelihoods.Bernoulli", 2)}
     of_images = set(options("loss")) - {"columns", "poisson", "negative_binomial"}
-    assert len(both) == len(of_images)
+    assert len(both) == 2 * len(of_images)
 
 
 def test_every_mistake_of_every_job_is_said_at_once() -> None:

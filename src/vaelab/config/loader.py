@@ -38,7 +38,7 @@ class _Repository(ConfigRepository):
     """Find configs in conf/, the search path and Hydra's own, except its launchers and sweepers.
 
     Hydra would validate ours against its own, and its plugins', of the same names. Files of conf/ and of Hydra are read
-    once, which is a third of composing; a composition changes what it is given, so each has a copy of its own.
+    once: reading them is a third of composing. A composition changes what it is given, so each has a copy of its own.
     """
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:

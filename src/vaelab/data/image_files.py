@@ -21,7 +21,7 @@ Fit = Literal["crop", "pad", "stretch"]
 Damaged = Literal["refuse", "skip"]
 
 VERSION = 1  # of what is written
-NAMED = 10  # images whose sizes differ
+NAMED = 10  # images that a message names
 FIRST = 100  # images that are looked at before any is decoded
 
 

@@ -18,12 +18,11 @@ import numpy as np
 
 from vaelab.data import decoding
 from vaelab.data.decoding import Recipe
-from vaelab.data.image_files import Damaged, Tree, files
+from vaelab.data.image_files import NAMED, Damaged, Tree, files
 from vaelab.errors import DataError, RunError, unwritten
 
 BLOCK = 2**24  # bytes of values that a process decodes at once, about
 MOST_OF_BLOCK = 512  # images
-NAMED = 10  # damaged files
 LOCK = ".lock"
 SCRATCH = "scratch"  # a folder for what is needed while importing
 
