@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from vaelab.errors import Pruned, StorageError
 from vaelab.runs.run import go_on
 from vaelab.sweeps.folder import Job
-from vaelab.sweeps.launchers import start_server
+from vaelab.sweeps.tasks import start_server
 
 
 class Process:

@@ -26,9 +26,10 @@ from vaelab.runs.surroundings import room_for
 from vaelab.sweeps import table
 from vaelab.sweeps.folder import STOP, Entry, Job, Record, SearchRecord, SweepFolder
 from vaelab.sweeps.grid import Combination, Composed, compose_all, compose_grid, first_values, subfolder
-from vaelab.sweeps.launchers import OURS, Basic, Joblib, Launcher, start_server
+from vaelab.sweeps.launchers import OURS, Basic, Joblib, Launcher
 from vaelab.sweeps.search.recorded import admitted, require_values
 from vaelab.sweeps.search.sweepers import Optuna
+from vaelab.sweeps.tasks import start_server
 from vaelab.training.services import addresses
 
 if TYPE_CHECKING:
