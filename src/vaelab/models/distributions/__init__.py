@@ -4,6 +4,7 @@ Shapes are said as torch says them: a distribution has a batch shape (independen
 and an event shape (what one draw is). `log_prob` sums over the event and keeps the batch.
 """
 
+from vaelab.models.distributions.autoregressive import AutoregressiveBernoulliImage
 from vaelab.models.distributions.codes import Codes, CodeSequence, OneHotCodes, UniformCodes
 from vaelab.models.distributions.columns import MixedColumns
 from vaelab.models.distributions.elementary import BernoulliImage, Delta, Normal, StandardNormal
@@ -17,6 +18,7 @@ from vaelab.models.distributions.latents import Flowed, GaussianChain, Laplace, 
 from vaelab.models.distributions.sphere import HypersphericalUniform, VonMisesFisher
 
 __all__ = [
+    "AutoregressiveBernoulliImage",
     "BernoulliImage",
     "CodeSequence",
     "Codes",

@@ -16,7 +16,7 @@ LEVELS = 256
 STEP = 1 / (LEVELS - 1)  # from one level to the next, of images in [0, 1]
 
 
-class _Image(Distribution):
+class Image(Distribution):
     """Base of the distributions here: the event is an image, arguments are not validated, samples have no gradient."""
 
     arg_constraints = {}  # noqa: RUF012 (as torch declares them)
@@ -33,7 +33,7 @@ class _Image(Distribution):
         return torch.rand(shape, dtype=like.dtype, device=like.device).clamp(min=tiny)
 
 
-class ContinuousBernoulliImage(_Image):
+class ContinuousBernoulliImage(Image):
     """Independent continuous Bernoullis (Loaiza-Ganem & Cunningham 2019), one a pixel, over [0, 1].
 
     p(x) = C m^x (1 - m)^(1 - x), m = sigmoid(l). In terms of the logit l it is p(x) = exp(l x) / A(l) with
@@ -82,7 +82,7 @@ class ContinuousBernoulliImage(_Image):
         return near, torch.where(near, torch.ones_like(self.logits), self.logits)
 
 
-class OptimalGaussianImage(_Image):
+class OptimalGaussianImage(Image):
     """N(mean, sigma^2 I) with the maximum-likelihood sigma of the images that `log_prob` gets: sigma^2 = MSE.
 
     Rybkin et al. 2021, section 3.2: the maximum-likelihood sigma of a batch, in closed form.
@@ -110,7 +110,7 @@ class OptimalGaussianImage(_Image):
         return (-0.5 * squared_error * torch.exp(-2 * log_sigma) - constant).flatten(-self.event_dims).sum(-1)
 
 
-class DiscretizedLogisticImage(_Image):
+class DiscretizedLogisticImage(Image):
     """Independent logistics, one a pixel, discretized to 256 levels 0, 1/255, ..., 1 (Kingma et al. 2016).
 
     P(x) = sigmoid((x - m + h) / s) - sigmoid((x - m - h) / s) with h = 1/510; the first level takes all that is below
@@ -139,7 +139,7 @@ class DiscretizedLogisticImage(_Image):
             return to_level(self.loc + self.log_scale.exp() * noise)
 
 
-class DiscretizedLogisticMixtureImage(_Image):
+class DiscretizedLogisticMixtureImage(Image):
     """A mixture of K discretized logistics a pixel (Salimans et al. 2017, section 2).
 
     The channels of a pixel share the component, and the mean of a channel moves linearly with the values of the

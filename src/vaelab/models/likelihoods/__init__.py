@@ -18,6 +18,7 @@ event shape `shape`, whose `mean` is the reconstruction and whose `log_prob` is 
 reconstruction loss of the config group `loss` is -log p(x|z).
 """
 
+from vaelab.models.likelihoods.autoregressive import AutoregressiveBernoulli
 from vaelab.models.likelihoods.columns import Columns
 from vaelab.models.likelihoods.counts import NegativeBinomial, Poisson
 from vaelab.models.likelihoods.images import (
@@ -36,6 +37,7 @@ from vaelab.models.likelihoods.images import (
 from vaelab.models.likelihoods.outliers import StudentT
 
 __all__ = [
+    "AutoregressiveBernoulli",
     "Bernoulli",
     "Columns",
     "ContinuousBernoulli",
