@@ -70,7 +70,7 @@ class KL(Term):
             need_independent_dimensions(model)
 
     def forward(self, step: Step) -> Tensor:
-        return step.kl_per_dimension.sum() if self.free_bits > 0 else step.kl(self.kl)
+        return step.kl_per_dimension.sum() if self.free_bits > 0 and step.training else step.kl(self.kl)
 
     def contribution(self, step: Step, value: Tensor) -> Tensor:
         if self.free_bits > 0 and step.training:
