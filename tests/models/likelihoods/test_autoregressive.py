@@ -118,7 +118,7 @@ def test_one_image_stands_beside_many_samples_of_z():
 
 
 def test_events_that_are_no_images_and_even_kernels_are_refused():
-    with pytest.raises(ValueError, match=r"take loss=bce"):
+    with pytest.raises(ValueError, match=r"take another loss"):
         AutoregressiveBernoulli((5,))
-    with pytest.raises(ValueError, match=r"kernel should be odd"):
+    with pytest.raises(ValueError, match=r"kernel=4: should be odd"):
         AutoregressiveBernoulli(SHAPE, kernel=4)

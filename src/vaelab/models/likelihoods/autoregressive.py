@@ -12,6 +12,7 @@ from vaelab.models.networks.causal import CausalConvolutions
 from vaelab.models.parts import Likelihood
 
 Positive = Annotated[int, Field(gt=0)]
+Blocks = Annotated[int, Field(ge=0, le=1024)]
 
 
 class AutoregressiveBernoulli(Likelihood):
@@ -35,13 +36,13 @@ class AutoregressiveBernoulli(Likelihood):
     normalized_over = "binary"
 
     def __init__(
-        self, shape: Shape, *, features: Positive = 4, channels: Positive = 16, kernel: Positive = 7, blocks: int = 2
+        self, shape: Shape, *, features: Positive = 4, channels: Positive = 16, kernel: Positive = 7, blocks: Blocks = 2
     ) -> None:
         super().__init__()
         if len(shape) != 3:
             raise ValueError(
                 f"loss=autoregressive_bernoulli is of images (C, H, W), and these are events of shape {shape}: "
-                "take loss=bce"
+                "take another loss"
             )
         self.shape, self.parameter_shape = shape, (features * shape[0], *shape[1:])
         self.before = CausalConvolutions(shape[0], features * shape[0], channels=channels, kernel=kernel, blocks=blocks)

@@ -25,7 +25,7 @@ class CausalConvolutions(nn.Module):
     def __init__(self, channels_in: int, outputs: int, *, channels: int, kernel: int, blocks: int) -> None:
         super().__init__()
         if kernel % 2 == 0 or kernel == 1:
-            raise ValueError(f"kernel should be odd and at least 3, found {kernel}")
+            raise ValueError(f"kernel={kernel}: should be odd and at least 3, such as 7")
         self.first = CausalConvolution(channels_in, channels, kernel, itself=False)
         self.blocks = nn.ModuleList(CausalConvolution(channels, channels, 3, itself=True) for _ in range(blocks))
         self.last = nn.Conv2d(channels, outputs, 1)
