@@ -49,15 +49,14 @@ class AutoregressiveBernoulliImage(Image):
         """Binary images (*sample_shape, *batch, C, H, W), pixel by pixel."""
         with torch.no_grad():
             uniform = self._uniform(sample_shape, self.theta)
-            theta = self.theta.expand(*sample_shape, *self.theta.shape)
-            images, reach = torch.zeros_like(uniform), self.reach
+            images = torch.zeros_like(uniform)
             for row in range(images.shape[-2]):
                 for column in range(images.shape[-1]):
-                    left = max(column - reach, 0)
-                    window = images[..., max(row - reach, 0) : row + 1, left : column + reach + 1]
-                    features = self._features(window)[..., -1, column - left]
-                    at = _logits(theta[..., row, column, None, None], features[..., None, None])[..., 0, 0]
-                    images[..., row, column] = (uniform[..., row, column] < at.sigmoid()).to(images)
+                    top, left = max(row - self.reach, 0), max(column - self.reach, 0)
+                    features = self._features(images[..., top : row + 1, left : column + self.reach + 1])
+                    features = features[..., -1:, column - left : column - left + 1]
+                    here = ..., slice(row, row + 1), slice(column, column + 1)
+                    images[here] = (uniform[here] < _logits(self.theta[here], features).sigmoid()).to(images)
             return images
 
     def _features(self, x: Tensor) -> Tensor:

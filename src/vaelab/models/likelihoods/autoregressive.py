@@ -1,18 +1,13 @@
 """The likelihood of binary pixels that look at those before them."""
 
-from typing import Annotated
-
-from pydantic import Field
 from torch import Tensor
 from torch.distributions import Distribution
 
 from vaelab.models.distributions import AutoregressiveBernoulliImage
 from vaelab.models.likelihoods.images import Shape
 from vaelab.models.networks.causal import CausalConvolutions
+from vaelab.models.networks.convolutional import Blocks, Width
 from vaelab.models.parts import Likelihood
-
-Positive = Annotated[int, Field(gt=0)]
-Blocks = Annotated[int, Field(ge=0, le=1024)]
 
 
 class AutoregressiveBernoulli(Likelihood):
@@ -36,7 +31,7 @@ class AutoregressiveBernoulli(Likelihood):
     normalized_over = "binary"
 
     def __init__(
-        self, shape: Shape, *, features: Positive = 4, channels: Positive = 16, kernel: Positive = 7, blocks: Blocks = 2
+        self, shape: Shape, *, features: Width = 4, channels: Width = 16, kernel: Width = 7, blocks: Blocks = 2
     ) -> None:
         super().__init__()
         if len(shape) != 3:
